@@ -1,0 +1,155 @@
+"""Finds, checks and loads the compiled kernels, and says what runs.
+
+The shared object registers CPU kernels on operators that Python has defined. Where it is missing or does not
+fit, the operators run their reference (`tenfold.ref`) and warn once each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tenfold._errors import SlowPathWarning
+
+__all__ = ["empty_cache", "load", "scratch_peak", "set_cpu_level", "show_config", "status"]
+
+_LIBRARY = "_tenfold_cpu.so"
+
+
+@dataclass
+class Status:
+    """What the loader found."""
+
+    library: ctypes.CDLL | None = None
+    path: Path | None = None
+    reason: str = "tenfold.ops has not been imported yet"
+    warned: set[str] = field(default_factory=set)
+
+
+status = Status()
+
+
+def _candidates() -> list[Path]:
+    from tenfold.build import cache_folder
+
+    return [cache_folder() / _LIBRARY, Path(__file__).resolve().parent / _LIBRARY]
+
+
+def _mismatch(library: ctypes.CDLL, contracts: dict[str, int]) -> str | None:
+    library.tenfold_contract.argtypes = [ctypes.c_char_p]
+    for op, number in contracts.items():
+        native = library.tenfold_contract(op.encode())
+        if native != number:
+            return f"its contract for {op} is {native}, this package needs {number}; rebuild it"
+    return None
+
+
+def load(contracts: dict[str, int]) -> None:
+    """Load the first shared object that fits; called once, by ``import tenfold.ops``.
+
+    Args:
+        contracts: the contract number of every operator that has a compiled kernel.
+    """
+    import torch
+
+    reasons = []
+    if os.environ.get("TENFOLD_NATIVE", "1") == "0":
+        status.reason = "switched off by TENFOLD_NATIVE=0"
+        return
+    for path in _candidates():
+        if not path.is_file():
+            continue
+        try:
+            # Opened through ctypes first: a wrong binary is turned down before it registers anything twice.
+            library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+        except OSError as error:
+            reasons.append(f"{path.name}: {error}")
+            continue
+        problem = _mismatch(library, contracts)
+        if problem is not None:
+            reasons.append(f"{path}: {problem}")
+            break  # its kernels are registered by now: a second library cannot follow
+        torch.ops.load_library(str(path))
+        library.tenfold_scratch_peak.restype = ctypes.c_int64
+        status.library, status.path, status.reason = library, path, ""
+        return
+    status.reason = "; ".join(reasons) or (
+        "no compiled kernels in this installation (run `python -m tenfold.build` where a compiler is)"
+    )
+
+
+def slow_path(op: str) -> None:
+    """Note that ``op`` runs its reference: one warning per op, or an error when native code is required.
+
+    Raises:
+        RuntimeError: ``TENFOLD_REQUIRE_NATIVE=1`` is set.
+    """
+    if op in status.warned:
+        return
+    reason = status.reason or "there is no kernel for this device"
+    if os.environ.get("TENFOLD_REQUIRE_NATIVE") == "1":
+        raise RuntimeError(f"{op}: native code is required (TENFOLD_REQUIRE_NATIVE=1) but {reason}")
+    status.warned.add(op)
+    warnings.warn(f"{op}: running the slow Python reference: {reason}", SlowPathWarning, stacklevel=4)
+
+
+def show_config() -> str:
+    """Describe what runs: the native CPU level, torch, threads, and the reason for any fallback.
+
+    Example:
+        >>> import tenfold
+        >>> print(tenfold.show_config())  # doctest: +ELLIPSIS
+        tenfold ...
+    """
+    import torch
+
+    import tenfold
+    import tenfold.ops
+
+    if status.library is None:
+        native = f"none, reference implementations run: {status.reason}"
+    else:
+        level = f"x86-64-v{status.library.tenfold_cpu_level()}"
+        if platform.machine().lower() not in {"x86_64", "amd64"}:
+            level = platform.machine()
+        native = f"{level} from {status.path}"
+    return "\n".join(
+        [
+            f"tenfold {tenfold.__version__}",
+            f"  native kernels  {native}",
+            "  CUDA kernels    none (CPU tensors only; others run the reference)",
+            f"  torch           {torch.__version__}",
+            f"  threads         {torch.get_num_threads()} of {os.cpu_count()} cores",
+            f"  python          {platform.python_version()} on {platform.platform()}",
+        ]
+    )
+
+
+def set_cpu_level(level: int) -> None:
+    """Force the build for x86-64-v2, v3 or v4 (2, 3, 4); for tests of instruction-set invariance.
+
+    Raises:
+        ValueError: this processor, or this build, cannot run the level.
+    """
+    if status.library is None or not status.library.tenfold_set_cpu_level(int(level)):
+        raise ValueError(f"set_cpu_level: level: got {level}; expected a level this processor can run")
+
+
+def cpu_level() -> int:
+    """Return the instruction-set level in use, or 0 without native code."""
+    return 0 if status.library is None else int(status.library.tenfold_cpu_level())
+
+
+def empty_cache() -> None:
+    """Give the kernels' kept scratch memory back (64 MB per thread at most is kept between calls)."""
+    if status.library is not None:
+        status.library.tenfold_empty_cache()
+
+
+def scratch_peak(*, reset: bool = True) -> int:
+    """Return the largest number of scratch bytes the kernels held at once since the last reset."""
+    return 0 if status.library is None else int(status.library.tenfold_scratch_peak(int(reset)))

@@ -1,0 +1,220 @@
+"""Compile the bundled C++ sources: ``python -m tenfold.build``.
+
+Nothing is ever compiled at import or at a first call. This module is the one builder: ``setup.py`` uses it for
+wheels and in-place builds, users run it to rebuild the kernels into their cache, which the loader prefers over
+the binary of the wheel. It needs a C++17 compiler, ninja and an importable torch (headers only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["BuildError", "Layout", "build", "cache_folder", "find_sources", "main"]
+
+# The lowest stable ABI whose symbols are used: 2.10.
+TORCH_TARGET = "0x020a000000000000"
+COMMON_FLAGS = (
+    "-O3 -std=c++17 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -ffp-contract=off -fno-math-errno "
+    "-fno-trapping-math -fno-plt -Wall -Wextra -Wno-unused-parameter -Wno-psabi"
+)
+LINK_FLAGS = "-shared -static-libstdc++ -static-libgcc -Wl,--gc-sections -Wl,-O1 -Wl,--exclude-libs,ALL -s"
+X86_LEVELS = {
+    "v2": "-march=x86-64-v2",
+    "v3": "-march=x86-64-v3",
+    "v4": "-march=x86-64-v4 -mprefer-vector-width=512",
+}
+OTHER_LEVELS = {"v2": ""}
+
+
+class BuildError(RuntimeError):
+    """The kernels cannot be compiled here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one build reads and writes.
+
+    Args:
+        sources: the folder with ``common/``, ``bind/`` and one folder per op family.
+        work: objects and the ninja file.
+        output: where the shared objects go.
+    """
+
+    sources: Path
+    work: Path
+    output: Path
+
+
+def find_sources() -> Path:
+    """Return the folder of the C++ sources, in a checkout or in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package.parent.parent / "csrc", package / "_csrc"):
+        if (candidate / "common" / "isa.h").is_file():
+            return candidate
+    raise BuildError("tenfold.build: the C++ sources are not part of this installation")
+
+
+def cache_folder() -> Path:
+    """Return the folder for binaries built by the user; one per package version and platform."""
+    from tenfold import __version__
+
+    base = Path(os.environ.get("TENFOLD_CACHE", Path.home() / ".cache" / "tenfold"))
+    return base / f"{__version__}-{sysconfig.get_platform()}"
+
+
+def _torch_folder() -> Path:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise BuildError("tenfold.build: torch is not importable here; its headers are needed")
+    return Path(spec.origin).parent
+
+
+def _tool(names: list[str], what: str) -> str:
+    for name in names:
+        words = shlex.split(name)
+        if words and shutil.which(words[0]):
+            return name
+    raise BuildError(f"tenfold.build: no {what} found (looked for {', '.join(names)})")
+
+
+def _ninja() -> str:
+    found = shutil.which("ninja") or shutil.which("ninja", path=os.path.dirname(sys.executable))
+    if found is None:
+        raise BuildError("tenfold.build: ninja not found; `pip install ninja`")
+    return found
+
+
+def _levels() -> dict[str, str]:
+    return X86_LEVELS if platform.machine().lower() in {"x86_64", "amd64"} else OTHER_LEVELS
+
+
+def _escape(path: Path | str) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+class _Ninja:
+    """The lines of one ninja file."""
+
+    def __init__(self, compiler: str, layout: Layout) -> None:
+        self.layout = layout
+        self.lines = [
+            "ninja_required_version = 1.8",
+            f"cxx = {compiler}",
+            "rule cxx",
+            "  command = $cxx -MD -MF $out.d $flags -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = compile $in $variant",
+            "rule link",
+            "  command = $cxx $in -o $out $ldflags",
+            "  description = link $out",
+        ]
+
+    def compile(self, source: Path, variant: str, flags: str) -> str:
+        name = source.relative_to(self.layout.sources).with_suffix("")
+        target = self.layout.work / variant / f"{str(name).replace('/', '.')}.o"
+        self.lines += [
+            f"build {_escape(target)}: cxx {_escape(source)}",
+            f"  flags = {flags}",
+            f"  variant = [{variant}]",
+        ]
+        return _escape(target)
+
+    def link(self, target: Path, objects: list[str], flags: str) -> None:
+        self.lines += [f"build {_escape(target)}: link {' '.join(objects)}", f"  ldflags = {flags}"]
+
+
+def _host_extension_suffix() -> str:
+    return str(sysconfig.get_config_var("EXT_SUFFIX"))
+
+
+def _write_ninja(layout: Layout) -> Path:
+    compiler = _tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler")
+    torch = _torch_folder()
+    ninja = _Ninja(compiler, layout)
+    include = f"-I{shlex.quote(str(layout.sources))}"
+    kernels = sorted(layout.sources.glob("*/*_cpu.cpp"))
+    # Baseline objects come first: where the C++ library's own templates meet, the linker keeps the first copy,
+    # and that must be one which every processor can run.
+    base = [ninja.compile(s, "base", f"{COMMON_FLAGS} {include}") for s in sorted(layout.sources.glob("common/*.cpp"))]
+    levels: list[str] = []
+    for level, march in _levels().items():
+        flags = f"{COMMON_FLAGS} {march} -DTENFOLD_ISA={level} {include}"
+        levels += [ninja.compile(source, level, flags) for source in kernels]
+    torch_flags = (
+        f"{COMMON_FLAGS} {include} -isystem {shlex.quote(str(torch / 'include'))} "
+        f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"
+    )
+    bind = [ninja.compile(s, "bind", torch_flags) for s in sorted(layout.sources.glob("bind/*.cpp"))]
+    torch_link = f"{LINK_FLAGS} -L{shlex.quote(str(torch / 'lib'))} -Wl,--no-as-needed -ltorch_cpu"
+    ninja.link(layout.output / "_tenfold_cpu.so", base + bind + levels, torch_link)
+    host = [
+        ninja.compile(s, "host", f"{COMMON_FLAGS} {include}") for s in sorted(layout.sources.glob("host/*_capi.cpp"))
+    ]
+    if host:
+        ninja.link(layout.output / "_libtenfold_host.so", base + host + levels, LINK_FLAGS)
+    module = layout.sources / "host" / "module_pybind.cpp"
+    if module.is_file() and importlib.util.find_spec("pybind11") is not None:
+        import pybind11
+
+        python = shlex.quote(sysconfig.get_paths()["include"])
+        flags = f"{COMMON_FLAGS} {include} -isystem {python} -isystem {shlex.quote(pybind11.get_include())}"
+        target = layout.output / f"_tenfold_host{_host_extension_suffix()}"
+        ninja.link(target, base + [*host, ninja.compile(module, "pybind", flags)] + levels, LINK_FLAGS)
+    path = layout.work / "build.ninja"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(ninja.lines) + "\n")
+    return path
+
+
+def build(layout: Layout, *, jobs: int | None = None, verbose: bool = False) -> None:
+    """Compile and link everything below ``layout.sources`` into ``layout.output``.
+
+    Raises:
+        BuildError: no compiler, no ninja, no torch headers, or a file does not compile.
+    """
+    ninja_file = _write_ninja(layout)
+    layout.output.mkdir(parents=True, exist_ok=True)
+    command = [_ninja(), "-f", str(ninja_file), "-C", str(layout.work)]
+    command += [f"-j{jobs}"] if jobs else []
+    command += ["-v"] if verbose else []
+    result = subprocess.run(command, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"tenfold.build: compilation failed (ninja exit code {result.returncode})")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Build into the user cache (default) or in place, for a checkout."""
+    parser = argparse.ArgumentParser(prog="python -m tenfold.build", description=__doc__.splitlines()[0])
+    parser.add_argument("--inplace", action="store_true", help="write beside the Python sources of a checkout")
+    parser.add_argument("--jobs", type=int, help="compile this many files at a time")
+    parser.add_argument("--verbose", action="store_true", help="print the compiler's command lines")
+    options = parser.parse_args(argv)
+    try:
+        sources = find_sources()
+        if options.inplace:
+            package = Path(__file__).resolve().parent
+            layout = Layout(sources, package.parents[1] / "build" / "native", package)
+        else:
+            cache = cache_folder()
+            layout = Layout(sources, cache / "objects", cache)
+        build(layout, jobs=options.jobs, verbose=options.verbose)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"tenfold.build: kernels written to {layout.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

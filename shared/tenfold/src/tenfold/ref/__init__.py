@@ -1,0 +1,5 @@
+"""The slow, readable twin of every op: the oracle of the tests and the fallback without native code."""
+
+from tenfold.ref._nms import nms
+
+__all__ = ["nms"]

@@ -1,0 +1,124 @@
+"""Checks that every operator must pass: the same bits for any thread count, instruction set and stride."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tenfold import _native
+
+__all__ = ["assert_same", "check_levels", "check_op", "check_strides", "check_threads", "cpu_levels", "strided", "threads"]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with this many torch threads, then restore."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cpu_levels() -> list[int]:
+    """Instruction-set levels this processor and this build can run; empty without native code."""
+    usable = []
+    best = _native.cpu_level()
+    for level in (2, 3, 4):
+        try:
+            _native.set_cpu_level(level)
+            usable.append(level)
+        except ValueError:
+            continue
+    if best:
+        _native.set_cpu_level(best)
+    return usable
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    return [t for part in result for t in _tensors(part)]
+
+
+def assert_same(a: Any, b: Any, *, rtol: float | None = None, what: str = "results") -> None:
+    """Assert equal shapes, dtypes and bits (NaN equals NaN); with ``rtol``, floats may differ by it.
+
+    Args:
+        a: a tensor, or nested sequences of tensors.
+        b: the same structure.
+        rtol: relative tolerance for floating-point tensors; None compares bits.
+        what: what is compared, for the message.
+    """
+    left, right = _tensors(a), _tensors(b)
+    assert len(left) == len(right), f"{what}: {len(left)} tensors against {len(right)}"
+    for i, (x, y) in enumerate(zip(left, right, strict=True)):
+        assert x.shape == y.shape, f"{what}[{i}]: shape {tuple(x.shape)} against {tuple(y.shape)}"
+        assert x.dtype == y.dtype, f"{what}[{i}]: {x.dtype} against {y.dtype}"
+        if rtol is not None and x.dtype.is_floating_point:
+            torch.testing.assert_close(x, y, rtol=rtol, atol=rtol, equal_nan=True)
+            continue
+        same = (x == y) | ((x != x) & (y != y))
+        assert bool(same.all()), f"{what}[{i}]: {int((~same).sum())} of {x.numel()} entries differ"
+
+
+def check_threads(call: Callable[[], Any], counts: Sequence[int] = (1, 2, 3, 7)) -> None:
+    """Assert that ``call()`` returns the same bits for every thread count."""
+    with threads(counts[0]):
+        expected = call()
+    for count in counts[1:]:
+        with threads(count):
+            assert_same(expected, call(), what=f"{count} threads")
+
+
+def check_levels(call: Callable[[], Any], *, rtol: float | None = None) -> None:
+    """Assert that ``call()`` agrees between all instruction-set builds: bits, or ``rtol`` for float sums."""
+    levels = cpu_levels()
+    best = _native.cpu_level()
+    try:
+        results = []
+        for level in levels:
+            _native.set_cpu_level(level)
+            results.append(call())
+    finally:
+        if best:
+            _native.set_cpu_level(best)
+    for level, result in zip(levels[1:], results[1:], strict=True):
+        assert_same(results[0], result, rtol=rtol, what=f"level v{level} against v{levels[0]}")
+
+
+def strided(value: Tensor) -> list[Tensor]:
+    """The same values behind other strides: transposed storage, every second element, an offset."""
+    variants = []
+    if value.dim() >= 2:
+        variants.append(value.transpose(0, -1).contiguous().transpose(0, -1))
+    wide = torch.empty((*value.shape, 2), dtype=value.dtype, device=value.device)
+    wide[..., 0] = value
+    wide[..., 1] = 77
+    variants.append(wide[..., 0])
+    padded = torch.full((value.numel() + 3,), 77, dtype=value.dtype, device=value.device)
+    padded[3:] = value.flatten()
+    variants.append(padded[3:].view(value.shape))
+    return variants
+
+
+def check_strides(call: Callable[..., Any], *inputs: Tensor) -> None:
+    """Assert that ``call(*inputs)`` does not depend on strides and writes to none of its inputs."""
+    before = [value.clone() for value in inputs]
+    expected = call(*inputs)
+    assert_same(before, list(inputs), what="inputs after the call")
+    for position, value in enumerate(inputs):
+        for variant in strided(value):
+            changed = list(inputs)
+            changed[position] = variant
+            assert_same(expected, call(*changed), what=f"strides of input {position}")
+
+
+def check_op(op: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
+    """Run all of torch.library.opcheck on one set of arguments."""
+    torch.library.opcheck(op, tuple(args), kwargs or {})
