@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,17 @@ def _candidates() -> list[Path]:
     return [cache_folder() / _LIBRARY, Path(__file__).resolve().parent / _LIBRARY]
 
 
+def _truncated(path: Path) -> bool:
+    """Whether an ELF file ends before its section headers, which linkers write last; mapping it would crash."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+        return False  # not a 64-bit ELF file: left to the dynamic loader's own checks
+    (offset,) = struct.unpack_from("<Q", head, 40)
+    entry, count = struct.unpack_from("<HH", head, 58)
+    return int(offset) + int(entry) * int(count) > path.stat().st_size
+
+
 def _mismatch(library: ctypes.CDLL, contracts: dict[str, int]) -> str | None:
     library.tenfold_contract.argtypes = [ctypes.c_char_p]
     for op, number in contracts.items():
@@ -62,6 +74,9 @@ def load(contracts: dict[str, int]) -> None:
         return
     for path in _candidates():
         if not path.is_file():
+            continue
+        if _truncated(path):
+            reasons.append(f"{path}: the file is truncated")
             continue
         try:
             # Opened through ctypes first: a wrong binary is turned down before it registers anything twice.

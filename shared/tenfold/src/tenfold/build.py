@@ -27,7 +27,9 @@ COMMON_FLAGS = (
     "-O3 -std=c++17 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -ffp-contract=off -fno-math-errno "
     "-fno-trapping-math -fno-plt -Wall -Wextra -Wno-unused-parameter -Wno-psabi"
 )
-LINK_FLAGS = "-shared -static-libstdc++ -static-libgcc -Wl,--gc-sections -Wl,-O1 -Wl,--exclude-libs,ALL -s"
+# The C++ runtime is linked dynamically: libtorch's stable ABI reports errors by exceptions, and one that is thrown
+# through a second, static copy of the runtime ends the process (seen with -static-libstdc++ -static-libgcc).
+LINK_FLAGS = "-shared -Wl,--gc-sections -Wl,-O1 -Wl,--exclude-libs,ALL -s"
 X86_LEVELS = {
     "v2": "-march=x86-64-v2",
     "v3": "-march=x86-64-v3",

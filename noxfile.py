@@ -1,0 +1,247 @@
+"""Every job anyone runs. `nox -l` lists them; the README's two commands are `nox -s demo` and `nox -s tests`.
+
+All sessions share one environment, `.nox/env`: torch alone is more than five gigabytes. It is made by the first
+session that needs it and updated when the list of requirements or constraints.txt changes. Nothing is installed
+from this checkout: PYTHONPATH and pytest's `pythonpath` name the sources, the kernels are built in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent.resolve()
+ENV = ROOT / ".nox" / "env"
+BIN = ENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = str(BIN / "python")
+CORE = ROOT / "shared" / "tenfold"
+PACKAGES = sorted(p.parent.name for p in (ROOT / "packages").glob("*/pyproject.toml"))
+
+# torch and torchvision go first, together: pip then takes the pair of builds that belong to each other.
+TORCH = ["torch", "torchvision"]
+DEVELOPMENT = [
+    *("numpy", "scipy", "shapely", "pycocotools", "safetensors", "Pillow", "jsonargparse[signatures]", "PyYAML"),
+    *("lightning", "tensorboard", "torchmetrics", "matplotlib"),
+    *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
+    *("setuptools", "wheel", "ninja", "pybind11", "nox"),
+]
+# Peers of the benchmarks and oracles of the tests; each is optional, whoever cannot install one goes without.
+PEERS = ["open3d-cpu", "spconv"]
+
+nox.options.sessions = ["demo"]
+nox.options.default_venv_backend = "none"
+
+
+def _pip(session: nox.Session, *args: str) -> None:
+    session.run(PYTHON, "-m", "pip", "--disable-pip-version-check", *args, external=True)
+
+
+def _environment(session: nox.Session) -> None:
+    """Create or update the shared environment; a stamp of its requirements makes this free the second time."""
+    wanted = "\n".join([*TORCH, *DEVELOPMENT, *PEERS, (ROOT / "constraints.txt").read_text(), sys.version])
+    digest = hashlib.sha256(wanted.encode()).hexdigest()
+    stamp = ENV / "requirements.sha256"
+    if stamp.is_file() and stamp.read_text() == digest:
+        return
+    if not (BIN / "python").exists():
+        session.run(sys.executable, "-m", "venv", str(ENV), external=True)
+    constraints = ("-c", str(ROOT / "constraints.txt"))
+    _pip(session, "install", "-q", *constraints, *TORCH)
+    _pip(session, "install", "-q", *constraints, *DEVELOPMENT)
+    for peer in PEERS:
+        try:
+            _pip(session, "install", "-q", *constraints, peer)
+        except nox.command.CommandFailed:
+            session.warn(f"{peer} cannot be installed here: its benchmark rows and oracles are left out")
+    stamp.write_text(digest)
+
+
+def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None:
+    """Run a program of the shared environment with our sources on its path."""
+    sources = [CORE / "src", ROOT / "benchmarks", *((ROOT / "packages" / name / "src") for name in PACKAGES)]
+    variables = {
+        "PYTHONPATH": os.pathsep.join(map(str, sources)),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": str(threads),
+        **env,
+    }
+    session.run(*args, env=variables, external=True)
+
+
+def _build(session: nox.Session) -> None:
+    _run(session, PYTHON, "-m", "tenfold.build", "--inplace")
+
+
+def _prepare(session: nox.Session) -> None:
+    _environment(session)
+    _build(session)
+
+
+def _test_folders(name: str | None) -> list[str]:
+    if name is None:
+        return []  # pyproject.toml's testpaths
+    if name == "tenfold":
+        return [str(CORE / "tests")]
+    folder = ROOT / "packages" / name
+    if not folder.is_dir():
+        raise SystemExit(f"tests: no package named {name}; there are tenfold, {', '.join(PACKAGES) or 'none yet'}")
+    return [str(folder / "tests")]
+
+
+def _package_argument(session: nox.Session) -> tuple[str | None, list[str]]:
+    """The package named after `--`, and what is left for pytest."""
+    args = list(session.posargs)
+    if args and not args[0].startswith("-"):
+        return args[0], args[1:]
+    return None, args
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Build the kernels, run them on LiDAR frames and against their peers, write build/report/index.html."""
+    _prepare(session)
+    _run(session, PYTHON, "-m", "report", *session.posargs, threads=2)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything a contributor must pass; `-- <package>` runs one package's tests alone."""
+    _prepare(session)
+    package, rest = _package_argument(session)
+    if package is None:
+        _lint(session)
+        _types(session)
+    _run(session, PYTHON, "-m", "pytest", "-n", "2", "-m", "not slow", *_test_folders(package), *rest)
+    if package is None:
+        _abi(session, "2.13.0")
+    session.log("tests: all passed")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The slow tests."""
+    _prepare(session)
+    package, rest = _package_argument(session)
+    _run(session, PYTHON, "-m", "pytest", "-m", "slow", *_test_folders(package), *rest)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Kernels against every installable peer: JSON, Markdown, plots; then the README's table."""
+    _prepare(session)
+    # Peers' BLAS must not be slowed by settings meant for old processors.
+    env = {"OPENBLAS_CORETYPE": "", "OPENBLAS_L2_SIZE": ""}
+    for name in env:
+        os.environ.pop(name, None)
+    _run(session, PYTHON, "-m", "kernels", *session.posargs, threads=2)
+
+
+def _lint(session: nox.Session) -> None:
+    _run(session, "ruff", "check", ".")
+    _run(session, "ruff", "format", "--check", ".")
+    _run(session, "lint-imports", "--config", str(ROOT / "pyproject.toml"))
+
+
+def _types(session: nox.Session) -> None:
+    _run(session, "mypy")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style (ruff) and the import rules."""
+    _environment(session)
+    _lint(session)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types of all public code."""
+    _environment(session)
+    _types(session)
+
+
+def _wheel(session: nox.Session) -> Path:
+    """Build the core's wheel with its kernels and return its path."""
+    folder = ROOT / "build" / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(CORE / "build" / "lib", ignore_errors=True)  # setuptools would pack files deleted since
+    _run(session, PYTHON, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(CORE))
+    (wheel,) = folder.glob("tenfold-*.whl")
+    session.log(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.2f} MB")
+    return wheel
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build the wheels into build/wheels."""
+    _environment(session)
+    _wheel(session)
+
+
+def _thin_environment(session: nox.Session, name: str, *requirements: str) -> str:
+    """A small environment with just these requirements; returns its python."""
+    folder = ROOT / ".nox" / name
+    python = str(folder / "bin" / "python")
+    if not Path(python).exists():
+        session.run(sys.executable, "-m", "venv", str(folder), external=True)
+        session.run(python, "-m", "pip", "install", "-q", *requirements, external=True)
+    return python
+
+
+def _abi(session: nox.Session, version: str) -> None:
+    """Run the built wheel under another torch than the one it was compiled with."""
+    wheel = _wheel(session)
+    python = _thin_environment(session, f"abi-{version}", f"torch=={version}", "numpy", "pytest", "hypothesis")
+    session.run(python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(wheel), external=True)
+    session.run(
+        *(python, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(CORE), "-p", "no:cacheprovider"),
+        str(CORE / "tests" / "abi"),
+        env={"PYTHONPATH": "", "TENFOLD_REQUIRE_NATIVE": "1", "TENFOLD_ABI_TORCH": version, "OMP_NUM_THREADS": "1"},
+        external=True,
+    )
+
+
+@nox.session
+def abi(session: nox.Session) -> None:
+    """`-- <torch version>`: the built wheel under another torch."""
+    _environment(session)
+    for version in session.posargs or ["2.13.0"]:
+        _abi(session, version)
+
+
+@nox.session
+def isolation(session: nox.Session) -> None:
+    """Install each wheel alone, with only its declared dependencies, and use it as a newcomer would."""
+    _environment(session)
+    wheel = _wheel(session)
+    # torch and numpy come from the shared environment through a .pth file; the rest must be declared.
+    python = _thin_environment(session, "isolation-tenfold", "pip")
+    site = next((ROOT / ".nox" / "isolation-tenfold" / "lib").glob("python*/site-packages"))
+    shared = next((ENV / "lib").glob("python*/site-packages"))
+    target = ROOT / ".nox" / "torch-only"
+    _link_torch(shared, target)
+    (site / "torch-only.pth").write_text(f"{target}\n")
+    session.run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", str(wheel), external=True)
+    session.run(
+        *(python, "-c", (CORE / "tests" / "isolation_smoke.py").read_text()),
+        env={"PYTHONPATH": "", "TENFOLD_REQUIRE_NATIVE": "1"},
+        external=True,
+    )
+
+
+def _link_torch(shared: Path, target: Path) -> None:
+    """Show torch and what torch itself declares, and nothing else, through one folder of links."""
+    needed = (
+        *("torch", "torchgen", "functorch", "numpy", "numpy.libs", "nvidia", "triton", "sympy", "mpmath", "networkx"),
+        *("jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions.py", "setuptools", "cuda"),
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in needed:
+        if (shared / name).exists():
+            (target / name).symlink_to(shared / name)

@@ -1,0 +1,74 @@
+"""Build of the core's wheel: the C++ sources travel inside it, and so do the kernels where they can be compiled.
+
+The kernels use no CPython API except in the optional NumPy module, so one wheel per platform serves every Python:
+its tag is py3-none-<platform>. Without a compiler or an importable torch the wheel is pure Python.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+from setuptools.dist import Distribution
+
+ROOT = Path(__file__).parent.resolve()
+sys.path.insert(0, str(ROOT / "src"))
+
+from tenfold.build import BuildError, Layout, build  # noqa: E402
+
+
+def glibc_floor(folder: Path) -> tuple[int, int]:
+    """The newest glibc symbol version that the shared objects below ``folder`` ask for."""
+    found = {(2, 17)}
+    for library in folder.glob("*.so"):
+        found |= {(int(a), int(b)) for a, b in re.findall(rb"GLIBC_(\d+)\.(\d+)", library.read_bytes())}
+    return max(found)
+
+
+class TenfoldDistribution(Distribution):
+    """Remembers whether this build has native code, which decides the wheel's tag."""
+
+    native_folder: Path | None = None
+
+    def has_ext_modules(self) -> bool:
+        return self.native_folder is not None
+
+
+class BuildPy(build_py):
+    """Copies the C++ sources into the package and compiles them beside it."""
+
+    def run(self) -> None:
+        super().run()
+        package = Path(self.build_lib).resolve() / "tenfold"
+        shutil.copytree(ROOT / "csrc", package / "_csrc", dirs_exist_ok=True)
+        work = ROOT / "build" / "native-wheel"
+        try:
+            build(Layout(ROOT / "csrc", work, package))
+        except BuildError as reason:
+            print(f"tenfold: pure-Python wheel, the kernels are not compiled ({reason})")
+        else:
+            self.distribution.native_folder = package
+
+
+class BdistWheel(bdist_wheel):
+    """Tags a native wheel py3-none-manylinux_2_N by the glibc that it really needs."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.root_is_pure = False  # decided in get_tag, after the build
+
+    def get_tag(self) -> tuple[str, str, str]:
+        folder = self.distribution.native_folder
+        if folder is None:
+            return "py3", "none", "any"
+        platform = super().get_tag()[2]
+        if platform.startswith("linux_"):
+            major, minor = glibc_floor(folder)
+            platform = f"manylinux_{major}_{minor}_{platform.removeprefix('linux_')}"
+        return "py3", "none", platform
+
+
+setup(distclass=TenfoldDistribution, cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel})
