@@ -1,8 +1,9 @@
 """Every job anyone runs. `nox -l` lists them; the README's two commands are `nox -s demo` and `nox -s tests`.
 
-All sessions share one environment, `.nox/env`: torch alone is more than five gigabytes. It is made by the first
-session that needs it and updated when the list of requirements or constraints.txt changes. Nothing is installed
-from this checkout: PYTHONPATH and pytest's `pythonpath` name the sources, the kernels are built in place.
+All sessions share one environment, `.nox/env`: torch alone is more than five gigabytes. It is made by the
+first session that needs it and updated when the list of requirements or constraints.txt changes. Nothing is
+installed from this checkout: PYTHONPATH and pytest's `pythonpath` name the sources, the kernels are built in
+place.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ PACKAGES = sorted(p.parent.name for p in (ROOT / "packages").glob("*/pyproject.t
 # torch and torchvision go first, together: pip then takes the pair of builds that belong to each other.
 TORCH = ["torch", "torchvision"]
 DEVELOPMENT = [
-    *("numpy", "scipy", "shapely", "pycocotools", "safetensors", "Pillow", "jsonargparse[signatures]", "PyYAML"),
+    *(
+        "numpy",
+        "scipy",
+        "shapely",
+        "pycocotools",
+        "safetensors",
+        "Pillow",
+        "jsonargparse[signatures]",
+        "PyYAML",
+    ),
     *("lightning", "tensorboard", "torchmetrics", "matplotlib"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
     *("setuptools", "wheel", "ninja", "pybind11", "nox"),
@@ -42,7 +52,7 @@ def _pip(session: nox.Session, *args: str) -> None:
 
 
 def _environment(session: nox.Session) -> None:
-    """Create or update the shared environment; a stamp of its requirements makes this free the second time."""
+    """Create or update the shared environment; a stamp makes this free the second time."""
     wanted = "\n".join([*TORCH, *DEVELOPMENT, *PEERS, (ROOT / "constraints.txt").read_text(), sys.version])
     digest = hashlib.sha256(wanted.encode()).hexdigest()
     stamp = ENV / "requirements.sha256"
@@ -89,7 +99,9 @@ def _test_folders(name: str | None) -> list[str]:
         return [str(CORE / "tests")]
     folder = ROOT / "packages" / name
     if not folder.is_dir():
-        raise SystemExit(f"tests: no package named {name}; there are tenfold, {', '.join(PACKAGES) or 'none yet'}")
+        raise SystemExit(
+            f"tests: no package named {name}; there are tenfold, {', '.join(PACKAGES) or 'none yet'}"
+        )
     return [str(folder / "tests")]
 
 
@@ -170,7 +182,19 @@ def _wheel(session: nox.Session) -> Path:
     folder = ROOT / "build" / "wheels"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(CORE / "build" / "lib", ignore_errors=True)  # setuptools would pack files deleted since
-    _run(session, PYTHON, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(CORE))
+    _run(
+        session,
+        PYTHON,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(CORE),
+    )
     (wheel,) = folder.glob("tenfold-*.whl")
     session.log(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.2f} MB")
     return wheel
@@ -196,12 +220,21 @@ def _thin_environment(session: nox.Session, name: str, *requirements: str) -> st
 def _abi(session: nox.Session, version: str) -> None:
     """Run the built wheel under another torch than the one it was compiled with."""
     wheel = _wheel(session)
-    python = _thin_environment(session, f"abi-{version}", f"torch=={version}", "numpy", "pytest", "hypothesis")
-    session.run(python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(wheel), external=True)
+    python = _thin_environment(
+        session, f"abi-{version}", f"torch=={version}", "numpy", "pytest", "hypothesis"
+    )
+    session.run(
+        python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(wheel), external=True
+    )
     session.run(
         *(python, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(CORE), "-p", "no:cacheprovider"),
         str(CORE / "tests" / "abi"),
-        env={"PYTHONPATH": "", "TENFOLD_REQUIRE_NATIVE": "1", "TENFOLD_ABI_TORCH": version, "OMP_NUM_THREADS": "1"},
+        env={
+            "PYTHONPATH": "",
+            "TENFOLD_REQUIRE_NATIVE": "1",
+            "TENFOLD_ABI_TORCH": version,
+            "OMP_NUM_THREADS": "1",
+        },
         external=True,
     )
 
@@ -226,7 +259,9 @@ def isolation(session: nox.Session) -> None:
     target = ROOT / ".nox" / "torch-only"
     _link_torch(shared, target)
     (site / "torch-only.pth").write_text(f"{target}\n")
-    session.run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", str(wheel), external=True)
+    session.run(
+        python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", str(wheel), external=True
+    )
     session.run(
         *(python, "-c", (CORE / "tests" / "isolation_smoke.py").read_text()),
         env={"PYTHONPATH": "", "TENFOLD_REQUIRE_NATIVE": "1"},
@@ -237,7 +272,18 @@ def isolation(session: nox.Session) -> None:
 def _link_torch(shared: Path, target: Path) -> None:
     """Show torch and what torch itself declares, and nothing else, through one folder of links."""
     needed = (
-        *("torch", "torchgen", "functorch", "numpy", "numpy.libs", "nvidia", "triton", "sympy", "mpmath", "networkx"),
+        *(
+            "torch",
+            "torchgen",
+            "functorch",
+            "numpy",
+            "numpy.libs",
+            "nvidia",
+            "triton",
+            "sympy",
+            "mpmath",
+            "networkx",
+        ),
         *("jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions.py", "setuptools", "cuda"),
     )
     shutil.rmtree(target, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Build of the core's wheel: the C++ sources travel inside it, and so do the kernels where they can be compiled.
+"""Build of the core's wheel: the C++ sources travel in it, and the kernels where they can be compiled.
 
-The kernels use no CPython API except in the optional NumPy module, so one wheel per platform serves every Python:
-its tag is py3-none-<platform>. Without a compiler or an importable torch the wheel is pure Python.
+The kernels use no CPython API except in the optional NumPy module, so one wheel per platform serves every
+Python: its tag is py3-none-<platform>. Without a compiler or an importable torch the wheel is pure Python.
 """
 
 import re

@@ -41,7 +41,7 @@ def _candidates() -> list[Path]:
 
 
 def _truncated(path: Path) -> bool:
-    """Whether an ELF file ends before its section headers, which linkers write last; mapping it would crash."""
+    """Whether an ELF file ends before its section headers, written last; mapping it would crash."""
     with path.open("rb") as file:
         head = file.read(64)
     if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":

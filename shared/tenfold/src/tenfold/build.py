@@ -1,8 +1,8 @@
 """Compile the bundled C++ sources: ``python -m tenfold.build``.
 
-Nothing is ever compiled at import or at a first call. This module is the one builder: ``setup.py`` uses it for
-wheels and in-place builds, users run it to rebuild the kernels into their cache, which the loader prefers over
-the binary of the wheel. It needs a C++17 compiler, ninja and an importable torch (headers only).
+Nothing is ever compiled at import or at a first call. This module is the one builder: ``setup.py`` uses it
+for wheels and in-place builds, users run it to rebuild the kernels into their cache, which the loader prefers
+over the binary of the wheel. It needs a C++17 compiler, ninja and an importable torch (headers only).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ COMMON_FLAGS = (
     "-O3 -std=c++17 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -ffp-contract=off -fno-math-errno "
     "-fno-trapping-math -fno-plt -Wall -Wextra -Wno-unused-parameter -Wno-psabi"
 )
-# The C++ runtime is linked dynamically: libtorch's stable ABI reports errors by exceptions, and one that is thrown
-# through a second, static copy of the runtime ends the process (seen with -static-libstdc++ -static-libgcc).
+# The C++ runtime is linked dynamically: libtorch's stable ABI reports errors by exceptions, and one that is
+# thrown through a second, static copy of the runtime ends the process (seen with -static-libgcc).
 LINK_FLAGS = "-shared -Wl,--gc-sections -Wl,-O1 -Wl,--exclude-libs,ALL -s"
 X86_LEVELS = {
     "v2": "-march=x86-64-v2",
@@ -146,9 +146,12 @@ def _write_ninja(layout: Layout) -> Path:
     ninja = _Ninja(compiler, layout)
     include = f"-I{shlex.quote(str(layout.sources))}"
     kernels = sorted(layout.sources.glob("*/*_cpu.cpp"))
-    # Baseline objects come first: where the C++ library's own templates meet, the linker keeps the first copy,
-    # and that must be one which every processor can run.
-    base = [ninja.compile(s, "base", f"{COMMON_FLAGS} {include}") for s in sorted(layout.sources.glob("common/*.cpp"))]
+    # Baseline objects come first: where the C++ library's own templates meet, the linker keeps the first
+    # copy, and that must be one which every processor can run.
+    base = [
+        ninja.compile(s, "base", f"{COMMON_FLAGS} {include}")
+        for s in sorted(layout.sources.glob("common/*.cpp"))
+    ]
     levels: list[str] = []
     for level, march in _levels().items():
         flags = f"{COMMON_FLAGS} {march} -DTENFOLD_ISA={level} {include}"
@@ -161,7 +164,8 @@ def _write_ninja(layout: Layout) -> Path:
     torch_link = f"{LINK_FLAGS} -L{shlex.quote(str(torch / 'lib'))} -Wl,--no-as-needed -ltorch_cpu"
     ninja.link(layout.output / "_tenfold_cpu.so", base + bind + levels, torch_link)
     host = [
-        ninja.compile(s, "host", f"{COMMON_FLAGS} {include}") for s in sorted(layout.sources.glob("host/*_capi.cpp"))
+        ninja.compile(s, "host", f"{COMMON_FLAGS} {include}")
+        for s in sorted(layout.sources.glob("host/*_capi.cpp"))
     ]
     if host:
         ninja.link(layout.output / "_libtenfold_host.so", base + host + levels, LINK_FLAGS)
@@ -172,7 +176,7 @@ def _write_ninja(layout: Layout) -> Path:
         python = shlex.quote(sysconfig.get_paths()["include"])
         flags = f"{COMMON_FLAGS} {include} -isystem {python} -isystem {shlex.quote(pybind11.get_include())}"
         target = layout.output / f"_tenfold_host{_host_extension_suffix()}"
-        ninja.link(target, base + [*host, ninja.compile(module, "pybind", flags)] + levels, LINK_FLAGS)
+        ninja.link(target, [*base, *host, ninja.compile(module, "pybind", flags), *levels], LINK_FLAGS)
     path = layout.work / "build.ninja"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(ninja.lines) + "\n")
@@ -198,7 +202,9 @@ def build(layout: Layout, *, jobs: int | None = None, verbose: bool = False) -> 
 def main(argv: list[str] | None = None) -> int:
     """Build into the user cache (default) or in place, for a checkout."""
     parser = argparse.ArgumentParser(prog="python -m tenfold.build", description=__doc__.splitlines()[0])
-    parser.add_argument("--inplace", action="store_true", help="write beside the Python sources of a checkout")
+    parser.add_argument(
+        "--inplace", action="store_true", help="write beside the Python sources of a checkout"
+    )
     parser.add_argument("--jobs", type=int, help="compile this many files at a time")
     parser.add_argument("--verbose", action="store_true", help="print the compiler's command lines")
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The built kernels under whichever torch runs them; `nox -s abi` runs this against the wheel and another torch."""
+"""The built kernels under whichever torch runs them; `nox -s abi` runs this on the wheel."""
 
 import os
 

@@ -1,7 +1,7 @@
 """Defines operators: schema, reference, fake tensors and autograd in one place, for every op alike.
 
-The schema and all Python sides are registered here; the shared object adds the CPU kernel under the same name.
-The reference sits on ``CompositeExplicitAutograd``, which every device falls back to.
+The schema and all Python sides are registered here; the shared object adds the CPU kernel under the same
+name. The reference sits on ``CompositeExplicitAutograd``, which every device falls back to.
 """
 
 from __future__ import annotations

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from tenfold import _native
 
-__all__ = ["assert_same", "check_levels", "check_op", "check_strides", "check_threads", "cpu_levels", "strided", "threads"]
+__all__ = [
+    "assert_same",
+    "check_levels",
+    "check_op",
+    "check_strides",
+    "check_threads",
+    "cpu_levels",
+    "strided",
+    "threads",
+]
 
 
 @contextmanager
