@@ -58,6 +58,12 @@ static inline vfloat vmax(vfloat a, vfloat b) { return (vfloat)_mm512_max_ps((__
 static inline vfloat vgather(const float* base, vint index) {
   return (vfloat)_mm512_i32gather_ps((__m512i)index, base, 4);
 }
+static inline vint vgather(const int32_t* base, vint index) {
+  return (vint)_mm512_i32gather_epi32((__m512i)index, base, 4);
+}
+static inline vint vadd_where(vint v, int32_t amount, lane_mask m) {
+  return (vint)_mm512_mask_add_epi32((__m512i)v, static_cast<__mmask16>(m), (__m512i)v, _mm512_set1_epi32(amount));
+}
 // Writes the lanes named by the mask to consecutive places and returns their number.
 static inline int vcompress(int32_t* out, vint v, lane_mask m) {
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(static_cast<__mmask16>(m), (__m512i)v));
@@ -89,6 +95,13 @@ static inline vfloat vmax(vfloat a, vfloat b) { return (vfloat)_mm256_max_ps((__
 static inline vfloat vgather(const float* base, vint index) {
   return (vfloat)_mm256_i32gather_ps(base, (__m256i)index, 4);
 }
+static inline vint vgather(const int32_t* base, vint index) {
+  return (vint)_mm256_i32gather_epi32(base, (__m256i)index, 4);
+}
+static inline vint vadd_where(vint v, int32_t amount, lane_mask m) {
+  for (int i = 0; i < kLanes; ++i) v[i] += m >> i & 1 ? amount : 0;
+  return v;
+}
 static inline int vcompress(int32_t* out, vint v, lane_mask m) {
   const __m256i order = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(detail::kCompress.lane[m]));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permutevar8x32_epi32((__m256i)v, order));
@@ -116,6 +129,15 @@ static inline vfloat vmax(vfloat a, vfloat b) { return a > b ? a : b; }
 static inline vfloat vgather(const float* base, vint index) {
   vfloat v;
   for (int i = 0; i < kLanes; ++i) v[i] = base[index[i]];
+  return v;
+}
+static inline vint vgather(const int32_t* base, vint index) {
+  vint v;
+  for (int i = 0; i < kLanes; ++i) v[i] = base[index[i]];
+  return v;
+}
+static inline vint vadd_where(vint v, int32_t amount, lane_mask m) {
+  for (int i = 0; i < kLanes; ++i) v[i] += m >> i & 1 ? amount : 0;
   return v;
 }
 static inline int vcompress(int32_t* out, vint v, lane_mask m) {

@@ -25,7 +25,7 @@ __all__ = ["BuildError", "Layout", "build", "cache_folder", "find_sources", "mai
 TORCH_TARGET = "0x020a000000000000"
 COMMON_FLAGS = (
     "-O3 -std=c++17 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -ffp-contract=off -fno-math-errno "
-    "-fno-trapping-math -fno-plt -Wall -Wextra -Wno-unused-parameter -Wno-psabi"
+    "-fno-trapping-math -fno-plt -Wall -Wextra -Wno-unused-parameter -Wno-psabi -Wno-maybe-uninitialized"
 )
 # The C++ runtime is linked dynamically: libtorch's stable ABI reports errors by exceptions, and one that is
 # thrown through a second, static copy of the runtime ends the process (seen with -static-libgcc).

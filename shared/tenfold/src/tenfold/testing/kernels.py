@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ __all__ = [
     "check_strides",
     "check_threads",
     "cpu_levels",
+    "peer",
     "strided",
     "threads",
 ]
@@ -47,6 +50,18 @@ def cpu_levels() -> list[int]:
     if best:
         _native.set_cpu_level(best)
     return usable
+
+
+def peer(name: str, module: str) -> Any:
+    """Import an optional peer, or skip; named in ``TENFOLD_REQUIRE`` its absence is a failure."""
+    import pytest
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        if name in os.environ.get("TENFOLD_REQUIRE", "").split(","):
+            raise
+        pytest.skip(f"{name} is not installed ({error})")
 
 
 def _tensors(result: Any) -> list[Tensor]:

@@ -1,0 +1,75 @@
+// Which input row feeds which output row through which kernel offset: tenfold-core section 7.
+//
+// A rulebook is a table (K, V_out) of int32: table[k][o] is the input row that offset k brings to output row o,
+// or -1. Offset k = (kz * KY + ky) * KX + kx. Site coordinates are int32 rows (b, z, y, x).
+#pragma once
+#include <cstdint>
+
+#include "common/isa.h"
+#include "common/parallel.h"
+
+namespace tenfold {
+
+struct SiteGrid {
+  int64_t batch;
+  int64_t shape[3];  // z y x
+};
+
+struct ConvGeometry {
+  int64_t kernel[3];
+  int64_t stride[3];
+  int64_t padding[3];
+  int64_t dilation[3];
+};
+
+enum class SiteFault : int { none = 0, out_of_range = 1, duplicate = 2 };
+
+struct SubmanifoldArgs {
+  const int32_t* coords;  // (n, 4)
+  int64_t n;
+  SiteGrid grid;
+  ConvGeometry geometry;  // kernel and dilation are used
+  bool validate;
+  Parallel parallel;
+  int32_t* table;  // (K, n) out
+  SiteFault fault;  // out
+  int64_t fault_row;  // out
+};
+
+// Two steps, because the number of output sites is known only after the first: `sites` counts them and leaves
+// their keys and pairs in scratch of the caller's arena; `fill` writes coordinates and table.
+struct StridedArgs {
+  const int32_t* coords;  // (n, 4)
+  int64_t n;
+  SiteGrid grid;
+  SiteGrid out_grid;
+  ConvGeometry geometry;
+  bool validate;
+  Parallel parallel;
+  int64_t max_pairs;  // bound on pairs: n times the offsets that can reach one input
+  uint64_t* key;      // (max_pairs) scratch: output site of each pair, as bit fields
+  uint64_t* payload;  // (max_pairs) scratch: input row and kernel offset of each pair
+  int64_t pairs;      // between the steps
+  int64_t out_rows;   // out of the first step
+  int32_t* out_coords;  // (out_rows, 4) out
+  int32_t* table;       // (K, out_rows) out
+  SiteFault fault;
+  int64_t fault_row;
+};
+
+struct InvertArgs {
+  const int32_t* table;  // (K, out_rows)
+  int64_t offsets;
+  int64_t out_rows;
+  int64_t in_rows;
+  Parallel parallel;
+  int32_t* inverse;  // (K, in_rows) out: inverse[k][table[k][o]] = o
+  bool bad;          // out: an entry is not below in_rows
+};
+
+}  // namespace tenfold
+
+TENFOLD_KERNEL(rulebook_submanifold, SubmanifoldArgs)
+TENFOLD_KERNEL(rulebook_strided_sites, StridedArgs)
+TENFOLD_KERNEL(rulebook_strided_fill, StridedArgs)
+TENFOLD_KERNEL(rulebook_invert, InvertArgs)

@@ -1,0 +1,404 @@
+#include "sparse_conv/rulebook.h"
+
+#include <cstring>
+
+#include "common/arena.h"
+#include "common/radix.h"
+#include "common/vec.h"
+
+TENFOLD_BEGIN
+
+namespace {
+
+// One padded cell per reachable step on each axis, so that a neighbour's key never wraps into another row.
+struct KeySpace {
+  int64_t pad[3];
+  int64_t step_z, step_y, step_b;
+  int bits;
+
+  KeySpace(const SiteGrid& grid, const int64_t (&reach)[3]) {
+    int64_t size[3];
+    for (int a = 0; a < 3; ++a) {
+      pad[a] = reach[a];
+      size[a] = grid.shape[a] + 2 * reach[a];
+    }
+    step_y = size[2];
+    step_z = size[1] * step_y;
+    step_b = size[0] * step_z;
+    bits = 1;
+    while (bits < 63 && (uint64_t{1} << bits) <= static_cast<uint64_t>(grid.batch * step_b)) ++bits;
+  }
+
+  int64_t key(const int32_t* c) const {
+    return c[0] * step_b + (c[1] + pad[0]) * step_z + (c[2] + pad[1]) * step_y + (c[3] + pad[2]);
+  }
+};
+
+bool in_grid(const int32_t* c, const SiteGrid& grid) {
+  return c[0] >= 0 && c[0] < grid.batch && c[1] >= 0 && c[1] < grid.shape[0] && c[2] >= 0 &&
+         c[2] < grid.shape[1] && c[3] >= 0 && c[3] < grid.shape[2];
+}
+
+// Sites inside the grid as ascending keys with their rows; equal keys keep their row order.
+struct SortedSites {
+  uint64_t* key;
+  int32_t* row;
+  int64_t count = 0;
+  bool unique = true;
+};
+
+SortedSites sort_sites(Scratch& scratch, const int32_t* coords, int64_t n, const SiteGrid& grid,
+                       const KeySpace& space, SiteFault& fault, int64_t& fault_row) {
+  SortedSites sites{scratch.take<uint64_t>(n + 1), scratch.take<int32_t>(n + 1)};
+  bool ascending = true;
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t* c = coords + 4 * i;
+    if (!in_grid(c, grid)) {
+      if (fault == SiteFault::none) {
+        fault = SiteFault::out_of_range;
+        fault_row = i;
+      }
+      continue;
+    }
+    const uint64_t key = static_cast<uint64_t>(space.key(c));
+    ascending &= sites.count == 0 || sites.key[sites.count - 1] <= key;
+    sites.key[sites.count] = key;
+    sites.row[sites.count++] = static_cast<int32_t>(i);
+  }
+  if (!ascending) radix_sort(sites.key, sites.row, sites.count, space.bits);
+  int64_t duplicate = -1;
+  for (int64_t i = 1; i < sites.count; ++i)
+    if (sites.key[i] == sites.key[i - 1] && (duplicate < 0 || sites.row[i] < duplicate)) duplicate = sites.row[i];
+  sites.unique = duplicate < 0;
+  if (duplicate >= 0 && (fault == SiteFault::none || duplicate < fault_row)) {
+    fault = SiteFault::duplicate;
+    fault_row = duplicate;
+  }
+  sites.key[sites.count] = ~uint64_t{0};  // sentinel: no target reaches it
+  return sites;
+}
+
+// A kernel line: all x offsets at one (z, y).
+struct Line {
+  int64_t delta;        // key distance of its first offset
+  int64_t first_offset;
+  int64_t count;
+};
+
+// The table columns of the sites and, where the kernel is symmetric, those of the sites found.
+struct Writer {
+  int32_t* table;
+  int64_t n;
+  int64_t offsets;
+  bool mirror;
+
+  void hit(int64_t k, int32_t row, int32_t found) const {
+    table[k * n + row] = found;
+    if (mirror) table[(offsets - 1 - k) * n + found] = row;
+  }
+};
+
+// Any key width and dilation: one pointer advances along the sorted keys.
+void sweep_line(const SortedSites& sites, const Line& line, int64_t step, const Writer& writer) {
+  int64_t j = 0;
+  const uint64_t* key = sites.key;
+  for (int64_t i = 0; i < sites.count; ++i) {
+    const uint64_t target = key[i] + static_cast<uint64_t>(line.delta);
+    while (key[j] < target) ++j;
+    int64_t t = j;
+    for (int64_t x = 0; x < line.count; ++x) {
+      const uint64_t wanted = target + static_cast<uint64_t>(x * step);
+      while (key[t] < wanted) ++t;
+      if (key[t] == wanted) writer.hit(line.first_offset + x, sites.row[i], sites.row[t]);
+    }
+  }
+}
+
+// Positions of the first key not below key[i] + delta, for every i. Whether the merge takes from one side or the
+// other cannot be predicted, so it is done without branches, and four lines at once hide each other's latency.
+template <int N>
+void lower_bounds(const uint32_t* key, int64_t n, const Line* lines, int32_t* const* position) {
+  uint32_t delta[N];
+  int64_t i[N], j[N];
+  for (int l = 0; l < N; ++l) {
+    delta[l] = static_cast<uint32_t>(lines[l].delta);
+    i[l] = j[l] = 0;
+  }
+  for (bool going = n > 0; going;) {
+    for (int l = 0; l < N; ++l) {
+      const bool below = key[j[l]] < key[i[l]] + delta[l];
+      position[l][i[l]] = static_cast<int32_t>(j[l]);
+      j[l] += below;
+      i[l] += !below;
+      going = going && i[l] < n;
+    }
+  }
+  if constexpr (N > 1) {
+    for (int l = 0; l < N; ++l) {
+      while (i[l] < n) {
+        const bool below = key[j[l]] < key[i[l]] + delta[l];
+        position[l][i[l]] = static_cast<int32_t>(j[l]);
+        j[l] += below;
+        i[l] += !below;
+      }
+    }
+  }
+}
+
+// 32-bit keys, neighbouring x: from each position on, up to `count` consecutive keys are compared.
+void match_line(const uint32_t* key, const int32_t* row, int64_t n, const Line& line, const int32_t* position,
+                const Writer& writer) {
+  alignas(64) int32_t sites[2 * kLanes];
+  alignas(64) int32_t found[2 * kLanes];
+  const vint lane = viota();
+  const int32_t* signed_key = reinterpret_cast<const int32_t*>(key);
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const lane_mask live = first_lanes(n - i);
+    vint at = vload(position + i);
+    vint wanted = vload(signed_key + i) + static_cast<int32_t>(line.delta);
+    for (int64_t x = 0; x < line.count; ++x) {
+      const lane_mask hit = veq(vgather(signed_key, at), wanted) & live;
+      if (hit != 0) {
+        const int hits = vcompress(sites, lane + static_cast<int32_t>(i), hit);
+        vcompress(found, at, hit);
+        for (int h = 0; h < hits; ++h) writer.hit(line.first_offset + x, row[sites[h]], row[found[h]]);
+        at = vadd_where(at, 1, hit);
+      }
+      wanted = wanted + 1;
+    }
+  }
+}
+
+// The sites of the same row: the key just below.
+void match_previous(const uint32_t* key, const int32_t* row, int64_t n, int64_t offset, const Writer& writer) {
+  for (int64_t i = 1; i < n; ++i)
+    if (key[i] - key[i - 1] == 1) writer.hit(offset, row[i], row[i - 1]);
+}
+
+constexpr int kLinesAtOnce = 4;
+
+void sweep_fast(Scratch& scratch, const SortedSites& sites, const Line* lines, int64_t count, const Writer& writer) {
+  const int64_t n = sites.count;
+  uint32_t* key = scratch.take<uint32_t>(n + kLanes);
+  for (int64_t i = 0; i <= n; ++i) key[i] = static_cast<uint32_t>(sites.key[i]);
+  for (int64_t i = n + 1; i < n + kLanes; ++i) key[i] = ~uint32_t{0};
+  int32_t* position[kLinesAtOnce];
+  for (auto& p : position) {
+    p = scratch.take<int32_t>(n + kLanes);
+    for (int64_t i = n; i < n + kLanes; ++i) p[i] = 0;
+  }
+  for (int64_t first = 0; first < count;) {
+    const int64_t group = count - first >= kLinesAtOnce ? kLinesAtOnce : 1;
+    if (group == 1 && lines[first].count == 1 && lines[first].delta == -1) {
+      match_previous(key, sites.row, n, lines[first].first_offset, writer);
+    } else {
+      if (group == kLinesAtOnce) {
+        lower_bounds<kLinesAtOnce>(key, n, lines + first, position);
+      } else {
+        lower_bounds<1>(key, n, lines + first, position);
+      }
+      for (int64_t l = 0; l < group; ++l)
+        match_line(key, sites.row, n, lines[first + l], position[l], writer);
+    }
+    first += group;
+  }
+}
+
+}  // namespace
+
+void rulebook_submanifold(SubmanifoldArgs& a) {
+  const int64_t* kernel = a.geometry.kernel;
+  const int64_t* dilation = a.geometry.dilation;
+  const int64_t offsets = kernel[0] * kernel[1] * kernel[2];
+  a.fault = SiteFault::none;
+  a.fault_row = -1;
+  Scratch scratch;
+  int64_t reach[3];
+  for (int d = 0; d < 3; ++d) reach[d] = dilation[d] * (kernel[d] / 2);
+  const KeySpace space(a.grid, reach);
+  const SortedSites sites = sort_sites(scratch, a.coords, a.n, a.grid, space, a.fault, a.fault_row);
+  if (a.validate && a.fault != SiteFault::none) return;
+
+  const bool odd = kernel[0] % 2 == 1 && kernel[1] % 2 == 1 && kernel[2] % 2 == 1;
+  const int64_t total = kernel[0] * kernel[1];
+  // Mirrored: the lines before the middle one, and the middle line's first half; the rest follows by symmetry.
+  const bool mirror = odd && sites.unique;
+  const int64_t count = mirror ? total / 2 + 1 : total;
+  Line* lines = scratch.take<Line>(count);
+  for (int64_t l = 0; l < count; ++l) {
+    const int64_t dz = (l / kernel[1] - (kernel[0] - 1) / 2) * dilation[0];
+    const int64_t dy = (l % kernel[1] - (kernel[1] - 1) / 2) * dilation[1];
+    const int64_t dx = -((kernel[2] - 1) / 2) * dilation[2];
+    const bool middle = mirror && l == count - 1;
+    lines[l] = {dz * space.step_z + dy * space.step_y + dx, l * kernel[2], middle ? kernel[2] / 2 : kernel[2]};
+  }
+  const Writer writer{a.table, a.n, offsets, mirror};
+  std::memset(a.table, 0xff, static_cast<size_t>(offsets * a.n) * sizeof(int32_t));
+  const bool fast = space.bits < 32 && dilation[2] == 1 && sites.unique;
+  const int64_t piece = a.n < 32768 ? count : fast ? kLinesAtOnce : 1;
+  parallel_ranges(a.parallel, count, piece, [&](int64_t, int64_t begin, int64_t end) {
+    Scratch local;
+    if (fast) {
+      sweep_fast(local, sites, lines + begin, end - begin, writer);
+    } else {
+      for (int64_t l = begin; l < end; ++l) sweep_line(sites, lines[l], dilation[2], writer);
+    }
+  });
+  if (mirror)
+    for (int64_t i = 0; i < sites.count; ++i) a.table[offsets / 2 * a.n + sites.row[i]] = sites.row[i];
+}
+
+namespace {
+
+// Stable sort of (key, payload) by key. Key and 32-bit payload positions share a word where they fit.
+void sort_pairs(Scratch& scratch, uint64_t* key, uint64_t* payload, int64_t n, int bits) {
+  int32_t* order = scratch.take<int32_t>(n);
+  for (int64_t i = 0; i < n; ++i) order[i] = static_cast<int32_t>(i);
+  if (bits <= 32) {
+    uint32_t* narrow = scratch.take<uint32_t>(n);
+    for (int64_t i = 0; i < n; ++i) narrow[i] = static_cast<uint32_t>(key[i]);
+    radix_sort(narrow, order, n, bits);
+    for (int64_t i = 0; i < n; ++i) key[i] = narrow[i];
+  } else {
+    radix_sort(key, order, n, bits);
+  }
+  uint64_t* sorted = scratch.take<uint64_t>(n);
+  for (int64_t i = 0; i < n; ++i) sorted[i] = payload[order[i]];
+  std::memcpy(payload, sorted, static_cast<size_t>(n) * sizeof(uint64_t));
+}
+
+// For each coordinate value on one axis: up to `most` outputs it reaches, with the kernel index that does it.
+struct AxisReach {
+  int64_t most = 1;
+  int32_t* output = nullptr;  // (size, most), -1 behind the last
+  int32_t* index = nullptr;
+
+  AxisReach(Scratch& scratch, int64_t size, int64_t out_size, int64_t kernel, int64_t stride, int64_t padding,
+            int64_t dilation) {
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int64_t i = 0; i < size; ++i) {
+        int64_t entries = 0;
+        // Descending kernel index gives ascending outputs.
+        for (int64_t k = kernel - 1; k >= 0; --k) {
+          const int64_t reached = i + padding - k * dilation;
+          if (reached < 0 || reached % stride != 0 || reached / stride >= out_size) continue;
+          if (pass == 1) {
+            output[i * most + entries] = static_cast<int32_t>(reached / stride);
+            index[i * most + entries] = static_cast<int32_t>(k);
+          }
+          ++entries;
+        }
+        if (pass == 0 && entries > most) most = entries;
+      }
+      if (pass == 1) break;
+      output = scratch.take<int32_t>(size * most);
+      index = scratch.zeros<int32_t>(size * most);
+      for (int64_t i = 0; i < size * most; ++i) output[i] = -1;
+    }
+  }
+};
+
+int field_bits(int64_t values) {
+  int bits = 0;
+  while ((int64_t{1} << bits) < values) ++bits;
+  return bits;
+}
+
+// Output sites as bit fields, so that coordinates come back by shifts.
+struct SiteFields {
+  int x, y, z, b;
+  explicit SiteFields(const SiteGrid& g)
+      : x(field_bits(g.shape[2])), y(field_bits(g.shape[1])), z(field_bits(g.shape[0])), b(field_bits(g.batch)) {}
+  int bits() const { return x + y + z + b; }
+};
+
+// Payload: kernel offset in the low bits, input row above.
+constexpr int kOffsetBits = 20;
+
+}  // namespace
+
+void rulebook_strided_sites(StridedArgs& a) {
+  Scratch scratch;
+  a.fault = SiteFault::none;
+  a.fault_row = -1;
+  a.pairs = a.out_rows = 0;
+  if (a.validate) {
+    const int64_t none[3] = {0, 0, 0};
+    sort_sites(scratch, a.coords, a.n, a.grid, KeySpace(a.grid, none), a.fault, a.fault_row);
+    if (a.fault != SiteFault::none) return;
+  }
+  const ConvGeometry& g = a.geometry;
+  const int64_t* in_size = a.grid.shape;
+  const int64_t* out_size = a.out_grid.shape;
+  const AxisReach z(scratch, in_size[0], out_size[0], g.kernel[0], g.stride[0], g.padding[0], g.dilation[0]);
+  const AxisReach y(scratch, in_size[1], out_size[1], g.kernel[1], g.stride[1], g.padding[1], g.dilation[1]);
+  const AxisReach x(scratch, in_size[2], out_size[2], g.kernel[2], g.stride[2], g.padding[2], g.dilation[2]);
+  const SiteFields fields(a.out_grid);
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < a.n; ++i) {
+    const int32_t* c = a.coords + 4 * i;
+    if (!in_grid(c, a.grid)) continue;
+    const uint64_t row = static_cast<uint64_t>(i) << kOffsetBits;
+    for (int64_t iz = c[1] * z.most; iz < (c[1] + 1) * z.most; ++iz) {
+      const uint64_t key_z = (static_cast<uint64_t>(c[0]) << fields.z) | static_cast<uint32_t>(z.output[iz]);
+      const int64_t offset_z = z.index[iz] * g.kernel[1];
+      for (int64_t iy = c[2] * y.most; iy < (c[2] + 1) * y.most; ++iy) {
+        const uint64_t key_y = (key_z << fields.y) | static_cast<uint32_t>(y.output[iy]);
+        const int64_t offset_y = (offset_z + y.index[iy]) * g.kernel[2];
+        // How many outputs a coordinate reaches cannot be predicted: every slot is written, only the reached
+        // ones are kept.
+        for (int64_t ix = c[3] * x.most; ix < (c[3] + 1) * x.most; ++ix) {
+          a.key[pairs] = (key_y << fields.x) | static_cast<uint32_t>(x.output[ix]);
+          a.payload[pairs] = row | static_cast<uint64_t>(offset_y + x.index[ix]);
+          pairs += (z.output[iz] | y.output[iy] | x.output[ix]) >= 0;
+        }
+      }
+    }
+  }
+  sort_pairs(scratch, a.key, a.payload, pairs, fields.bits());
+  int64_t rows = pairs > 0;
+  for (int64_t p = 1; p < pairs; ++p) rows += a.key[p] != a.key[p - 1];
+  a.pairs = pairs;
+  a.out_rows = rows;
+}
+
+void rulebook_strided_fill(StridedArgs& a) {
+  const int64_t* kernel = a.geometry.kernel;
+  const int64_t offsets = kernel[0] * kernel[1] * kernel[2];
+  std::memset(a.table, 0xff, static_cast<size_t>(offsets * a.out_rows) * sizeof(int32_t));
+  const SiteFields fields(a.out_grid);
+  const auto low = [](uint64_t value, int bits) {
+    return static_cast<int32_t>(value & ((uint64_t{1} << bits) - 1));
+  };
+  // Backwards: where sites repeat (possible below validation level "cheap") the lowest row is written last.
+  int64_t row = a.out_rows - 1;
+  for (int64_t p = a.pairs - 1; p >= 0; --p) {
+    const uint64_t key = a.key[p];
+    int32_t* c = a.out_coords + 4 * row;
+    c[3] = low(key, fields.x);
+    c[2] = low(key >> fields.x, fields.y);
+    c[1] = low(key >> (fields.x + fields.y), fields.z);
+    c[0] = static_cast<int32_t>(key >> (fields.x + fields.y + fields.z));
+    a.table[low(a.payload[p], kOffsetBits) * a.out_rows + row] = static_cast<int32_t>(a.payload[p] >> kOffsetBits);
+    row -= p > 0 && a.key[p - 1] != key;
+  }
+}
+
+void rulebook_invert(InvertArgs& a) {
+  a.bad = false;
+  std::memset(a.inverse, 0xff, static_cast<size_t>(a.offsets * a.in_rows) * sizeof(int32_t));
+  for (int64_t k = 0; k < a.offsets; ++k) {
+    const int32_t* from = a.table + k * a.out_rows;
+    int32_t* to = a.inverse + k * a.in_rows;
+    for (int64_t o = 0; o < a.out_rows; ++o) {
+      if (from[o] < 0) continue;
+      if (from[o] >= a.in_rows) {
+        a.bad = true;
+        return;
+      }
+      to[from[o]] = static_cast<int32_t>(o);
+    }
+  }
+}
+
+TENFOLD_END

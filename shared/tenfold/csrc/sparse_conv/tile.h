@@ -1,0 +1,98 @@
+// Register tiles of the sparse convolution. A tile multiplies R gathered rows by P vectors of output channels.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "common/vec.h"
+
+TENFOLD_BEGIN
+
+template <class T>
+struct Vector;
+
+template <>
+struct Vector<float> {
+  typedef vfloat type;
+  static constexpr int lanes = kLanes;
+};
+
+typedef double vdouble __attribute__((vector_size(kLanes * 4)));
+
+template <>
+struct Vector<double> {
+  typedef vdouble type;
+  static constexpr int lanes = kLanes / 2;
+};
+
+// The one place where multiply and add may contract: sums of a convolution are not bound to bits across levels.
+static inline vfloat multiply_add(vfloat a, vfloat b, vfloat c) {
+#if defined(__AVX512F__)
+  return (vfloat)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (vfloat)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+static inline vdouble multiply_add(vdouble a, vdouble b, vdouble c) {
+#if defined(__AVX512F__)
+  return (vdouble)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+  return (vdouble)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+  return a * b + c;
+#endif
+}
+
+// Rows of a full tile for P vectors of channels: as many accumulators as registers allow.
+#if defined(__AVX512F__)
+template <int P>
+constexpr int tile_rows() {
+  return P == 1 ? 16 : P == 2 ? 12 : 6;
+}
+constexpr int kMaxPanels = 4;
+#else
+template <int P>
+constexpr int tile_rows() {
+  return P == 1 ? 8 : 6;
+}
+constexpr int kMaxPanels = 2;
+#endif
+
+// acc[r] += a[r][0..depth) * w, accumulators being rows of `out` named by `place`.
+// a: gathered rows, `depth` apart; w: (depth, P vectors) packed; out: rows `out_step` apart.
+// DEPTH > 0 fixes depth at compile time, which turns row addresses into displacements.
+template <class T, int R, int P, int DEPTH>
+static inline void multiply_tile(const T* a, int64_t depth, const T* w, T* out, int64_t out_step,
+                                 const int32_t* place) {
+  typedef typename Vector<T>::type V;
+  constexpr int L = Vector<T>::lanes;
+  const int64_t d = DEPTH > 0 ? DEPTH : depth;
+  V acc[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) std::memcpy(&acc[r][p], out + place[r] * out_step + p * L, sizeof(V));
+  for (int64_t c = 0; c < d; ++c) {
+    V weight[P];
+    for (int p = 0; p < P; ++p) std::memcpy(&weight[p], w + (c * P + p) * L, sizeof(V));
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const V x = V{} + a[r * d + c];
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) acc[r][p] = multiply_add(x, weight[p], acc[r][p]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) std::memcpy(out + place[r] * out_step + p * L, &acc[r][p], sizeof(V));
+}
+
+// All n gathered rows: full tiles, then halves down to single rows.
+template <class T, int P, int DEPTH, int R>
+static void multiply_rows(const T* a, int64_t n, int64_t depth, const T* w, T* out, int64_t out_step,
+                          const int32_t* place) {
+  for (; n >= R; n -= R, a += R * depth, place += R) multiply_tile<T, R, P, DEPTH>(a, depth, w, out, out_step, place);
+  if constexpr (R > 1) {
+    if (n > 0) multiply_rows<T, P, DEPTH, R / 2>(a, n, depth, w, out, out_step, place);
+  }
+}
+
+TENFOLD_END
