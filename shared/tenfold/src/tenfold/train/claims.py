@@ -1,7 +1,8 @@
 """Claim records: one JSON file per (package, arm, seed), and the table that is made from the files.
 
-A cell is run once for a given state of its sources. Its record says what was run, on what, with which versions, and
-how long it took, so that every number in a document can be traced to a file and re-made by one command.
+A cell is run once for a given state of its sources. Its record says what was run, on what, with which
+versions, and how long it took, so that every number in a document can be traced to a file and re-made by
+one command.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ def source_hash(sources: Iterable[str | Path], extra: Mapping[str, Any] | None =
     """Hash of source files and settings, the same on every machine and in every folder.
 
     Args:
-        sources: Paths (a folder means every source file below it) and names of importable modules (a package means
-            its whole folder). Modules are found without being imported.
+        sources: Paths (a folder means every source file below it) and names of importable modules (a
+            package means its whole folder). Modules are not imported, their parent packages are.
         extra: Plain JSON data that belongs to the key.
 
     Raises:
@@ -140,7 +141,7 @@ def source_hash(sources: Iterable[str | Path], extra: Mapping[str, Any] | None =
 
 
 def environment_stamp(*packages: str) -> dict[str, Any]:
-    """Date, versions, CPU and threads: what a number needs beside it. Imports nothing that is not loaded already.
+    """Date, versions, CPU and threads: what a number needs beside it. Imports nothing that is not loaded.
 
     Args:
         *packages: Distributions whose version matters, besides ``tenfold``, ``torch`` and ``numpy``.
@@ -170,12 +171,17 @@ def load_records(package: str, results: Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def table(
-    records: Sequence[Mapping[str, Any]], metrics: Sequence[str], *, control: str | None = None, digits: int = 2
+    records: Sequence[Mapping[str, Any]],
+    metrics: Sequence[str],
+    *,
+    control: str | None = None,
+    digits: int = 2,
 ) -> str:
-    """Markdown table of arms: mean ± standard deviation (n) of each metric, and paired differences to a control.
+    """Markdown table of arms: mean ± deviation (n) of each metric, and paired differences to a control.
 
-    The difference is taken seed by seed over the seeds that both arms have, which removes what the seed does to both;
-    with it stand its own mean, deviation and count. A single seed has no deviation and shows none.
+    The difference is taken seed by seed over the seeds that both arms have, which removes what the seed
+    does to both; with it stand its own mean, deviation and count. A single seed has no deviation and shows
+    none.
 
     Args:
         records: Records of one package, from `Cell.run` or `load_records`.
@@ -193,11 +199,15 @@ def table(
             raise ValueError(f"table: records: arm {record['arm']!r} seed {record['seed']} appears twice")
         by_seed[record["seed"]] = record["metrics"]
     if control is not None and control not in arms:
-        raise ValueError(f"table: control: got {control!r}; expected one of {', '.join(sorted(arms)) or 'no arms'}")
+        raise ValueError(
+            f"table: control: got {control!r}; expected one of {', '.join(sorted(arms)) or 'no arms'}"
+        )
     header = ["arm", *metrics, *(f"{name} − {control}" for name in metrics if control is not None)]
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     for arm, by_seed in arms.items():
-        cells = [_summary([_metric(arm, values, name) for values in by_seed.values()], digits) for name in metrics]
+        cells = [
+            _summary([_metric(arm, values, name) for values in by_seed.values()], digits) for name in metrics
+        ]
         if control is not None:
             cells += [_paired(arm, control, arms, name, digits) for name in metrics]
         lines.append("| " + " | ".join([arm, *cells]) + " |")
@@ -212,13 +222,17 @@ def _paired(
     shared = sorted(set(arms[arm]) & set(arms[control]))
     if not shared:
         return "no shared seed"
-    differences = [_metric(arm, arms[arm][s], name) - _metric(control, arms[control][s], name) for s in shared]
+    differences = [
+        _metric(arm, arms[arm][s], name) - _metric(control, arms[control][s], name) for s in shared
+    ]
     return _summary(differences, digits, signed=True)
 
 
 def _metric(arm: str, values: Mapping[str, float], name: str) -> float:
     if name not in values:
-        raise ValueError(f"table: metrics: arm {arm!r} has no {name!r}; expected one of {', '.join(sorted(values))}")
+        raise ValueError(
+            f"table: metrics: arm {arm!r} has no {name!r}; expected one of {', '.join(sorted(values))}"
+        )
     return values[name]
 
 
@@ -238,7 +252,7 @@ def _checked(cell: Cell, metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _files(source: str | Path) -> list[tuple[str, Path]]:
-    """(name, path) pairs; names are relative to the source, so that the place of a checkout does not matter."""
+    """(name, path) pairs; names are relative to the source: the place of a checkout does not matter."""
     path = Path(source)
     label = path.name
     if not path.exists() and isinstance(source, str):

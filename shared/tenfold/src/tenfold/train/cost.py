@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -56,10 +58,11 @@ def count_macs(
 ) -> Cost:
     """Multiply-accumulates of ``model(*inputs, **keywords)``: convolution, matrix products and attention.
 
-    Counted below autograd, whatever way the model calls them: convolution (grouped, transposed), linear, matmul, bmm,
-    scaled dot-product attention, torchvision's deformable convolution (as the plain convolution of its shape).
-    Biases, normalisation, activations and pooling count nothing, which is the convention of published tables. The pass
-    runs without gradients and in eval mode; modes and buffers are as before afterwards.
+    Counted below autograd, whatever way the model calls them: convolution (grouped, transposed), linear,
+    matmul, bmm, scaled dot-product attention, torchvision's deformable convolution (as the plain
+    convolution of its shape), recurrent layers. Biases, normalisation, activations and pooling count
+    nothing, which is the convention of published tables. The pass runs without gradients and in eval mode;
+    modes and buffers are as before afterwards.
 
     Args:
         model: The model.
@@ -72,18 +75,29 @@ def count_macs(
     21600
     """
     custom = {**_torchvision_formulas(), **(formulas or {})}
-    counter = FlopCounterMode(display=False, custom_mapping={op: _as_flops(rule) for op, rule in custom.items()})
+    counter = FlopCounterMode(
+        display=False, custom_mapping={op: _as_flops(rule) for op, rule in custom.items()}
+    )
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad(), counter:
+        # oneDNN and cuDNN run a whole recurrent layer as one operator; without them its products are seen.
+        backends = torch.backends
+        with (
+            torch.no_grad(),
+            backends.mkldnn.flags(enabled=False),
+            backends.cudnn.flags(enabled=False),
+            counter,
+        ):
             model(*inputs, **keywords)
     finally:
         for module, training in modes:
             module.training = training
     counts = counter.get_flop_counts()
     root = type(model).__name__
-    modules = {_relative(name, root): sum(by_op.values()) // 2 for name, by_op in counts.items() if name != "Global"}
+    modules = {
+        _relative(name, root): sum(by_op.values()) // 2 for name, by_op in counts.items() if name != "Global"
+    }
     operators = {str(op): flops // 2 for op, flops in counts.get("Global", {}).items()}
     total = counter.get_total_flops() // 2
     return Cost(total, {"": total, **{name: macs for name, macs in modules.items() if name}}, operators)
@@ -93,9 +107,10 @@ def count_macs(
 class CostLedger:
     """Images that went through each network, times what an image costs.
 
-    A watched network counts its own images by a hook, so the ledger holds what was run and not what a formula says;
-    a pass with gradients on also counts its backward pass. Two conventions exist for a backward pass: as dear as the
-    forward pass (``backward_multiplier=1``) or twice as dear (2, the usual estimate): `total` takes either.
+    A watched network counts its own images by a hook, so the ledger holds what was run and not what a
+    formula says; a pass with gradients on also counts its backward pass. Two conventions exist for a
+    backward pass: as dear as the forward pass (``backward_multiplier=1``) or twice as dear (2, the usual
+    estimate): `total` takes either.
 
     >>> ledger = CostLedger(); student = torch.nn.Linear(4, 2)
     >>> handle = ledger.watch("student", student, macs_per_image=8)
@@ -117,7 +132,9 @@ class CostLedger:
             ValueError: a negative count, or another cost per image than entered before under this name.
         """
         if forward < 0 or backward < 0:
-            raise ValueError(f"CostLedger: {name}: got {forward} forward, {backward} backward; expected none below 0")
+            raise ValueError(
+                f"CostLedger: {name}: got {forward} forward, {backward} backward; expected none below 0"
+            )
         if self.macs_per_image.setdefault(name, macs_per_image) != macs_per_image:
             raise ValueError(
                 f"CostLedger: {name}: macs_per_image: got {macs_per_image}; expected"
@@ -143,7 +160,8 @@ class CostLedger:
     def total(self, backward_multiplier: float = 2.0) -> float:
         """MACs of everything entered."""
         return sum(
-            macs * (self.forward_images.get(name, 0) + backward_multiplier * self.backward_images.get(name, 0))
+            macs
+            * (self.forward_images.get(name, 0) + backward_multiplier * self.backward_images.get(name, 0))
             for name, macs in self.macs_per_image.items()
         )
 
@@ -164,6 +182,25 @@ class CostLedger:
         self.macs_per_image = dict(state["macs_per_image"])
         self.forward_images = dict(state["forward_images"])
         self.backward_images = dict(state["backward_images"])
+
+
+@contextmanager
+def _single_products() -> Iterator[None]:
+    """Switches off the fused kernels that would hide their products.
+
+    oneDNN and cuDNN run a whole recurrent layer as one operator, the attention fast path a whole encoder
+    layer.
+    """
+    backends = torch.backends
+    fast_path = backends.mha.get_fastpath_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # oneDNN's switch warns of an absent GPU
+        try:
+            backends.mha.set_fastpath_enabled(False)
+            with backends.mkldnn.flags(enabled=False), backends.cudnn.flags(enabled=False):
+                yield
+        finally:
+            backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _relative(name: str, root: str) -> str:

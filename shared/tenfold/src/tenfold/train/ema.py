@@ -15,15 +15,16 @@ __all__ = ["ModelEMA"]
 class ModelEMA:
     """Moving average ``average <- d * average + (1 - d) * value`` of a model's floating-point state.
 
-    Parameters and floating-point buffers (BatchNorm's running statistics) are averaged; integer and boolean buffers
-    (``num_batches_tracked``) are copied. The average is kept in the model's own dtype, except that half precision is
-    kept in float32, where ``1 - d`` of a small difference would otherwise round to nothing.
+    Parameters and floating-point buffers (BatchNorm's running statistics) are averaged; integer and boolean
+    buffers (``num_batches_tracked``) are copied. The average is kept in the model's own dtype, except that
+    half precision is kept in float32, where ``1 - d`` of a small difference would otherwise round to nothing.
 
     Args:
         model: The model to follow; the average starts at its present state.
         decay: ``d`` in [0, 1], or a function from the number of updates made so far to ``d``.
-        warmup: With ``warmup > 0`` the decay of update t (from 0) is ``min(decay, (1 + t) / (warmup + t))``, so that
-            the average forgets the initial weights quickly; 10 is the usual value. Ignored for a function.
+        warmup: With ``warmup > 0`` the decay of update t (from 0) is ``min(decay, (1 + t) / (warmup +
+            t))``, so that the average forgets the initial weights quickly; 10 is the usual value. Ignored
+            for a function.
         buffers: ``"average"`` or ``"copy"`` the floating-point buffers.
 
     Raises:
@@ -111,7 +112,9 @@ class ModelEMA:
             name for name, value in self.state.items() if value.shape != theirs[name].shape
         ]
         if wrong:
-            raise ValueError(f"ModelEMA: state: differs at {wrong[0]!r}; expected the state of the same model")
+            raise ValueError(
+                f"ModelEMA: state: differs at {wrong[0]!r}; expected the state of the same model"
+            )
         for name, value in theirs.items():
             self.state[name].copy_(value)
         self.updates = int(state["updates"])

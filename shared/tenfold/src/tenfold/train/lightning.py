@@ -39,11 +39,13 @@ __all__ = [
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it there; reads plain data only.
 
-    A full disk, a kill or a power cut leaves the previous checkpoint whole. Reading uses ``weights_only=True``: a
-    checkpoint file cannot run code.
+    A full disk, a kill or a power cut leaves the previous checkpoint whole. Reading uses
+    ``weights_only=True``: a checkpoint file cannot run code.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Writes ``checkpoint`` to ``path``.
 
         Raises:
@@ -55,11 +57,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_write(target) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            # torch reports a failed write of its zip stream as RuntimeError, with the OSError somewhere behind it.
+            # torch reports a failed write of its zip stream as RuntimeError, with the OSError somewhere
+            # behind it.
             cause = _os_error(error)
             if cause is None:
                 raise
-            raise UserInputError(f"{target}: cannot write the checkpoint: {cause.strerror or cause}") from error
+            raise UserInputError(
+                f"{target}: cannot write the checkpoint: {cause.strerror or cause}"
+            ) from error
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
@@ -90,8 +95,9 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 class RandomStates(Callback):
     """Keeps the random states of every process in the checkpoint, and validation out of them.
 
-    Validation runs with the training's generators set aside, so that how often one validates does not change what is
-    trained. Random numbers drawn in ``on_train_start`` hooks of a resumed run come before the states are restored.
+    Validation runs with the training's generators set aside, so that how often one validates does not
+    change what is trained. Random numbers drawn in ``on_train_start`` hooks of a resumed run come before
+    the states are restored.
     """
 
     def __init__(self) -> None:
@@ -112,7 +118,7 @@ class RandomStates(Callback):
             set_random_states(self._loaded[trainer.global_rank])
         elif self._loaded:
             warnings.warn(
-                f"the checkpoint was written by {len(self._loaded)} processes, this run has {trainer.world_size}:"
+                f"{len(self._loaded)} processes wrote the checkpoint, this run has {trainer.world_size}:"
                 " random states start anew",
                 stacklevel=2,
             )
@@ -127,12 +133,16 @@ class RandomStates(Callback):
         set_random_states(self._before_validation)
 
 
+_CLOCK_STEPS = 16  # looking at the clock costs a message to every process
+
+
 class LastCheckpoint(Checkpoint):
     """Writes ``last.ckpt``: every so many steps or minutes inside an epoch, after each epoch, and at the end.
 
-    A checkpoint is taken only where a run can continue exactly: never between accumulated gradients, and at an
-    epoch's last batch only after validation and the epoch's hooks. State that a LightningModule changes in its own
-    ``on_train_batch_end`` is one batch behind (Lightning calls it after the callbacks): use a callback for it.
+    A checkpoint is taken only where a run can continue exactly: never between accumulated gradients, and at
+    an epoch's last batch only after validation and the epoch's hooks. State that a LightningModule changes in
+    its own ``on_train_batch_end`` is one batch behind (Lightning calls it after the callbacks): use a
+    callback for it.
 
     Args:
         directory: Where ``last.ckpt`` goes; by default ``<default_root_dir>/checkpoints``.
@@ -141,7 +151,11 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(
-        self, directory: str | Path | None = None, *, every_n_steps: int | None = None, every_minutes: float = 10.0
+        self,
+        directory: str | Path | None = None,
+        *,
+        every_n_steps: int | None = None,
+        every_minutes: float = 10.0,
     ) -> None:
         self.directory = directory
         self.every_n_steps = every_n_steps
@@ -178,14 +192,18 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _due(self, trainer: Trainer) -> bool:
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        every = self.every_n_steps
+        # Quotients, because manual optimisation may take several steps a batch and jump over a multiple.
+        if every and trainer.global_step // every != self._saved_step // every:
             return True
-        late = bool(self.every_minutes) and time.monotonic() - self._saved_time >= 60.0 * self.every_minutes
+        if not self.every_minutes or trainer.global_step % _CLOCK_STEPS:
+            return False
+        late = time.monotonic() - self._saved_time >= 60.0 * self.every_minutes
         # One process's clock decides for all, or the others would wait in the barrier of a save.
         return bool(trainer.strategy.broadcast(late))
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         trainer.save_checkpoint(self.path(trainer))
         self._saved_step = trainer.global_step
@@ -195,8 +213,8 @@ class LastCheckpoint(Checkpoint):
 class EMACallback(Callback):
     """Follows the LightningModule with a `ModelEMA`, evaluates with the average, and keeps it in checkpoints.
 
-    ``state_dict`` of the checkpoint holds the trained weights (training continues from them); the average lies under
-    this callback's entry.
+    ``state_dict`` of the checkpoint holds the trained weights (training continues from them); the average
+    lies under this callback's entry.
 
     Args:
         decay: See `ModelEMA`.
@@ -264,7 +282,9 @@ class EMACallback(Callback):
             restore(pl_module, self._own)
             self._own = None
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """A checkpoint taken during evaluation still holds the trained weights."""
         if self._own is not None:
             checkpoint["state_dict"] = self._own
@@ -292,13 +312,15 @@ def make_trainer(
 ) -> Trainer:
     """A `Trainer` with the house's defaults; whatever the caller gives wins.
 
-    Logs go to ``<default_root_dir>/logs`` as CSV and TensorBoard, ``last.ckpt`` to ``<default_root_dir>/checkpoints``,
-    checkpoints are written atomically and hold all random states. On the CPU runs are deterministic once seeded
-    (`lightning.seed_everything`); ``deterministic=True`` asks for the same of CUDA.
+    Logs go to ``<default_root_dir>/logs`` as CSV and TensorBoard, ``last.ckpt`` to
+    ``<default_root_dir>/checkpoints``, checkpoints are written atomically and hold all random states. On
+    the CPU runs are deterministic once seeded (`lightning.seed_everything`); ``deterministic=True`` asks
+    for the same of CUDA.
 
     Args:
         default_root_dir: Folder of the run.
-        checkpoint_every_n_steps: Also checkpoint inside epochs, every so many steps (every 10 minutes anyway).
+        checkpoint_every_n_steps: Also checkpoint inside epochs, every so many steps (every 10 minutes
+            anyway).
         callbacks: Added to ours; a `LastCheckpoint` among them replaces ours.
         logger: As for `Trainer`; None means CSV and TensorBoard.
         plugins: As for `Trainer`; a `CheckpointIO` among them replaces ours.
@@ -382,7 +404,8 @@ def time_budget(
     """
     if step_seconds <= 0 or steps_per_epoch < 1:
         raise ValueError(
-            f"time_budget: got step_seconds {step_seconds}, steps_per_epoch {steps_per_epoch}; expected both above 0"
+            f"time_budget: got step_seconds {step_seconds}, steps_per_epoch {steps_per_epoch};"
+            " expected both above 0"
         )
     epoch_seconds = step_seconds * steps_per_epoch
     affordable = int(parse_duration(budget) * (1.0 - reserve) / epoch_seconds)

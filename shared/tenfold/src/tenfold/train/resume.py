@@ -1,9 +1,9 @@
 """What a run needs to go on after a kill as if nothing had happened.
 
-The order of an epoch derives from (seed, epoch); the randomness of a sample from (seed, epoch, index); the loader
-knows how many batches it has handed out; `random_states` holds the generators of Python, NumPy and torch. With a
-checkpoint of these four (see `tenfold.train.lightning`) a killed and resumed run equals an uninterrupted one bit for
-bit on the CPU at a fixed number of threads.
+The order of an epoch derives from (seed, epoch); the randomness of a sample from (seed, epoch, index); the
+loader knows how many batches it has handed out; `random_states` holds the generators of Python, NumPy and
+torch. With a checkpoint of these four (see `tenfold.train.lightning`) a killed and resumed run equals an
+uninterrupted one bit for bit on the CPU at a fixed number of threads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def sample_generator(seed: int, epoch: int, index: int, kind: Literal["torch"]) 
 def sample_generator(
     seed: int, epoch: int, index: int, kind: Literal["numpy", "torch"] = "numpy"
 ) -> np.random.Generator | torch.Generator:
-    """Random generator of one sample in one epoch: the same whatever worker, process or resumed run draws from it.
+    """Random generator of one sample in one epoch: the same whatever worker, process or resumed run draws
+    from it.
 
     Args:
         seed: Seed of the run, at least 0.
@@ -53,11 +54,13 @@ def sample_generator(
     Raises:
         ValueError: a negative number, or an unknown ``kind``.
 
-    >>> sample_generator(0, 3, 17).integers(100) == sample_generator(0, 3, 17).integers(100)
+    >>> sample_generator(0, 3, 17).random() == sample_generator(0, 3, 17).random()
     True
     """
     if min(seed, epoch, index) < 0:
-        raise ValueError(f"sample_generator: got seed {seed}, epoch {epoch}, index {index}; expected none below 0")
+        raise ValueError(
+            f"sample_generator: got seed {seed}, epoch {epoch}, index {index}; expected none below 0"
+        )
     # SeedSequence hashes the words, so neighbouring indices give unrelated streams.
     sequence = np.random.SeedSequence([seed, epoch, index])
     if kind == "numpy":
@@ -71,9 +74,9 @@ def sample_generator(
 class ResumableSampler(DistributedSampler[Any]):
     """Sampler whose order is a function of (seed, epoch), shared among processes.
 
-    Process r of W takes positions r, r + W, r + 2W ... of the epoch's order, so that batch k of W processes with
-    batch size B/W holds the samples of batch k of one process with batch size B. A length that W does not divide is
-    filled up from the start of the order, or cut with ``drop_last``.
+    Process r of W takes positions r, r + W, r + 2W ... of the epoch's order, so that batch k of W processes
+    with batch size B/W holds the samples of batch k of one process with batch size B. A length that W does
+    not divide is filled up from the start of the order, or cut with ``drop_last``.
 
     Args:
         data: The data set, or its length.
@@ -124,7 +127,8 @@ class ResumableSampler(DistributedSampler[Any]):
         else:
             everyone = list(range(length))
         repeats = -(-self.total_size // length)
-        return (everyone * max(repeats, 1))[self.rank : self.total_size : self.num_replicas]
+        mine: list[int] = (everyone * max(repeats, 1))[self.rank : self.total_size : self.num_replicas]
+        return mine
 
     def __iter__(self) -> Iterator[int]:
         """Iterates over `order`."""
@@ -134,9 +138,9 @@ class ResumableSampler(DistributedSampler[Any]):
 class ResumableLoader(DataLoader[_T]):
     """`DataLoader` that knows its position and can start in the middle of an epoch.
 
-    It counts the batches handed out, not those that workers have prefetched, and it reads the sampler's epoch when the
-    first batch is asked for. It never draws from the global generators. A data set with a method ``set_epoch`` gets
-    the epoch before each pass, so that it can call `sample_generator`.
+    It counts the batches handed out, not those that workers have prefetched, and it reads the sampler's
+    epoch when the first batch is asked for. It never draws from the global generators. A data set with a
+    method ``set_epoch`` gets the epoch before each pass, so that it can call `sample_generator`.
 
     Args:
         dataset: Map-style data set.
@@ -147,7 +151,8 @@ class ResumableLoader(DataLoader[_T]):
         **kwargs: Passed to `torch.utils.data.DataLoader`.
 
     Raises:
-        ValueError: ``persistent_workers`` with a data set that has ``set_epoch`` (its copies would never hear of it).
+        ValueError: ``persistent_workers`` with a data set that has ``set_epoch`` (its copies would never
+            hear of it).
 
     >>> loader = ResumableLoader(list(range(6)), batch_size=2, seed=0)
     >>> whole = [batch.tolist() for batch in loader]
@@ -170,7 +175,7 @@ class ResumableLoader(DataLoader[_T]):
     ) -> None:
         if kwargs.get("persistent_workers") and hasattr(dataset, "set_epoch"):
             raise ValueError(
-                "ResumableLoader: persistent_workers: got True with a data set that has set_epoch; expected False"
+                "ResumableLoader: persistent_workers: got True and a data set with set_epoch; expected False"
             )
         if sampler is None:
             sampler = ResumableSampler(dataset, seed=seed, shuffle=shuffle)  # type: ignore[arg-type]
@@ -237,14 +242,14 @@ class ResumableLoader(DataLoader[_T]):
         """Continues at the saved position when the saved epoch is iterated next.
 
         Raises:
-            UserInputError: the run differs from the saved one in seed, samples, batch size or number of processes
-                while the position is inside an epoch.
+            UserInputError: the run differs from the saved one in seed, samples, batch size or number of
+                processes while the position is inside an epoch.
         """
         inside = 0 < state["batches"] < len(self)
         for name, value in self._identity().items():
             if inside and state[name] != value:
                 raise UserInputError(
-                    f"checkpoint: {name}: it stopped inside an epoch with {state[name]}, this run has {value};"
+                    f"checkpoint: {name}: stopped inside an epoch with {state[name]}, this run has {value};"
                     f" resume with the same {name}"
                 )
         self.sampler.set_epoch(state["epoch"])  # type: ignore[attr-defined]

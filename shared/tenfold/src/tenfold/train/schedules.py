@@ -1,8 +1,8 @@
 """Schedules as pure functions of the step, so that a resumed run needs nothing but the step number.
 
-Every function maps ``step`` (0-based, the number of optimiser steps already taken) to a value. `GroupSchedule`
-applies them to an optimiser's parameter groups; the functions also serve as the ``lr_lambda`` of
-`torch.optim.lr_scheduler.LambdaLR` when their peak is 1.
+Every function maps ``step`` (0-based, the number of optimiser steps already taken) to a value.
+`GroupSchedule` applies them to an optimiser's parameter groups; the functions also serve as the
+``lr_lambda`` of `torch.optim.lr_scheduler.LambdaLR` when their peak is 1.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def one_cycle(
     """One-cycle value: cosine ``peak/div -> peak``, then cosine ``peak -> peak/div/final_div``.
 
     The first phase takes ``floor(total_steps * warm_fraction)`` steps (Smith & Topin 2018; the phases and the
-    constants are those of the usual LiDAR detection recipes). For a momentum that goes high, low, high again use
-    ``peak=low, div=low/high, final_div=1``.
+    constants are those of the usual LiDAR detection recipes). For a momentum that goes high, low, high
+    again use ``peak=low, div=low/high, final_div=1``.
 
     Args:
         step: Optimiser steps already taken, 0 to ``total_steps``.
@@ -119,7 +119,9 @@ def step_with_warmup(
     return factor * warm
 
 
-def linear_ramp(step: float, start_step: float, end_step: float, start: float = 0.0, end: float = 1.0) -> float:
+def linear_ramp(
+    step: float, start_step: float, end_step: float, start: float = 0.0, end: float = 1.0
+) -> float:
     """``start`` until ``start_step``, ``end`` from ``end_step`` on, a straight line between.
 
     >>> [linear_ramp(s, 10, 20) for s in (0, 15, 30)]
@@ -132,9 +134,16 @@ def linear_ramp(step: float, start_step: float, end_step: float, start: float = 
 
 
 def sigmoid_ramp(
-    step: float, start_step: float, end_step: float, start: float = 0.0, end: float = 1.0, sharpness: float = 5.0
+    step: float,
+    start_step: float,
+    end_step: float,
+    start: float = 0.0,
+    end: float = 1.0,
+    *,
+    sharpness: float = 5.0,
 ) -> float:
-    """Ramp with weight ``exp(-sharpness * (1 - t)^2)``, t the fraction of the interval passed (Laine & Aila 2017).
+    """Ramp with weight ``exp(-sharpness * (1 - t)^2)``, t the fraction of the interval passed (Laine & Aila
+    2017).
 
     Before ``start_step`` the value is ``start``; at it, it jumps to weight ``exp(-sharpness)``, as published.
 
@@ -149,13 +158,20 @@ def sigmoid_ramp(
 
 
 def smooth_ramp(
-    step: float, start_step: float, end_step: float, start: float = 0.0, end: float = 1.0, mid_fraction: float = 0.25
+    step: float,
+    start_step: float,
+    end_step: float,
+    start: float = 0.0,
+    end: float = 1.0,
+    *,
+    mid_fraction: float = 0.25,
 ) -> float:
-    """Ramp of interval-bound training: a quartic up to the knee, then a straight line, with equal slopes there.
+    """Ramp of interval-bound training: a quartic up to the knee, then a straight line, with equal slopes
+    there.
 
     With T0, T1 the ends, ``Tm = T0 + floor(mid_fraction * (T1 - T0))`` and
-    ``a = (end - start) / (4 (T1 - Tm)(Tm - T0)^3 + (Tm - T0)^4)``: ``start + a (t - T0)^4`` before Tm, then the line to
-    ``end`` at T1 (schedule of the CROWN-IBP training configurations, Zhang et al. 2020).
+    ``a = (end - start) / (4 (T1 - Tm)(Tm - T0)^3 + (Tm - T0)^4)``: ``start + a (t - T0)^4`` before Tm, then
+    the line to ``end`` at T1 (schedule of the CROWN-IBP training configurations, Zhang et al. 2020).
 
     >>> [round(smooth_ramp(s, 0, 8), 6) for s in (0, 1, 2, 8)]
     [0.0, 0.004808, 0.076923, 1.0]
@@ -179,9 +195,9 @@ def smooth_ramp(
 class GroupSchedule(LRScheduler):
     """Sets any hyper-parameter of an optimiser's groups from pure functions of the step.
 
-    Its whole state is the step, so a resumed run continues exactly. The function for ``lr`` is a factor on each
-    group's own initial learning rate (as in `torch.optim.lr_scheduler.LambdaLR`); every other function gives the
-    value itself. The name ``momentum`` means ``betas[0]`` for optimisers of the Adam family.
+    Its whole state is the step, so a resumed run continues exactly. The function for ``lr`` is a factor on
+    each group's own initial learning rate (as in `torch.optim.lr_scheduler.LambdaLR`); every other function
+    gives the value itself. The name ``momentum`` means ``betas[0]`` for optimisers of the Adam family.
 
     Args:
         optimizer: The optimiser to drive.
@@ -233,7 +249,8 @@ def one_cycle_schedule(
     warm_fraction: float = 0.4,
     momentum: tuple[float, float] | None = (0.95, 0.85),
 ) -> GroupSchedule:
-    """One-cycle on the learning rate, with the momentum (or Adam's first beta) going ``high -> low -> high`` in step.
+    """One-cycle on the learning rate, with the momentum (or Adam's first beta) going ``high -> low ->
+    high`` in step.
 
     Each group's own ``lr`` is its peak. Step it after every optimiser step.
 
@@ -249,7 +266,12 @@ def one_cycle_schedule(
     if momentum is not None:
         high, low = momentum
         schedules["momentum"] = partial(
-            one_cycle, total_steps=total_steps, peak=low, div=low / high, final_div=1.0, warm_fraction=warm_fraction
+            one_cycle,
+            total_steps=total_steps,
+            peak=low,
+            div=low / high,
+            final_div=1.0,
+            warm_fraction=warm_fraction,
         )
     return GroupSchedule(optimizer, schedules)
 
