@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Cost", "CostLedger", "count_macs", "count_parameters"]
@@ -81,14 +82,7 @@ def count_macs(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        # oneDNN and cuDNN run a whole recurrent layer as one operator; without them its products are seen.
-        backends = torch.backends
-        with (
-            torch.no_grad(),
-            backends.mkldnn.flags(enabled=False),
-            backends.cudnn.flags(enabled=False),
-            counter,
-        ):
+        with torch.no_grad(), _single_products(), counter:
             model(*inputs, **keywords)
     finally:
         for module, training in modes:
@@ -197,7 +191,11 @@ def _single_products() -> Iterator[None]:
         warnings.simplefilter("ignore")  # oneDNN's switch warns of an absent GPU
         try:
             backends.mha.set_fastpath_enabled(False)
-            with backends.mkldnn.flags(enabled=False), backends.cudnn.flags(enabled=False):
+            with (
+                backends.mkldnn.flags(enabled=False),
+                backends.cudnn.flags(enabled=False),
+                sdpa_kernel(SDPBackend.MATH),
+            ):
                 yield
         finally:
             backends.mha.set_fastpath_enabled(fast_path)
