@@ -183,7 +183,7 @@ def _single_products() -> Iterator[None]:
     """Switches off the fused kernels that would hide their products.
 
     oneDNN and cuDNN run a whole recurrent layer as one operator, the attention fast path a whole encoder
-    layer.
+    layer, a flash kernel both products of attention.
     """
     backends = torch.backends
     fast_path = backends.mha.get_fastpath_enabled()

@@ -137,7 +137,7 @@ _CLOCK_STEPS = 16  # looking at the clock costs a message to every process
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes ``last.ckpt``: every so many steps or minutes inside an epoch, after each epoch, and at the end.
+    """Writes ``last.ckpt``: every so many steps or minutes inside an epoch, after each epoch, before a stop.
 
     A checkpoint is taken only where a run can continue exactly: never between accumulated gradients, and at
     an epoch's last batch only after validation and the epoch's hooks. State that a LightningModule changes in
@@ -183,15 +183,22 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After an epoch, its validation and its hooks."""
-        self._save(trainer)
+        """After an epoch, its validation and its hooks.
+
+        Lightning also calls this when a run stops inside an epoch, and would then resume with the next
+        epoch: the checkpoint that the last batch has left is the exact one and stays.
+        """
+        if self._saved_step != trainer.global_step:
+            self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that stops inside an epoch (``max_steps``, ``max_time``) can be continued too."""
+        """The final weights, if no other moment has saved them."""
         if self._saved_step != trainer.global_step:
             self._save(trainer)
 
     def _due(self, trainer: Trainer) -> bool:
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            return True
         every = self.every_n_steps
         # Quotients, because manual optimisation may take several steps a batch and jump over a multiple.
         if every and trainer.global_step // every != self._saved_step // every:

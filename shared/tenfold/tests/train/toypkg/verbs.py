@@ -68,3 +68,13 @@ def crash(kind: Literal["bug", "input", "interrupt", "extra", "module"]) -> None
     if kind == "module":
         import matplotlib  # noqa: F401
     raise RuntimeError("a real bug")
+
+
+def number(value: int) -> int:
+    """Return a number."""
+    return value
+
+
+def truth() -> bool:
+    """Return True, which is no exit code."""
+    return True
