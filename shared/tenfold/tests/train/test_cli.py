@@ -51,7 +51,7 @@ def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-# ---- help and version ----------------------------------------------------------------------------------------
+# ---- help and version -----------------------------------------------------------------------------
 
 
 def test_help_and_version_are_fast_and_load_nothing_heavy(user):
@@ -284,7 +284,7 @@ def test_recipes_may_name_their_own_task(tmp_path, monkeypatch, capfd):
     assert "widht" in capfd.readouterr().err
 
 
-# ---- a missing extra -----------------------------------------------------------------------------------------
+# ---- a missing extra ------------------------------------------------------------------------------
 
 BLOCK = "import sys\nfor name in ({}): sys.modules[name] = None"
 
@@ -395,7 +395,7 @@ def test_two_gloo_processes_equal_one(cli, tmp_path, environment):
     assert len(stored["callbacks"]["RandomStates"]["by_rank"]) == 2
 
 
-# ---- the parts -----------------------------------------------------------------------------------------------
+# ---- the parts ------------------------------------------------------------------------------------
 
 
 def test_arguments_are_normalised():
@@ -425,6 +425,29 @@ def test_a_verb_s_number_is_its_exit_code(capsys):
     assert app(["truth"]) == 0
     assert app([]) == 0
     assert "$ t number 3" in capsys.readouterr().out
+
+
+def test_a_group_of_verbs_is_another_app(monkeypatch, capsys):
+    inner = App(
+        "outer inner",
+        "1",
+        "The group.",
+        task="toypkg.task:ToyTask",
+        verbs=(Verb("number", "toypkg.verbs:number", "return a number", ("outer inner number 3",)),),
+        package="toypkg",
+        distribution="outer",
+    )
+    import toypkg.cli
+
+    monkeypatch.setattr(toypkg.cli, "inner", inner, raising=False)
+    group = Verb("inner", "toypkg.cli:inner", "the group", ("outer inner number 3",), group=True)
+    outer = App("outer", "1", "All.", verbs=(group,))
+    assert outer(["inner", "number", "5"]) == 5
+    assert outer(["--help"]) == outer(["inner", "--help"]) == 0
+    assert "usage: outer inner" in capsys.readouterr().out
+    monkeypatch.setattr("tenfold.train.cli._installed", lambda extra: False)
+    assert outer(["inner", "fit"]) == 4
+    assert 'outer inner fit needs the extra [train]: pip install "outer[train]"' in capsys.readouterr().err
 
 
 def test_tenfold_config_asks_the_native_module(monkeypatch, capsys):

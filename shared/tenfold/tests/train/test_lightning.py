@@ -89,6 +89,22 @@ def test_resume_with_loader_processes(tmp_path):
         assert_same(expected, train(tmp_path / "resumed", ckpt=str(path), data={"workers": 1})[1])
 
 
+def test_a_new_run_keeps_the_last_checkpoint_of_the_one_before(tmp_path):
+    kept = []
+    for run in range(3):
+        train(tmp_path, max_steps=1, task={"width": 3 + run})
+        kept.append((tmp_path / "checkpoints" / "last.ckpt").read_bytes())
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "last.ckpt",
+        "previous-0.ckpt",
+        "previous-1.ckpt",
+    ]
+    assert [(folder / f"previous-{n}.ckpt").read_bytes() for n in (0, 1)] == kept[:2]
+    train(tmp_path, ckpt=str(folder / "last.ckpt"), max_steps=2, task={"width": 5})
+    assert len(list(folder.iterdir())) == 3
+
+
 def test_without_the_random_states_the_same_run_differs(tmp_path, monkeypatch):
     _, expected = train(tmp_path, callbacks=[KeepAll(every_n_steps=1)])
     monkeypatch.setattr(RandomStates, "on_train_start", lambda *arguments: None)

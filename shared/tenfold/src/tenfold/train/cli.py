@@ -63,6 +63,7 @@ class Verb:
         examples: Real command lines, each starting with the package's name.
         extra: Extra that must be installed for this verb, such as ``train``.
         aliases: Other words for the same verb.
+        group: The target is another `App` with verbs of its own, as in ``tenfold lidar fit``.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Verb:
     examples: tuple[str, ...]
     extra: str | None = None
     aliases: tuple[str, ...] = ()
+    group: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class App:
     """A package's command line; calling it runs it and returns the exit code.
 
     Attributes:
-        name: Name of the distribution and of the console script.
+        name: The words that call it: the console script, and for a group the group's verb.
         version: Version of the distribution.
         summary: One line on what the package does.
         verbs: Verbs other than `fit` and `test`.
@@ -88,6 +90,7 @@ class App:
         test_examples: Examples of `test`.
         aliases: Other words for `fit` and `test`, such as ``{"distill": "fit"}``.
         package: Import name, by default ``name`` with underscores; its ``configs/*.yaml`` are the recipes.
+        distribution: What ``pip install`` calls it, by default ``name``.
 
     >>> hello = Verb("hello", "textwrap:dedent", "print a text without its margin", ("tool hello text",))
     >>> App("tool", "1.0", "A tool.", verbs=(hello,))(["--version"])
@@ -105,6 +108,7 @@ class App:
     test_examples: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     package: str = ""
+    distribution: str = ""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command line ``argv`` (by default the process's own) and returns the exit code."""
@@ -116,7 +120,7 @@ class App:
         except KeyboardInterrupt:
             return _say(self.name, "interrupted", 130)
         except Exception as error:
-            code, sentence = classify(error, self.name)
+            code, sentence = classify(error, self.distribution or self.name)
             if code == 1 or os.environ.get("TENFOLD_TRACEBACK"):
                 traceback.print_exc()
             if code == 1:
@@ -155,12 +159,14 @@ class App:
             self._top_parser().parse_args(arguments)
             return 0
         verb, rest = by_word[arguments[0]], arguments[1:]
+        if verb.group:
+            group: App = load(verb.target)  # type: ignore[assignment]
+            return group(rest)
         wants_help = any(word in ("-h", "--help") for word in rest)
         missing = verb.extra is not None and not _installed(verb.extra)
         if missing and not wants_help:
-            raise MissingExtraError(
-                _missing_sentence(self.name, verb.extra or "", f"{self.name} {verb.name}")
-            )
+            package = self.distribution or self.name
+            raise MissingExtraError(_missing_sentence(package, verb.extra or "", f"{self.name} {verb.name}"))
         if missing and not verb.target:
             print(self._stage_help(verb))
             return 0
@@ -197,7 +203,7 @@ class App:
         return run_stage(self, verb, arguments, _description(verb, None) + "\n\n" + self._recipes_text())
 
     def _stage_help(self, verb: Verb) -> str:
-        hint = _missing_sentence(self.name, "train", "the full list of options")
+        hint = _missing_sentence(self.distribution or self.name, "train", "the full list of options")
         usage = (
             f"usage: {self.name} {verb.name} [--config recipe] [section.option=value ...] [--ckpt_path last]"
         )

@@ -168,9 +168,13 @@ class LastCheckpoint(Checkpoint):
         return Path(self.directory or Path(trainer.default_root_dir) / "checkpoints") / "last.ckpt"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock; a new run keeps an older run's ``last.ckpt`` as ``previous-<n>.ckpt``."""
         self._saved_time = time.monotonic()
         self._saved_step = trainer.global_step
+        path = self.path(trainer)
+        if trainer.global_step == 0 and trainer.is_global_zero and path.exists():
+            taken = len(list(path.parent.glob("previous-*.ckpt")))
+            path.rename(path.with_name(f"previous-{taken}.ckpt"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
