@@ -1,0 +1,28 @@
+"""Seeded ray-cast street scenes: lidar frames, camera images and labels without any data set.
+
+>>> scene = sample_scene(seed=0)
+>>> frame = scan(scene, SECTOR_32)
+"""
+
+from tenfold.lidar.simulator.ground import Ground
+from tenfold.lidar.simulator.scan import KITTI_64, NUSCENES_32, SECTOR_32, Scan, Sensor, scan
+from tenfold.lidar.simulator.scene import KINDS, Scene, SceneConfig, make_object, sample_scene
+from tenfold.lidar.simulator.shapes import Material, Part, SceneObject
+
+__all__ = [
+    "KINDS",
+    "KITTI_64",
+    "NUSCENES_32",
+    "SECTOR_32",
+    "Ground",
+    "Material",
+    "Part",
+    "Scan",
+    "Scene",
+    "SceneConfig",
+    "SceneObject",
+    "Sensor",
+    "make_object",
+    "sample_scene",
+    "scan",
+]
