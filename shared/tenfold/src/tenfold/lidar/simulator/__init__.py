@@ -4,6 +4,7 @@
 >>> frame = scan(scene, SECTOR_32)
 """
 
+from tenfold.lidar.simulator.camera import CameraView, render_camera, view_objects
 from tenfold.lidar.simulator.ground import Ground
 from tenfold.lidar.simulator.scan import KITTI_64, NUSCENES_32, SECTOR_32, Scan, Sensor, scan
 from tenfold.lidar.simulator.scene import KINDS, Scene, SceneConfig, make_object, sample_scene
@@ -14,6 +15,7 @@ __all__ = [
     "KITTI_64",
     "NUSCENES_32",
     "SECTOR_32",
+    "CameraView",
     "Ground",
     "Material",
     "Part",
@@ -23,6 +25,8 @@ __all__ = [
     "SceneObject",
     "Sensor",
     "make_object",
+    "render_camera",
     "sample_scene",
     "scan",
+    "view_objects",
 ]
