@@ -173,7 +173,7 @@ def _lights_and_plates(length: float, width: float, low: float, high: float) -> 
 
 def _axles(length: float, width: float, bottom: float, radius: float) -> list[Part]:
     return [
-        round_part((x, 0, bottom + radius), (radius, 1, radius), RUBBER, axis=1, half_length=width / 2 - 0.02)
+        round_part((x, 0, bottom + radius), (radius, 1, radius), RUBBER, axis=1, half_length=width / 2)
         for x in (-0.3 * length, 0.31 * length)
     ]
 
@@ -184,7 +184,8 @@ def car_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
     paint = _paint(rng)
     bottom, top = -height / 2, height / 2
     sill, waist = bottom + 0.17, bottom + (0.56 + 0.04 * rng.random()) * height
-    end, side = length / 2 - 0.03, width / 2
+    # The wheels stand out by 2 cm on both sides, the lamps by 3 cm at both ends.
+    end, side = length / 2 - 0.03, width / 2 - 0.02
     body = box_part((-end, -side, sill), (end, side, waist), paint)
     bonnet = _plane_through(0, 1, end + 0.25, 0.12 * length, waist - 0.2 * height, waist)
     body = Part(np.vstack((body.planes, bonnet)), paint)
@@ -207,7 +208,8 @@ def van_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
     paint = _paint(rng)
     bottom, top = -height / 2, height / 2
     sill, waist = bottom + 0.2, bottom + 0.52 * height
-    end, side = length / 2 - 0.03, width / 2
+    # The wheels stand out by 2 cm on both sides, the lamps by 3 cm at both ends.
+    end, side = length / 2 - 0.03, width / 2 - 0.02
     lower = box_part((-end, -side, sill), (end, side, waist), paint)
     nose = _plane_through(0, 1, end + 0.1, 0.36 * length, waist - 0.12 * height, waist)
     lower = Part(np.vstack((lower.planes, nose)), paint)
@@ -295,7 +297,7 @@ def wall_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
 def pole_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
     """Lamp post or sign post; every second one carries a retro-reflecting sign."""
     length, width, height = size
-    radius = min(length, width) * 0.25
+    radius = min(length, width) * 0.17
     parts = [round_part((0, 0, 0), (radius, radius, 1), METAL, axis=2, half_length=height / 2)]
     if rng.random() < 0.5:
         z = -height / 2 + min(2.2, 0.7 * height)
