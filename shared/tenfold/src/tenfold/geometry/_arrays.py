@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 NDArray = npt.NDArray[Any]
-ArrayT = TypeVar("ArrayT", torch.Tensor, NDArray)
+# A torch tensor or a NumPy array; what goes in decides what comes out.
+Array: TypeAlias = Any
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -54,11 +55,14 @@ def dual(function: Callable[P, R]) -> Callable[P, R]:
 def require_columns(op: str, argument: str, value: Any, columns: tuple[int, ...]) -> None:
     """Raise unless `value` is a floating tensor whose last axis has one of the lengths in `columns`."""
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{op}: {argument}: {type(value).__name__} was received; a tensor or array is expected")
+        raise TypeError(
+            f"{op}: {argument}: {type(value).__name__} was received; a tensor or array is expected"
+        )
     if not value.is_floating_point():
         raise TypeError(f"{op}: {argument}: dtype {value.dtype} was received; a floating dtype is expected")
     if value.ndim < 1 or value.shape[-1] not in columns:
         expected = " or ".join(str(c) for c in columns)
         raise ValueError(
-            f"{op}: {argument}: shape {tuple(value.shape)} was received; a last axis of {expected} is expected"
+            f"{op}: {argument}: shape {tuple(value.shape)} was received; "
+            f"a last axis of {expected} is expected"
         )

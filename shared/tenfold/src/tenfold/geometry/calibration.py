@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tenfold.geometry._arrays import ArrayT, NDArray, dual, require_columns
+from tenfold.geometry._arrays import Array, NDArray, dual, require_columns
 from tenfold.geometry.boxes import BOX_EDGES, box_corners
 
 
@@ -42,12 +42,20 @@ class Calibration:
         for name, shape in (("p2", (3, 4)), ("r0", (3, 3)), ("velo_to_cam", (3, 4))):
             value = np.array(getattr(self, name), dtype=np.float64)
             if value.shape != shape:
-                raise ValueError(f"Calibration: {name}: shape {value.shape} was received; {shape} is expected")
+                raise ValueError(
+                    f"Calibration: {name}: shape {value.shape} was received; {shape} is expected"
+                )
             if not np.isfinite(value).all():
-                raise ValueError(f"Calibration: {name}: NaN or infinity was received; finite numbers are expected")
+                raise ValueError(
+                    f"Calibration: {name}: NaN or infinity was received; finite numbers are expected"
+                )
             value.setflags(write=False)
             object.__setattr__(self, name, value)
-        for name, square in (("p2", self.p2[:2, :2]), ("r0", self.r0), ("velo_to_cam", self.velo_to_cam[:, :3])):
+        for name, square in (
+            ("p2", self.p2[:2, :2]),
+            ("r0", self.r0),
+            ("velo_to_cam", self.velo_to_cam[:, :3]),
+        ):
             if abs(np.linalg.det(square)) < 1e-9:
                 raise ValueError(f"Calibration: {name}: a matrix without inverse was received")
 
@@ -55,7 +63,7 @@ class Calibration:
     def kitti_like(
         cls, image_size: tuple[int, int] = (375, 1242), focal: float = 721.5, camera_height: float = 1.65
     ) -> "Calibration":
-        """An ideal camera placed like KITTI's: 0.27 m ahead of the lidar, looking forward, y up to `camera_height`.
+        """An ideal forward camera placed like KITTI's: 0.27 m ahead of the lidar.
 
         Args:
             image_size: (height, width), pixels; the focal length scales with the width.
@@ -80,15 +88,15 @@ class Calibration:
         """``(4, 4)`` exact inverse of `lidar_to_rect_matrix` (published rotations are rounded)."""
         return np.linalg.inv(self.lidar_to_rect_matrix)
 
-    def lidar_to_rect(self, points: ArrayT) -> ArrayT:
+    def lidar_to_rect(self, points: Array) -> Array:
         """Points ``(..., 3)`` from the lidar to the rect frame, metres."""
         return _apply(points, _like(self.lidar_to_rect_matrix, points))
 
-    def rect_to_lidar(self, points: ArrayT) -> ArrayT:
+    def rect_to_lidar(self, points: Array) -> Array:
         """Points ``(..., 3)`` from the rect to the lidar frame, metres."""
         return _apply(points, _like(self.rect_to_lidar_matrix, points))
 
-    def rect_to_image(self, points: ArrayT) -> tuple[ArrayT, ArrayT]:
+    def rect_to_image(self, points: Array) -> tuple[Array, Array]:
         """Project points ``(..., 3)`` of the rect frame.
 
         Returns:
@@ -97,30 +105,28 @@ class Calibration:
         """
         return _project(points, _like(self.p2, points))
 
-    def image_to_rect(self, uv: ArrayT, depth: ArrayT) -> ArrayT:
-        """Exact inverse of `rect_to_image`: pixels ``(..., 2)`` and depth ``(...)`` to points ``(..., 3)``."""
+    def image_to_rect(self, uv: Array, depth: Array) -> Array:
+        """Exact inverse of `rect_to_image`: pixels ``(..., 2)``, depth ``(...)`` to points ``(..., 3)``."""
         return _unproject(uv, depth, _like(self.p2, uv))
 
-    def lidar_to_image(self, points: ArrayT) -> tuple[ArrayT, ArrayT]:
+    def lidar_to_image(self, points: Array) -> tuple[Array, Array]:
         """Project lidar points ``(..., 3)``; returns as `rect_to_image`."""
         return self.rect_to_image(self.lidar_to_rect(points))
 
-    def image_to_lidar(self, uv: ArrayT, depth: ArrayT) -> ArrayT:
+    def image_to_lidar(self, uv: Array, depth: Array) -> Array:
         """Exact inverse of `lidar_to_image`."""
         return self.rect_to_lidar(self.image_to_rect(uv, depth))
 
-    def in_image(self, points: ArrayT, image_size: tuple[int, int]) -> ArrayT:
+    def in_image(self, points: Array, image_size: tuple[int, int]) -> Array:
         """Mask ``(...)`` of lidar points ``(..., 3)`` that project into an image of (height, width) pixels.
 
         A point counts when 0 <= u < width, 0 <= v < height and its depth is not negative.
         """
-        uv: Any
-        depth: Any
         with np.errstate(divide="ignore", invalid="ignore"):
             uv, depth = self.lidar_to_image(points)
         height, width = image_size
         inside: Any = (uv[..., 0] >= 0) & (uv[..., 0] < width) & (uv[..., 1] >= 0) & (uv[..., 1] < height)
-        return inside & (depth >= 0)  # type: ignore[no-any-return]
+        return inside & (depth >= 0)
 
     def transformed(self, image_matrix: NDArray) -> "Calibration":
         """Calibration of the image after an affine pixel map, a ``(3, 3)`` matrix with last row 0 0 1."""
@@ -158,38 +164,36 @@ def _like(matrix: NDArray, points: Any) -> Any:
 
 
 @dual
-def _apply(points: ArrayT, matrix: ArrayT) -> ArrayT:
-    p: Any = points
-    m: Any = matrix
+def _apply(points: Array, matrix: Array) -> Array:
+    p = points
     require_columns("Calibration", "points", p, (3,))
-    m = m.to(p)
-    return p @ m[:3, :3].T + m[:3, 3]  # type: ignore[no-any-return]
+    return p @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 @dual
-def _project(points: ArrayT, projection: ArrayT) -> tuple[ArrayT, ArrayT]:
-    p: Any = points
+def _project(points: Array, projection: Array) -> tuple[Array, Array]:
+    p = points
     require_columns("Calibration", "points", p, (3,))
-    m: Any = projection
-    depth: Any = p[..., 2]
+    m = projection
+    depth = p[..., 2]
     return (p @ m[:2, :3].T + m[:2, 3]) / depth[..., None], depth
 
 
 @dual
-def _unproject(uv: ArrayT, depth: ArrayT, projection: ArrayT) -> ArrayT:
-    pixels: Any = uv
-    d: Any = depth
+def _unproject(uv: Array, depth: Array, projection: Array) -> Array:
+    pixels = uv
+    d = depth
     require_columns("Calibration", "uv", pixels, (2,))
-    m: Any = projection
+    m = projection
     # u depth = P[0, :2] (x, y) + P[0, 2] depth + P[0, 3], the same for v: two equations in x and y.
     right = (pixels - m[:2, 2]) * d[..., None] - m[:2, 3]
     xy = right @ torch.linalg.inv(m[:2, :2]).T
-    return torch.cat((xy, d[..., None]), dim=-1)  # type: ignore[return-value]
+    return torch.cat((xy, d[..., None]), dim=-1)
 
 
 def project_boxes(
-    boxes: ArrayT, calibration: Calibration, image_size: tuple[int, int] | None = None, near: float = 0.1
-) -> tuple[ArrayT, ArrayT]:
+    boxes: Array, calibration: Calibration, image_size: tuple[int, int] | None = None, near: float = 0.1
+) -> tuple[Array, Array]:
     """2-D boxes around the projected corners of 3-D boxes.
 
     Box edges that pass the near plane are cut there, so a box beside or around the camera gets the extent of
@@ -198,27 +202,29 @@ def project_boxes(
     Args:
         boxes: ``(N, 7)`` in the lidar frame.
         calibration: camera.
-        image_size: (height, width); the result is clipped to [0, width - 1] x [0, height - 1]. None: not clipped.
+        image_size: (height, width); the result is clipped to
+            [0, width - 1] x [0, height - 1]. None: not clipped.
         near: metres of depth.
 
     Returns:
         ``boxes2d (N, 4)`` as x1, y1, x2, y2 in pixels, and ``visible (N,)``: some part lies before the near
         plane and, when an image size is given, inside the image. Rows that are not visible are 0.
 
-    >>> b, seen = project_boxes(np.array([[20.0, 0, -1, 4, 1.6, 1.5, 0]]), Calibration.kitti_like(), (375, 1242))
+    >>> box = np.array([[20.0, 0, -1, 4, 1.6, 1.5, 0]])
+    >>> b, seen = project_boxes(box, Calibration.kitti_like(), (375, 1242))
     >>> bool(seen[0]), b[0].round().tolist()
     (True, [577.0, 179.0, 642.0, 241.0])
     """
-    corners: Any = calibration.lidar_to_rect(box_corners(boxes))
-    result: Any = _project_corners(corners, _like(calibration.p2, corners), image_size, near)
-    return result  # type: ignore[no-any-return]
+    corners = calibration.lidar_to_rect(box_corners(boxes))
+    result = _project_corners(corners, _like(calibration.p2, corners), image_size, near)
+    return result
 
 
 @dual
 def _project_corners(
-    corners: ArrayT, projection: ArrayT, image_size: tuple[int, int] | None, near: float
-) -> tuple[ArrayT, ArrayT]:
-    rect: Any = corners
+    corners: Array, projection: Array, image_size: tuple[int, int] | None, near: float
+) -> tuple[Array, Array]:
+    rect = corners
     edges = torch.tensor(BOX_EDGES, device=rect.device)
     start, end = rect[:, edges[:, 0]], rect[:, edges[:, 1]]
     span = end[..., 2] - start[..., 2]
@@ -229,7 +235,7 @@ def _project_corners(
     valid = torch.cat((rect[..., 2] >= near, crosses), dim=1)
 
     depth = torch.where(valid, candidates[..., 2], 1)
-    uv: Any = _project(torch.cat((candidates[..., :2], depth[..., None]), -1), projection)[0]  # type: ignore[type-var]
+    uv = _project(torch.cat((candidates[..., :2], depth[..., None]), -1), projection)[0]
     low = torch.where(valid[..., None], uv, torch.inf).amin(1)
     high = torch.where(valid[..., None], uv, -torch.inf).amax(1)
     visible = valid.any(1)
@@ -237,5 +243,5 @@ def _project_corners(
         limit = rect.new_tensor((image_size[1] - 1, image_size[0] - 1))
         visible = visible & (high > 0).all(-1) & (low < limit).all(-1)
         low, high = (torch.minimum(v.clamp(min=0), limit) for v in (low, high))
-    found: Any = torch.where(visible[:, None], torch.cat((low, high), -1), 0)
+    found = torch.where(visible[:, None], torch.cat((low, high), -1), 0)
     return found, visible

@@ -54,7 +54,9 @@ class ResidualCoder:
         if self.angle == "residual":
             angle = heading - anchor_heading
         else:
-            angle = torch.cat((heading.cos() - anchor_heading.cos(), heading.sin() - anchor_heading.sin()), -1)
+            angle = torch.cat(
+                (heading.cos() - anchor_heading.cos(), heading.sin() - anchor_heading.sin()), -1
+            )
         offset = (boxes[..., :3] - anchors[..., :3]) / scale
         return torch.cat((offset, torch.log(size / anchor_size), angle, boxes[..., 7:]), -1)
 
@@ -139,7 +141,8 @@ def apply_direction(heading: Tensor, direction: Tensor, offset: float = math.pi 
     [1.0...]
     """
     sector = TAU / bins
-    return wrap_angle(heading - offset, 0.0, sector) + offset + sector * direction.to(heading.dtype)
+    folded: Tensor = wrap_angle(heading - offset, 0.0, sector)
+    return folded + offset + sector * direction.to(heading.dtype)
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,9 @@ class HeadingBinCoder:
         if self.bins < 1:
             raise ValueError(f"HeadingBinCoder: bins: {self.bins} was received; 1 or more is expected")
         if not 0 < self.span <= TAU:
-            raise ValueError(f"HeadingBinCoder: span: {self.span} was received; a number in (0, 2 pi] is expected")
+            raise ValueError(
+                f"HeadingBinCoder: span: {self.span} was received; a number in (0, 2 pi] is expected"
+            )
 
     @property
     def _full_turn(self) -> bool:
@@ -195,7 +200,8 @@ class HeadingBinCoder:
         width = self.span / self.bins
         offset = residual * (width / 2) if self.normalised else residual
         start = 0.0 if self._full_turn else -self.span / 2 + width / 2
-        return wrap_angle(index.to(residual.dtype) * width + start + offset)
+        heading: Tensor = wrap_angle(index.to(residual.dtype) * width + start + offset)
+        return heading
 
 
 @dataclass(frozen=True)

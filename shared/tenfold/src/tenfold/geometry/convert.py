@@ -1,16 +1,15 @@
 """Foreign box conventions, converted at the door: KITTI, nuScenes, mmdetection3d, ScanNet."""
 
 import math
-from typing import Any
 
 import torch
 
-from tenfold.geometry._arrays import ArrayT, dual, require_columns
+from tenfold.geometry._arrays import Array, dual, require_columns
 from tenfold.geometry.boxes import wrap_angle
 from tenfold.geometry.calibration import Calibration
 
 
-def boxes_from_kitti(fields: ArrayT, calibration: Calibration) -> ArrayT:
+def boxes_from_kitti(fields: Array, calibration: Calibration) -> Array:
     """KITTI label geometry to our boxes in the lidar frame.
 
     Args:
@@ -26,22 +25,22 @@ def boxes_from_kitti(fields: ArrayT, calibration: Calibration) -> ArrayT:
     >>> b.round(2).tolist()
     [[20.27, 0.0, -0.98, 3.9, 1.6, 1.5, -1.57]]
     """
-    f: Any = fields
-    bottom: Any = calibration.rect_to_lidar(f[..., 3:6])
+    f = fields
+    bottom = calibration.rect_to_lidar(f[..., 3:6])
     return _from_bottom_camera(bottom, fields)
 
 
 @dual
-def _from_bottom_camera(bottom: ArrayT, fields: ArrayT) -> ArrayT:
-    b: Any = bottom
-    f: Any = fields
+def _from_bottom_camera(bottom: Array, fields: Array) -> Array:
+    b = bottom
+    f = fields
     require_columns("boxes_from_kitti", "fields", f, (7,))
     h, w, length, ry = f[..., 0], f[..., 1], f[..., 2], f[..., 6]
-    heading: Any = wrap_angle(-ry - math.pi / 2)
-    return torch.stack((b[..., 0], b[..., 1], b[..., 2] + h / 2, length, w, h, heading), -1)  # type: ignore[return-value]
+    heading = wrap_angle(-ry - math.pi / 2)
+    return torch.stack((b[..., 0], b[..., 1], b[..., 2] + h / 2, length, w, h, heading), -1)
 
 
-def boxes_to_kitti(boxes: ArrayT, calibration: Calibration) -> ArrayT:
+def boxes_to_kitti(boxes: Array, calibration: Calibration) -> Array:
     """Exact mirror of `boxes_from_kitti`: our boxes ``(N, 7)`` to h, w, l, X, Y, Z, rotation_y.
 
     >>> import numpy as np
@@ -50,28 +49,28 @@ def boxes_to_kitti(boxes: ArrayT, calibration: Calibration) -> ArrayT:
     True
     """
     bottom, size, ry = _to_bottom(boxes)
-    rect: Any = calibration.lidar_to_rect(bottom)
+    rect = calibration.lidar_to_rect(bottom)
     return _join(size, rect, ry)
 
 
 @dual
-def _to_bottom(boxes: ArrayT) -> tuple[ArrayT, ArrayT, ArrayT]:
-    b: Any = boxes
+def _to_bottom(boxes: Array) -> tuple[Array, Array, Array]:
+    b = boxes
     require_columns("boxes_to_kitti", "boxes", b, (7,))
-    bottom: Any = torch.stack((b[..., 0], b[..., 1], b[..., 2] - b[..., 5] / 2), -1)
-    size: Any = torch.stack((b[..., 5], b[..., 4], b[..., 3]), -1)
-    ry: Any = wrap_angle(-b[..., 6:7] - math.pi / 2)
+    bottom = torch.stack((b[..., 0], b[..., 1], b[..., 2] - b[..., 5] / 2), -1)
+    size = torch.stack((b[..., 5], b[..., 4], b[..., 3]), -1)
+    ry = wrap_angle(-b[..., 6:7] - math.pi / 2)
     return bottom, size, ry
 
 
 @dual
-def _join(first: ArrayT, second: ArrayT, third: ArrayT) -> ArrayT:
-    parts: Any = (first, second, third)
-    return torch.cat(parts, -1)  # type: ignore[return-value]
+def _join(first: Array, second: Array, third: Array) -> Array:
+    parts = (first, second, third)
+    return torch.cat(parts, -1)
 
 
 @dual
-def kitti_alpha(boxes: ArrayT) -> ArrayT:
+def kitti_alpha(boxes: Array) -> Array:
     """KITTI observation angle ``(N,)`` of our boxes ``(N, 7)``: rotation_y minus the viewing direction.
 
     ``alpha = -atan2(-y, x) + rotation_y`` with lidar coordinates, wrapped into [-pi, pi).
@@ -79,15 +78,15 @@ def kitti_alpha(boxes: ArrayT) -> ArrayT:
     >>> kitti_alpha(torch.tensor([[10.0, 0, 0, 4, 2, 1, 0]])).tolist()  # doctest: +ELLIPSIS
     [-1.57...]
     """
-    b: Any = boxes
+    b = boxes
     require_columns("kitti_alpha", "boxes", b, (7,))
     ry = -b[..., 6] - math.pi / 2
-    return wrap_angle(-torch.atan2(-b[..., 1], b[..., 0]) + ry)  # type: ignore[return-value]
+    return wrap_angle(-torch.atan2(-b[..., 1], b[..., 0]) + ry)
 
 
 @dual
-def boxes_from_nuscenes(centre: ArrayT, wlh: ArrayT, quaternion: ArrayT) -> ArrayT:
-    """nuScenes annotation to our boxes, in the frame of the annotation.
+def boxes_from_nuscenes(centre: Array, wlh: Array, quaternion: Array) -> Array:
+    """A nuScenes annotation as our boxes, in the frame of the annotation.
 
     Args:
         centre: ``(N, 3)`` geometric centre, metres.
@@ -101,9 +100,9 @@ def boxes_from_nuscenes(centre: ArrayT, wlh: ArrayT, quaternion: ArrayT) -> Arra
     >>> boxes_from_nuscenes(torch.zeros(1, 3), torch.tensor([[2.0, 4, 1]]), q)[0, 3:].tolist()
     [4.0, 2.0, 1.0, 0.5]
     """
-    c: Any = centre
-    s: Any = wlh
-    q: Any = quaternion
+    c = centre
+    s = wlh
+    q = quaternion
     require_columns("boxes_from_nuscenes", "centre", c, (3,))
     require_columns("boxes_from_nuscenes", "wlh", s, (3,))
     require_columns("boxes_from_nuscenes", "quaternion", q, (4,))
@@ -111,26 +110,26 @@ def boxes_from_nuscenes(centre: ArrayT, wlh: ArrayT, quaternion: ArrayT) -> Arra
     # First column of the rotation matrix; the quaternion's length cancels in atan2.
     heading = torch.atan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
     sizes = s[..., [1, 0, 2]]
-    return torch.cat((c, sizes, heading[..., None]), -1)  # type: ignore[return-value]
+    return torch.cat((c, sizes, heading[..., None]), -1)
 
 
 @dual
-def boxes_to_nuscenes(boxes: ArrayT) -> tuple[ArrayT, ArrayT, ArrayT]:
-    """Our boxes ``(N, 7)`` to nuScenes centre ``(N, 3)``, wlh ``(N, 3)`` and quaternion ``(N, 4)`` w, x, y, z.
+def boxes_to_nuscenes(boxes: Array) -> tuple[Array, Array, Array]:
+    """Our boxes ``(N, 7)`` to nuScenes centre, wlh ``(N, 3)`` each, and quaternion ``(N, 4)`` w, x, y, z.
 
     >>> boxes_to_nuscenes(torch.tensor([[1.0, 2, 3, 4, 2, 1, 0]]))[2].tolist()
     [[1.0, 0.0, 0.0, 0.0]]
     """
-    b: Any = boxes
+    b = boxes
     require_columns("boxes_to_nuscenes", "boxes", b, (7,))
     half = b[..., 6] / 2
     zero = torch.zeros_like(half)
-    quaternion: Any = torch.stack((torch.cos(half), zero, zero, torch.sin(half)), -1)
+    quaternion = torch.stack((torch.cos(half), zero, zero, torch.sin(half)), -1)
     return b[..., :3], b[..., [4, 3, 5]], quaternion
 
 
 @dual
-def boxes_from_mmdet3d(boxes: ArrayT, *, origin: tuple[float, float, float] = (0.5, 0.5, 0.0)) -> ArrayT:
+def boxes_from_mmdet3d(boxes: Array, *, origin: tuple[float, float, float] = (0.5, 0.5, 0.0)) -> Array:
     """mmdetection3d (1.0 and later) lidar or depth boxes to ours.
 
     Args:
@@ -142,46 +141,46 @@ def boxes_from_mmdet3d(boxes: ArrayT, *, origin: tuple[float, float, float] = (0
     >>> boxes_from_mmdet3d(torch.tensor([[0.0, 0, 0, 4, 2, 1, 0]]))[0, 2].item()
     0.5
     """
-    b: Any = boxes
+    b = boxes
     require_columns("boxes_from_mmdet3d", "boxes", b, (7, 9))
     shift = b[..., 3:6] * (0.5 - b.new_tensor(origin))
-    return torch.cat((b[..., :3] + shift, b[..., 3:]), -1)  # type: ignore[return-value]
+    return torch.cat((b[..., :3] + shift, b[..., 3:]), -1)
 
 
 @dual
-def boxes_to_mmdet3d(boxes: ArrayT, *, origin: tuple[float, float, float] = (0.5, 0.5, 0.0)) -> ArrayT:
+def boxes_to_mmdet3d(boxes: Array, *, origin: tuple[float, float, float] = (0.5, 0.5, 0.0)) -> Array:
     """Inverse of `boxes_from_mmdet3d`.
 
     >>> boxes_to_mmdet3d(torch.tensor([[0.0, 0, 0.5, 4, 2, 1, 0]]))[0, 2].item()
     0.0
     """
-    b: Any = boxes
+    b = boxes
     require_columns("boxes_to_mmdet3d", "boxes", b, (7, 9))
     shift = b[..., 3:6] * (b.new_tensor(origin) - 0.5)
-    return torch.cat((b[..., :3] + shift, b[..., 3:]), -1)  # type: ignore[return-value]
+    return torch.cat((b[..., :3] + shift, b[..., 3:]), -1)
 
 
 @dual
-def boxes_from_axis_aligned(boxes: ArrayT) -> ArrayT:
+def boxes_from_axis_aligned(boxes: Array) -> Array:
     """ScanNet-style boxes ``(N, 6)`` (geometric centre, full extents) to ours, heading 0.
 
     >>> boxes_from_axis_aligned(torch.tensor([[0.0, 0, 0, 1, 2, 3]])).tolist()
     [[0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 0.0]]
     """
-    b: Any = boxes
+    b = boxes
     require_columns("boxes_from_axis_aligned", "boxes", b, (6,))
-    return torch.cat((b, torch.zeros_like(b[..., :1])), -1)  # type: ignore[return-value]
+    return torch.cat((b, torch.zeros_like(b[..., :1])), -1)
 
 
 @dual
-def boxes_from_min_max(low: ArrayT, high: ArrayT) -> ArrayT:
+def boxes_from_min_max(low: Array, high: Array) -> Array:
     """Two opposite corners ``(N, 3)`` each to our boxes ``(N, 7)``, heading 0.
 
     >>> boxes_from_min_max(torch.zeros(1, 3), torch.ones(1, 3)).tolist()
     [[0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 0.0]]
     """
-    a: Any = low
-    b: Any = high
+    a = low
+    b = high
     require_columns("boxes_from_min_max", "low", a, (3,))
     require_columns("boxes_from_min_max", "high", b, (3,))
-    return torch.cat(((a + b) / 2, b - a, torch.zeros_like(a[..., :1])), -1)  # type: ignore[return-value]
+    return torch.cat(((a + b) / 2, b - a, torch.zeros_like(a[..., :1])), -1)

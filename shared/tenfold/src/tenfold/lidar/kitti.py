@@ -13,7 +13,7 @@ the test split are optional.
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,15 @@ class KittiLabels:
         """The entries where `mask` ``(M,)`` holds."""
         if mask.shape != (len(self),):
             raise ValueError(f"select: mask: shape {mask.shape} was received; ({len(self)},) is expected")
-        rest: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
-        names = tuple(n for n, keep in zip(self.names, mask, strict=True) if keep)
-        return KittiLabels(names, **{k: None if v is None else v[mask] for k, v in rest.items()})
+        return KittiLabels(
+            names=tuple(n for n, keep in zip(self.names, mask, strict=True) if keep),
+            truncation=self.truncation[mask],
+            occlusion=self.occlusion[mask],
+            alpha=self.alpha[mask],
+            boxes2d=self.boxes2d[mask],
+            boxes=self.boxes[mask],
+            scores=None if self.scores is None else self.scores[mask],
+        )
 
     @property
     def is_object(self) -> npt.NDArray[np.bool_]:
@@ -201,7 +207,8 @@ class KittiObject(Dataset[KittiFrame]):
         file = self.root / "ImageSets" / f"{self.split}.txt"
         if not file.is_file():
             raise UserInputError(
-                f"{file}: the list of frames of split {self.split!r} is missing; download or create ImageSets, or pass ids"
+                f"{file}: the list of frames of split {self.split!r} is missing; "
+                "download or create ImageSets, or pass ids"
             )
         return _check_ids(_read_text(file).split(), str(file))
 
@@ -232,7 +239,9 @@ def _check_ids(ids: Iterable[str], source: str) -> tuple[str, ...]:
     result = tuple(ids)
     for frame_id in result:
         if not re.fullmatch(r"[\w-]+", frame_id):
-            raise UserInputError(f"{source}: frame id {frame_id!r} is no file name; letters and digits are expected")
+            raise UserInputError(
+                f"{source}: frame id {frame_id!r} is no file name; letters and digits are expected"
+            )
     return result
 
 
@@ -270,7 +279,8 @@ def read_velodyne(file: str | Path) -> FloatArray:
         raise UserInputError(f"{path}: the velodyne file cannot be read ({error})") from error
     if len(data) % 16:
         raise UserInputError(
-            f"{path}: {len(data)} bytes are no whole number of points of 16 bytes; the file is truncated or no KITTI scan"
+            f"{path}: {len(data)} bytes are no whole number of points of 16 bytes; "
+            "the file is truncated or no KITTI scan"
         )
     points = np.frombuffer(data, dtype="<f4").reshape(-1, 4).astype(np.float32)
     bad = ~np.isfinite(points).all(axis=1)
@@ -296,10 +306,14 @@ def read_calibration(file: str | Path) -> Calibration:
     matrices = []
     for key, shape in _CALIBRATION_KEYS.items():
         if key not in rows:
-            raise UserInputError(f"{path}: the key {key} is missing; {', '.join(_CALIBRATION_KEYS)} are expected")
+            raise UserInputError(
+                f"{path}: the key {key} is missing; {', '.join(_CALIBRATION_KEYS)} are expected"
+            )
         values = _numbers(rows[key], f"{path}: {key}")
         if values.size != shape[0] * shape[1]:
-            raise UserInputError(f"{path}: {key}: {values.size} numbers were found; {shape[0] * shape[1]} are expected")
+            raise UserInputError(
+                f"{path}: {key}: {values.size} numbers were found; {shape[0] * shape[1]} are expected"
+            )
         matrices.append(values.reshape(shape))
     try:
         return Calibration(*matrices)
@@ -312,7 +326,7 @@ def write_calibration(file: str | Path, calibration: Calibration) -> None:
     identity = np.hstack((np.eye(3), np.zeros((3, 1))))
     rows = {f"P{k}": calibration.p2 for k in range(4)}
     rows |= {"R0_rect": calibration.r0, "Tr_velo_to_cam": calibration.velo_to_cam, "Tr_imu_to_velo": identity}
-    lines = [f"{key}: " + " ".join(f"{v:.12e}" for v in matrix.ravel()) for key, matrix in rows.items()]
+    lines = [f"{key}: " + " ".join(f"{v:.16e}" for v in matrix.ravel()) for key, matrix in rows.items()]
     Path(file).write_text("\n".join(lines) + "\n\n", encoding="utf-8")
 
 

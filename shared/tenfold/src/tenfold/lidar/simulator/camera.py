@@ -145,8 +145,10 @@ def _sky(directions: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def _surface_colours(scene: Scene, grid: CameraGrid, hits: Hits, rng: np.random.Generator) -> FloatArray:
+    # The last entry stands for the sky and for the ground, which is painted below.
     table = np.array([p.material.colour for p in hits.parts] + [(0.0, 0.0, 0.0)])
-    colour = table[np.where(hits.part >= 0, hits.part, -1)]
+    part = np.maximum(hits.part, -1)
+    colour = table[part]
     ground = hits.owner == GROUND
     where = grid.origin + grid.directions[ground] * hits.distance[ground, None]
     painted = scene.ground.surface(where[:, 0], where[:, 1])[1]
@@ -155,24 +157,26 @@ def _surface_colours(scene: Scene, grid: CameraGrid, hits: Hits, rng: np.random.
     patches = 0.05 * np.sin(0.9 * where[:, 0]) * np.sin(0.7 * where[:, 1] + 0.3 * where[:, 0])
     colour[ground] = painted * (1 + grain + patches)[:, None]
 
-    patterns = np.array([p.material.pattern for p in hits.parts] + [""])[hits.part]
-    patterns[hits.part < 0] = ""
+    patterns = np.array([p.material.pattern for p in hits.parts] + [""])[part]
     leaves = patterns == "leaves"
     colour[leaves] *= rng.uniform(0.5, 1.4, (int(leaves.sum()), 1))
     _paint_windows(scene, grid, hits, np.flatnonzero(patterns == "windows"), colour)
     return colour
 
 
-def _paint_windows(
-    scene: Scene, grid: CameraGrid, hits: Hits, rays: IntArray, colour: FloatArray
-) -> None:
+def _paint_windows(scene: Scene, grid: CameraGrid, hits: Hits, rays: IntArray, colour: FloatArray) -> None:
     """Rows of dark windows on facades, in place."""
     boxes = np.array([o.box for o in scene.objects]).reshape(-1, 7)[hits.owner[rays]]
     where = grid.origin + grid.directions[rays] * hits.distance[rays, None] - boxes[:, :3]
     cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
     along = where[:, 0] * cos + where[:, 1] * sin
     up = where[:, 2] + boxes[:, 5] / 2
-    pane = (np.mod(along, 2.6) > 0.7) & (np.mod(along, 2.6) < 1.9) & (np.mod(up, 2.8) > 1.0) & (np.mod(up, 2.8) < 2.3)
+    pane = (
+        (np.mod(along, 2.6) > 0.7)
+        & (np.mod(along, 2.6) < 1.9)
+        & (np.mod(up, 2.8) > 1.0)
+        & (np.mod(up, 2.8) < 2.3)
+    )
     pane &= np.abs(hits.normal[rays, 2]) < 0.5
     colour[rays[pane]] = (0.2, 0.24, 0.3)
 
@@ -197,7 +201,7 @@ def _blocked(thing: SceneObject, where: FloatArray, sun: FloatArray) -> BoolArra
     origin = (where - thing.box[:3]) @ to_local.T
     direction = to_local @ sun
     # Shapes are slimmer than their boxes, crowns and people most of all.
-    slim = {"tree": 0.7, "Pedestrian": 0.6, "Cyclist": 0.6}.get(thing.name, 0.95)
+    slim = {"tree": 0.7, "pole": 0.35, "Pedestrian": 0.6, "Cyclist": 0.6}.get(thing.name, 0.95)
     half = thing.box[3:6] / 2 * (slim, slim, 1)
     low = np.array([0, 0, half[2] / 3]) if thing.name == "tree" else np.array([0, 0, -half[2]])
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -32,7 +32,7 @@ class Ground:
 
     def z(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Height of the ground at positions of any shape."""
-        z = self.height + self.slope[0] * x + self.slope[1] * y
+        z: FloatArray = np.asarray(self.height + self.slope[0] * x + self.slope[1] * y)
         for amplitude, kx, ky, phase in () if self.waves is None else self.waves:
             # The wave is measured from its own value at the sensor, which stands at `height`.
             z = z + amplitude * (np.sin(kx * x + ky * y + phase) - np.sin(phase))
@@ -48,7 +48,7 @@ class Ground:
             return np.where(t <= max_range, t, np.inf)
         t = np.minimum(t, max_range)
         for _ in range(6):
-            # Fixed point on the plane's own slope: the waves are small against it, and errors are tested below.
+            # Newton steps with the slope of the plane: the waves are small, and the rest is tested below.
             gap = self._gap(origin, directions, t)
             with np.errstate(divide="ignore", invalid="ignore"):
                 t = np.clip(t - np.where(fall < 0, gap / fall, 0), 0, max_range)
@@ -56,7 +56,9 @@ class Ground:
         return np.where(on_it, t, np.inf)
 
     def _gap(self, origin: FloatArray, directions: FloatArray, t: FloatArray) -> FloatArray:
-        return origin[2] + t * directions[:, 2] - self.z(origin[0] + t * directions[:, 0], origin[1] + t * directions[:, 1])
+        """Height of the rays above the ground after t metres."""
+        x, y, z = (origin[axis] + t * directions[:, axis] for axis in range(3))
+        return z - self.z(x, y)
 
     def surface(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Laser reflectance ``(R,)`` and colour ``(R, 3)`` of the ground at positions ``(R,)``."""

@@ -44,7 +44,9 @@ def write_kitti(
     calibration = calibration or Calibration.kitti_like(image_size)
     root = Path(root)
     folder = root / ("testing" if split == "test" else "training")
-    kinds = ["velodyne", "calib"] + ["label_2"] * (split != "test") + ["image_2"] * images + ["planes"] * planes
+    kinds = (
+        ["velodyne", "calib"] + ["label_2"] * (split != "test") + ["image_2"] * images + ["planes"] * planes
+    )
     for kind in kinds:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     ids = tuple(f"{first_id + k:06d}" for k in range(len(scenes)))

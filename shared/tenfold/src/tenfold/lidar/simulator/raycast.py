@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tenfold.lidar.simulator.ground import Ground
-from tenfold.lidar.simulator.shapes import FloatArray, IntArray, Part, SceneObject
+from tenfold.lidar.simulator.shapes import FloatArray, IntArray, Part, SceneObject, Vector
 
 NOTHING, GROUND = -2, -1
 
@@ -50,7 +50,11 @@ class Hits:
 
 
 def cast(
-    objects: tuple[SceneObject, ...], ground: Ground, grid: RayGrid, max_range: float, rng: np.random.Generator
+    objects: tuple[SceneObject, ...],
+    ground: Ground,
+    grid: RayGrid,
+    max_range: float,
+    rng: np.random.Generator,
 ) -> Hits:
     """Cast all rays of the grid; `rng` decides how deep rays enter foliage."""
     rays = len(grid.directions)
@@ -139,28 +143,29 @@ def _interval(
         if gap < 0:
             leave[along == 0] = -np.inf
     if piece.radii is not None:
-        _clip_round(piece, origin, directions, enter, leave, normal)
+        near, far, outward = _round_interval(piece.centre, piece.radii, origin, directions)
+        later = near > enter
+        enter[later], normal[later] = near[later], outward[later]
+        leave = np.minimum(leave, far)
     return enter, leave, normal
 
 
-def _clip_round(
-    piece: Part, origin: FloatArray, directions: FloatArray, enter: FloatArray, leave: FloatArray, normal: FloatArray
-) -> None:
-    """Intersect the intervals, in place, with those of the ellipsoid or cylinder."""
-    scale = 1 / np.asarray(piece.radii)
-    o = (origin - piece.centre) * scale
-    d = directions * scale
+def _round_interval(
+    centre: Vector, radii: Vector, origin: FloatArray, directions: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """As `_interval` for an ellipsoid or a cylinder (one infinite radius); an empty interval for a miss."""
+    # In units of the radii the solid is a unit ball or cylinder.
+    scale = 1 / np.asarray(radii)
+    o, d = (origin - centre) * scale, directions * scale
     a, b, c = np.einsum("ij,ij->i", d, d), d @ o, o @ o - 1
     root = b * b - a * c
     missed = (root <= 0) | (a == 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         half = np.sqrt(np.maximum(root, 0))
-        near, far = (-b - half) / a, (-b + half) / a
-    leave[:] = np.where(missed, -np.inf, np.minimum(leave, far))
-    later = ~missed & (near > enter)
-    enter[later] = near[later]
-    outward = (o + near[later, None] * d[later]) * scale
-    normal[later] = outward / np.linalg.norm(outward, axis=1, keepdims=True)
+        near, far = np.where(missed, np.inf, (-b - half) / a), np.where(missed, -np.inf, (-b + half) / a)
+        outward = (o + np.where(missed, 0, near)[:, None] * d) * scale
+        outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+    return near, far, outward
 
 
 def _leaf_normals(directions: FloatArray, rng: np.random.Generator) -> FloatArray:

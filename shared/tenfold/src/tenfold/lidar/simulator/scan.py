@@ -39,11 +39,14 @@ class Sensor:
         if not self.elevations or not all(-90 < e < 90 for e in self.elevations):
             raise ValueError("Sensor: elevations: one or more angles between -90 and 90 degrees are expected")
         if not self.azimuth_step > 0:
-            raise ValueError(f"Sensor: azimuth_step: {self.azimuth_step} was received; more than 0 is expected")
+            raise ValueError(
+                f"Sensor: azimuth_step: {self.azimuth_step} was received; more than 0 is expected"
+            )
         low, high = self.azimuth_range
         if not 0 < high - low <= 360:
             raise ValueError(
-                f"Sensor: azimuth_range: {self.azimuth_range} was received; a range of up to 360 degrees is expected"
+                f"Sensor: azimuth_range: {self.azimuth_range} was received; "
+                "a range of up to 360 degrees is expected"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"Sensor: dropout: {self.dropout} was received; a share in [0, 1) is expected")
@@ -104,7 +107,8 @@ class Scan:
     """One frame of a simulated lidar.
 
     Attributes:
-        points: ``(N, 4)`` float32 x, y, z (metres, sensor frame: x forward, y left, z up) and intensity in [0, 1].
+        points: ``(N, 4)`` float32 x, y, z and intensity in [0, 1]; metres, sensor frame (x forward, y left,
+            z up; nuScenes turns its own lidar by 90 degrees).
         instance: ``(N,)`` int64 index into `boxes`, -1 for everything without a box.
         beam, column: ``(N,)`` int64 position of each point in the sensor's grid.
         boxes: ``(M, 7)`` float32 of all labelled objects of the scene, seen or not.
@@ -151,7 +155,8 @@ def scan(scene: Scene, sensor: Sensor = KITTI_64, seed: int = 0) -> Scan:
     xyz = grid.directions[kept] * distance[kept, None]
     points = np.concatenate((xyz, intensity[kept, None]), axis=1).astype(np.float32)
     owner = hits.owner[kept]
-    instance = np.where(owner >= 0, scene.box_index[owner], -1) if len(scene.objects) else np.full(len(owner), -1)
+    # The appended -1 answers for the ground, whose owner is -1 as well.
+    instance = np.append(scene.box_index, -1)[owner]
     beam, column = np.divmod(np.flatnonzero(kept), sensor.shape[1])
     labelled = scene.box_index >= 0
     counts = np.bincount(instance[instance >= 0], minlength=len(scene.names))
@@ -165,7 +170,7 @@ def _returns(
     """Intensity in [0, 1], echo strength and share lost to transmission, each ``(R,)``."""
     # The last row stands for rays that meet nothing or the ground, which overwrites it below.
     table = np.array([(p.material.reflectance, p.material.transmission) for p in hits.parts] + [(0.0, 0.0)])
-    reflectance, lost = table[np.where(hits.part >= 0, hits.part, -1)].T
+    reflectance, lost = table[np.maximum(hits.part, -1)].T
     ground = hits.owner == GROUND
     where = grid.directions[ground] * hits.distance[ground, None]
     reflectance[ground] = scene.ground.surface(where[:, 0], where[:, 1])[0]

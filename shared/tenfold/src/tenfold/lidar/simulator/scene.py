@@ -83,9 +83,13 @@ class SceneConfig:
     def __post_init__(self) -> None:
         x0, y0, x1, y1 = self.region
         if not (x0 < x1 and y0 < y1):
-            raise ValueError(f"SceneConfig: region: {self.region} was received; x0 < x1 and y0 < y1 are expected")
+            raise ValueError(
+                f"SceneConfig: region: {self.region} was received; x0 < x1 and y0 < y1 are expected"
+            )
         if self.layout not in {"street", "open"}:
-            raise ValueError(f"SceneConfig: layout: {self.layout!r} was received; 'street' or 'open' is expected")
+            raise ValueError(
+                f"SceneConfig: layout: {self.layout!r} was received; 'street' or 'open' is expected"
+            )
         if not 0 <= self.pair_fraction <= 1:
             raise ValueError("SceneConfig: pair_fraction: a share in [0, 1] is expected")
 
@@ -168,9 +172,7 @@ def sample_scene(seed: int, config: SceneConfig | None = None, **overrides: Any)
     for kind, field in _COUNTS.items():
         for _ in range(_draw_count(getattr(config, field), rng)):
             _place(kind, config, ground, placed, rng)
-    objects = tuple(
-        make_object(kind, box, int(rng.integers(2**31))) for kind, box in placed
-    )
+    objects = tuple(make_object(kind, box, int(rng.integers(2**31))) for kind, box in placed)
     return Scene(objects, ground, seed)
 
 
@@ -186,7 +188,9 @@ def _sample_ground(config: SceneConfig, rng: np.random.Generator) -> Ground:
         length, direction = rng.uniform(20, 60, 3), rng.uniform(0, 2 * np.pi, 3)
         k = 2 * np.pi / length
         amplitude = config.undulation * rng.uniform(0.3, 1, 3)
-        waves = np.stack((amplitude, k * np.cos(direction), k * np.sin(direction), rng.uniform(0, 6.28, 3)), 1)
+        waves = np.stack(
+            (amplitude, k * np.cos(direction), k * np.sin(direction), rng.uniform(0, 6.28, 3)), 1
+        )
     return Ground(-config.sensor_height, slope, waves, road=(-4.2, 7.8))
 
 
@@ -199,8 +203,7 @@ def _place(
 ) -> None:
     """Append one object (and perhaps its parked neighbour) where it overlaps nothing."""
     for _ in range(100):
-        x, y, heading = _propose(kind, config, rng)
-        box = _stand(kind, x, y, heading, ground, rng)
+        box = _stand(kind, _propose(kind, config, rng), ground, rng)
         if not _is_free(box, config, placed):
             continue
         placed.append((kind, box))
@@ -222,16 +225,17 @@ def _place_neighbour(
         cos, sin = np.cos(box[6]), np.sin(box[6])
         x, y = box[0] + along * cos - away * sin, box[1] + along * sin + away * cos
         heading = box[6] + rng.normal(0, 0.03) + np.pi * rng.integers(2)
-        neighbour = _stand("Car", x, y, heading, ground, rng)
+        neighbour = _stand("Car", (x, y, heading), ground, rng)
         if _is_free(neighbour, config, placed):
             placed.append(("Car", neighbour))
             return
 
 
 def _stand(
-    kind: str, x: float, y: float, heading: float, ground: Ground, rng: np.random.Generator
+    kind: str, pose: tuple[float, float, float], ground: Ground, rng: np.random.Generator
 ) -> FloatArray:
-    """Box of a random size on the ground."""
+    """Box of a random size on the ground at a pose (x, y, heading)."""
+    x, y, heading = pose
     mean, deviation = np.array(KINDS[kind].mean), np.array(KINDS[kind].deviation)
     size = mean + deviation * np.clip(rng.standard_normal(3), -2, 2)
     size = np.maximum(size, 0.4 * mean)
@@ -247,11 +251,12 @@ def _propose(kind: str, config: SceneConfig, rng: np.random.Generator) -> tuple[
         return x, y, heading
     free = kind in {"Pedestrian", "pole", "tree"}
     heading = rng.uniform(-np.pi, np.pi) if free else rng.choice(config.headings)
-    return x, rng.uniform(y0, y1), heading + rng.normal(0, config.heading_deviation) + np.pi * rng.integers(2)
+    heading += rng.normal(0, config.heading_deviation) + np.pi * rng.integers(2)
+    return x, rng.uniform(y0, y1), heading
 
 
 def _car_on_street(rng: np.random.Generator) -> tuple[float, float]:
-    """Lateral position and heading: lanes at y = 0 and 3.6, kerb parking, parking bays behind the pavement."""
+    """Lateral position and heading: lanes at y = 0 and 3.6, kerb parking, bays behind the pavement."""
     kind = rng.choice(5, p=(0.16, 0.22, 0.2, 0.2, 0.22))
     if kind < 2:
         return (0.0, 3.6)[kind] + rng.normal(0, 0.25), (0.0, np.pi)[kind] + rng.normal(0, 0.03)
@@ -274,9 +279,9 @@ def _cyclist_on_street(rng: np.random.Generator) -> tuple[float, float]:
     return y + rng.normal(0, 0.25), heading + rng.normal(0, 0.12)
 
 
-def _beside(near: float, far: float, heading_deviation: float, turn: float = 0.0) -> Callable[
-    [np.random.Generator], tuple[float, float]
-]:
+def _beside(
+    near: float, far: float, heading_deviation: float, turn: float = 0.0
+) -> Callable[[np.random.Generator], tuple[float, float]]:
     """Positions between `near` and `far` metres behind one of the kerbs; a share `turn` stands across."""
 
     def propose(rng: np.random.Generator) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 Vector = tuple[float, float, float]
+Corner = Sequence[float] | FloatArray
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ class SceneObject:
         object.__setattr__(self, "bounding_radius", float(np.linalg.norm(self.box[3:6])) / 2 + 1e-3)
 
 
-def box_part(low: Sequence[float], high: Sequence[float], material: Material, free_path: float = 0.0) -> Part:
+def box_part(low: Corner, high: Corner, material: Material, free_path: float = 0.0) -> Part:
     """Axis-parallel box between two corners."""
     return Part(_box_planes(low, high), material, free_path=free_path)
 
 
-def _box_planes(low: Sequence[float], high: Sequence[float]) -> FloatArray:
+def _box_planes(low: Corner, high: Corner) -> FloatArray:
     planes = np.zeros((6, 4))
     for axis in range(3):
         planes[2 * axis, axis], planes[2 * axis, 3] = 1, high[axis]
@@ -91,8 +92,14 @@ def _box_planes(low: Sequence[float], high: Sequence[float]) -> FloatArray:
     return planes
 
 
-def _plane_through(axis: int, side: int, at_bottom: float, at_top: float, z0: float, z1: float) -> FloatArray:
-    """Half-space whose border runs through `at_bottom` at z0 and `at_top` at z1 along x (0) or y (1)."""
+def _plane_through(
+    axis: int, side: int, ends: tuple[float, float], heights: tuple[float, float]
+) -> FloatArray:
+    """Half-space below, above or beside a slanted plane.
+
+    Its border runs through coordinate `ends[k]` on x (axis 0) or y (axis 1) at height `heights[k]`.
+    """
+    (at_bottom, at_top), (z0, z1) = ends, heights
     normal = np.zeros(3)
     normal[axis], normal[2] = side * (z1 - z0), -side * (at_top - at_bottom)
     normal /= np.linalg.norm(normal)
@@ -108,10 +115,10 @@ def prism_part(
 ) -> Part:
     """Solid between two horizontal rectangles ``(x0, x1, y0, y1)`` at heights z0 < z1; may taper and lean."""
     planes = [
-        _plane_through(0, -1, bottom[0], top[0], z0, z1),
-        _plane_through(0, 1, bottom[1], top[1], z0, z1),
-        _plane_through(1, -1, bottom[2], top[2], z0, z1),
-        _plane_through(1, 1, bottom[3], top[3], z0, z1),
+        _plane_through(0, -1, (bottom[0], top[0]), (z0, z1)),
+        _plane_through(0, 1, (bottom[1], top[1]), (z0, z1)),
+        _plane_through(1, -1, (bottom[2], top[2]), (z0, z1)),
+        _plane_through(1, 1, (bottom[3], top[3]), (z0, z1)),
         np.array([0, 0, 1, z1]),
         np.array([0, 0, -1, -z0]),
     ]
@@ -122,6 +129,7 @@ def round_part(
     centre: Vector,
     radii: Vector,
     material: Material,
+    *,
     axis: int | None = None,
     half_length: float = 0.0,
     free_path: float = 0.0,
@@ -129,7 +137,11 @@ def round_part(
     """Ellipsoid, or with `axis` a cylinder along that axis of the given half length."""
     if axis is None:
         return Part(np.zeros((0, 4)), material, centre, radii, free_path)
-    open_radii = (*radii[:axis], np.inf, *radii[axis + 1 :])
+    open_radii: Vector = (
+        np.inf if axis == 0 else radii[0],
+        np.inf if axis == 1 else radii[1],
+        np.inf if axis == 2 else radii[2],
+    )
     planes = np.zeros((2, 4))
     planes[:, axis] = 1, -1
     planes[:, 3] = centre[axis] + half_length, -(centre[axis] - half_length)
@@ -187,7 +199,7 @@ def car_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
     # The wheels stand out by 2 cm on both sides, the lamps by 3 cm at both ends.
     end, side = length / 2 - 0.03, width / 2 - 0.02
     body = box_part((-end, -side, sill), (end, side, waist), paint)
-    bonnet = _plane_through(0, 1, end + 0.25, 0.12 * length, waist - 0.2 * height, waist)
+    bonnet = _plane_through(0, 1, (end + 0.25, 0.12 * length), (waist - 0.2 * height, waist))
     body = Part(np.vstack((body.planes, bonnet)), paint)
 
     rear = rng.uniform(0.40, 0.48)
@@ -211,9 +223,11 @@ def van_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
     # The wheels stand out by 2 cm on both sides, the lamps by 3 cm at both ends.
     end, side = length / 2 - 0.03, width / 2 - 0.02
     lower = box_part((-end, -side, sill), (end, side, waist), paint)
-    nose = _plane_through(0, 1, end + 0.1, 0.36 * length, waist - 0.12 * height, waist)
+    nose = _plane_through(0, 1, (end + 0.1, 0.36 * length), (waist - 0.12 * height, waist))
     lower = Part(np.vstack((lower.planes, nose)), paint)
-    hull = prism_part((-end, 0.1 * length, -side, side), (-end, 0.1 * length, -0.92 * side, 0.92 * side), waist, top, paint)
+    hull = prism_part(
+        (-end, 0.1 * length, -side, side), (-end, 0.1 * length, -0.92 * side, 0.92 * side), waist, top, paint
+    )
     cab = prism_part(
         (0.1 * length, 0.37 * length, -side + 0.01, side - 0.01),
         (0.1 * length, 0.24 * length, -0.92 * side, 0.92 * side),
@@ -226,11 +240,11 @@ def van_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
     return (lower, hull, cab, roof, *wheels, *_lights_and_plates(length, width, sill, waist))
 
 
-def _limb(x0: float, x1: float, y: float, z0: float, z1: float, thick: float, material: Material) -> Part:
+def _limb(x: tuple[float, float], y: float, z: tuple[float, float], thick: float, material: Material) -> Part:
+    """Bar of square section from ``(x[0], y, z[0])`` up to ``(x[1], y, z[1])``."""
     half = thick / 2
-    return prism_part(
-        (x0 - half, x0 + half, y - half, y + half), (x1 - half, x1 + half, y - half, y + half), z0, z1, material
-    )
+    low, high = ((c - half, c + half, y - half, y + half) for c in x)
+    return prism_part(low, high, z[0], z[1], material)
 
 
 def pedestrian_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
@@ -243,11 +257,13 @@ def pedestrian_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]
     stride, shoulder = length / 2 - leg / 2, width / 2 - arm / 2
     head = 0.09 * height
     parts = [
-        _limb(stride, 0.02, 0.09, bottom, hip, leg, trousers),
-        _limb(-stride, -0.02, -0.09, bottom, hip, leg, trousers),
-        _limb(-0.7 * stride, 0.0, shoulder, bottom + 0.42 * height, neck - 0.03, arm, coat),
-        _limb(0.7 * stride, 0.0, -shoulder, bottom + 0.42 * height, neck - 0.03, arm, coat),
-        round_part((0, 0, (hip + neck) / 2), (0.15, shoulder, 1), coat, axis=2, half_length=(neck - hip) / 2 + 0.01),
+        _limb((stride, 0.02), 0.09, (bottom, hip), leg, trousers),
+        _limb((-stride, -0.02), -0.09, (bottom, hip), leg, trousers),
+        _limb((-0.7 * stride, 0.0), shoulder, (bottom + 0.42 * height, neck - 0.03), arm, coat),
+        _limb((0.7 * stride, 0.0), -shoulder, (bottom + 0.42 * height, neck - 0.03), arm, coat),
+        round_part(
+            (0, 0, (hip + neck) / 2), (0.15, shoulder, 1), coat, axis=2, half_length=(neck - hip) / 2 + 0.01
+        ),
         round_part((0, 0, top - head), (0.09, 0.08, head), SKIN),
     ]
     return tuple(parts)
@@ -269,17 +285,23 @@ def cyclist_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
             round_part((x, 0, bottom + wheel), (wheel, 1, wheel), RUBBER, axis=1, half_length=0.03)
             for x in (-hub, hub)
         ),
-        _limb(0.0, seat_x, 0.0, bottom + 0.9 * wheel, saddle, 0.06, frame),
-        _limb(hub, bar_x, 0.0, bottom + wheel, bar, 0.06, frame),
-        box_part((-0.1, -0.025, bottom + 1.4 * wheel), (hub - 0.05, 0.025, bottom + 1.4 * wheel + 0.06), frame),
-        box_part((bar_x - 0.03, -half, bar - 0.03), (bar_x + 0.03, half, bar + 0.03), METAL),
-        _limb(0.1, seat_x + 0.05, 0.11, bottom + 0.16 * height, saddle, 0.14, trousers),
-        _limb(-0.05, seat_x + 0.05, -0.11, bottom + 0.26 * height, saddle, 0.14, trousers),
-        prism_part(
-            (seat_x - 0.13, seat_x + 0.13, -0.16, 0.16), (chest_x - 0.11, chest_x + 0.11, -0.2, 0.2), saddle - 0.02, neck, coat
+        _limb((0.0, seat_x), 0.0, (bottom + 0.9 * wheel, saddle), 0.06, frame),
+        _limb((hub, bar_x), 0.0, (bottom + wheel, bar), 0.06, frame),
+        box_part(
+            (-0.1, -0.025, bottom + 1.4 * wheel), (hub - 0.05, 0.025, bottom + 1.4 * wheel + 0.06), frame
         ),
-        _limb(bar_x, chest_x, 0.22, bar, neck - 0.05, 0.09, coat),
-        _limb(bar_x, chest_x, -0.22, bar, neck - 0.05, 0.09, coat),
+        box_part((bar_x - 0.03, -half, bar - 0.03), (bar_x + 0.03, half, bar + 0.03), METAL),
+        _limb((0.1, seat_x + 0.05), 0.11, (bottom + 0.16 * height, saddle), 0.14, trousers),
+        _limb((-0.05, seat_x + 0.05), -0.11, (bottom + 0.26 * height, saddle), 0.14, trousers),
+        prism_part(
+            (seat_x - 0.13, seat_x + 0.13, -0.16, 0.16),
+            (chest_x - 0.11, chest_x + 0.11, -0.2, 0.2),
+            saddle - 0.02,
+            neck,
+            coat,
+        ),
+        _limb((bar_x, chest_x), 0.22, (bar, neck - 0.05), 0.09, coat),
+        _limb((bar_x, chest_x), -0.22, (bar, neck - 0.05), 0.09, coat),
         round_part((chest_x + 0.06, 0, top - 0.09 * height), (0.1, 0.08, 0.09 * height), SKIN),
     ]
     return tuple(parts)
@@ -288,7 +310,9 @@ def cyclist_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
 def wall_parts(size: Vector, rng: np.random.Generator) -> tuple[Part, ...]:
     """House front or free-standing wall: a plain block, with painted windows when it is tall."""
     tone = rng.uniform(0.45, 0.8)
-    colour: Vector = tuple(np.clip(tone * np.array([1, 0.93, 0.82]) * rng.uniform(0.9, 1.1, 3), 0, 1).tolist())
+    colour: Vector = tuple(
+        np.clip(tone * np.array([1, 0.93, 0.82]) * rng.uniform(0.9, 1.1, 3), 0, 1).tolist()
+    )
     material = Material(0.2 + 0.35 * tone, colour, pattern="windows" if size[2] > 3 else "")
     half = np.array(size) / 2
     return (box_part(-half, half, material),)
