@@ -10,6 +10,7 @@ from tenfold.lidar.simulator import (
     KITTI_64,
     NUSCENES_32,
     SECTOR_32,
+    SMALL_SCENE,
     Ground,
     Scene,
     SceneConfig,
@@ -237,6 +238,16 @@ def test_occluded_objects_get_fewer_points():
     behind = scan(Scene((wall, target), Ground()), EXACT)
     assert behind.counts[0] == 0
     assert behind.visibility[0] == 0
+
+
+def test_small_scenes_have_cars_pairs_and_a_flat_ground():
+    scenes = [sample_scene(s, SMALL_SCENE) for s in range(20)]
+    assert 7 < np.mean([len(s.names) for s in scenes]) < 10
+    assert {n for s in scenes for n in s.names} == {"Car"}
+    frame = scan(scenes[0], SECTOR_32)
+    assert 3000 < len(frame.points) < 32 * 225
+    near_ground = frame.points[(frame.instance == -1) & (frame.points[:, 2] < -1.5), 2]
+    assert np.abs(near_ground + 1.73).mean() < 0.02
 
 
 def test_points_thin_out_with_distance():

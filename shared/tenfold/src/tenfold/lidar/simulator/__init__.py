@@ -8,7 +8,7 @@ from tenfold.lidar.simulator.camera import CameraView, render_camera, view_objec
 from tenfold.lidar.simulator.ground import Ground
 from tenfold.lidar.simulator.kitti_writer import kitti_labels, simulate_kitti, write_kitti
 from tenfold.lidar.simulator.scan import KITTI_64, NUSCENES_32, SECTOR_32, Scan, Sensor, scan
-from tenfold.lidar.simulator.scene import KINDS, Scene, SceneConfig, make_object, sample_scene
+from tenfold.lidar.simulator.scene import KINDS, SMALL_SCENE, Scene, SceneConfig, make_object, sample_scene
 from tenfold.lidar.simulator.shapes import Material, Part, SceneObject
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "KITTI_64",
     "NUSCENES_32",
     "SECTOR_32",
+    "SMALL_SCENE",
     "CameraView",
     "Ground",
     "Material",

@@ -112,12 +112,14 @@ def render_camera(
     grid = CameraGrid(calibration, image_size)
     hits = _cast_camera(scene, grid)
     rng = np.random.default_rng((scene.seed, 4))
-    sun = _sun(rng)
+    # The sky has its own seed, so that it stays when objects come or go.
+    backdrop = np.random.default_rng((scene.seed, 5))
+    sun = _sun(backdrop)
     colour = _surface_colours(scene, grid, hits, rng)
     light = 0.5 + 0.65 * np.maximum(hits.normal @ sun, 0)
     light[_shaded_ground(scene, grid, hits, sun)] *= 0.5
     colour *= light[:, None]
-    sky = _sky(grid.directions, rng)
+    sky = _sky(grid.directions, backdrop)
     haze = np.exp(-np.minimum(hits.distance, 1e6) / 300)[:, None]
     horizon = np.array([0.78, 0.84, 0.9])
     colour = np.where((hits.owner == NOTHING)[:, None], sky, haze * colour + (1 - haze) * horizon)

@@ -6,6 +6,8 @@ import numpy as np
 
 from tenfold.lidar.simulator.shapes import FloatArray
 
+# y of the right and the left kerb: own lane around y = 0, oncoming lane, parking strips on both sides.
+KERBS = (-4.2, 7.8)
 ASPHALT = (0.30, (0.34, 0.34, 0.36))
 MARKING = (0.75, (0.85, 0.85, 0.83))
 PAVEMENT = (0.36, (0.50, 0.49, 0.47))
@@ -27,7 +29,7 @@ class Ground:
     height: float = -1.73
     slope: tuple[float, float] = (0.0, 0.0)
     waves: FloatArray | None = None
-    road: tuple[float, float] = (-5.5, 7.0)
+    road: tuple[float, float] = KERBS
     pavement: float = 3.0
 
     def z(self, x: FloatArray, y: FloatArray) -> FloatArray:
@@ -58,7 +60,8 @@ class Ground:
     def _gap(self, origin: FloatArray, directions: FloatArray, t: FloatArray) -> FloatArray:
         """Height of the rays above the ground after t metres."""
         x, y, z = (origin[axis] + t * directions[:, axis] for axis in range(3))
-        return z - self.z(x, y)
+        gap: FloatArray = z - self.z(x, y)
+        return gap
 
     def surface(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Laser reflectance ``(R,)`` and colour ``(R, 3)`` of the ground at positions ``(R,)``."""
