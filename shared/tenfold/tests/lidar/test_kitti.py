@@ -2,6 +2,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tenfold._errors import UserInputError
-from tenfold.geometry import Calibration, boxes_to_kitti, points_to_box_frame
+from tenfold.geometry import Calibration, boxes_to_kitti, points_to_box_frame, project_boxes
 from tenfold.lidar.kitti import (
     KittiLabels,
     KittiObject,
@@ -25,7 +26,10 @@ from tenfold.lidar.kitti import (
 )
 from tenfold.lidar.simulator import (
     SECTOR_32,
+    Ground,
+    Scene,
     kitti_labels,
+    make_object,
     sample_scene,
     scan,
     simulate_kitti,
@@ -122,6 +126,26 @@ def test_simulated_data_comes_back_through_the_reader(simulated):
         np.testing.assert_allclose(frame.labels.boxes2d, mine.boxes2d, atol=0.006)
         np.testing.assert_array_equal(frame.labels.occlusion, mine.occlusion)
         assert frame.image.shape == (*SIZE, 3)
+
+
+def test_what_only_the_camera_sees_is_a_dont_care_region(tmp_path):
+    def car(x, y):
+        return make_object("Car", np.array([x, y, -0.95, 4, 1.6, 1.5, 0]))
+
+    short_sighted = replace(SECTOR_32, max_range=20.0)
+    wall = make_object("wall", np.array([9.0, -8, 0, 0.5, 6, 6, 0]))
+    hidden_behind_the_wall, behind_the_camera = car(12, -10.5), car(-12, 3)
+    scene = Scene((car(12, 1), car(35, 4), wall, hidden_behind_the_wall, behind_the_camera), Ground())
+    write_kitti(tmp_path, [scene], sensor=short_sighted, image_size=(375, 1242), images=False)
+    lines = (tmp_path / "training/label_2/000000.txt").read_text().splitlines()
+    assert [x.split()[0] for x in lines] == ["Car", "DontCare"]
+    words = lines[1].split()
+    assert [float(w) for w in words[1:4]] == [-1, -1, -10]
+    assert [float(w) for w in words[8:]] == [-1, -1, -1, -1000, -1000, -1000, -10]
+    frame = KittiObject(tmp_path, image_size=(375, 1242))[0]
+    assert frame.labels.names == ("Car",)
+    far, _ = project_boxes(scene.boxes[1:2].astype(float), frame.calibration, (375, 1242))
+    np.testing.assert_allclose(frame.dont_care, far, atol=0.01)
 
 
 def test_labelled_objects_hold_points(simulated):

@@ -194,6 +194,7 @@ def test_wavy_ground_is_hit_where_it_is():
     assert np.mean(error < 0.02) > 0.75  # the rest met poles, trees and hedges
     lone = Scene((), scene.ground)
     x, y, z = scan(lone, EXACT).points[:, :3].astype(float).T
+    assert len(x) > 0.9 * len(scan(Scene((), Ground(slope=scene.ground.slope)), EXACT).points)
     assert np.abs(z - scene.ground.z(x, y)).max() < 0.021
 
 
