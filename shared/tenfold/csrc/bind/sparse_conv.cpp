@@ -83,28 +83,26 @@ std::tuple<Tensor, Tensor> strided_cpu(Tensor coords, Ints spatial_shape, int64_
   three(dilation, "rulebook: dilation: expected three factors >= 1", 1, g.dilation);
   const int64_t volume = kernel_volume(g.kernel);
   const int64_t none[3] = {0, 0, 0};
-  int64_t per_input = 1;
   for (int a = 0; a < 3; ++a) {
     const int64_t span = args.grid.shape[a] + 2 * g.padding[a] - g.dilation[a] * (g.kernel[a] - 1) - 1;
     check(span >= 0, "rulebook: spatial_shape: the kernel is larger than the padded input");
     args.out_grid.shape[a] = span / g.stride[a] + 1;
-    per_input *= (g.kernel[a] + g.stride[a] - 1) / g.stride[a] < g.kernel[a] && g.dilation[a] == 1
-                     ? (g.kernel[a] + g.stride[a] - 1) / g.stride[a]
-                     : g.kernel[a];
   }
   check_cells(args.grid, none);
   check_cells(args.out_grid, none);
-  args.max_pairs = args.n * per_input;
-  check(args.max_pairs < kMaxRows, "rulebook: coords: expected fewer than 2^31 pairs");
   const Tensor c = as_contiguous(coords);
   args.coords = in<int32_t>(c);
   args.validate = validate;
   args.parallel = torch_parallel();
-  Scratch scratch;
-  args.key = scratch.take<uint64_t>(args.max_pairs);
-  args.payload = scratch.take<uint64_t>(args.max_pairs);
-  dispatch::rulebook_strided_sites(args);
+  dispatch::rulebook_strided_count(args);
   if (validate) raise_fault(args.fault, args.fault_row);
+  check(args.pairs < kMaxRows, "rulebook: coords: expected fewer than 2^31 pairs");
+  Scratch scratch;
+  args.key = args.wide ? static_cast<void*>(scratch.take<uint64_t>(args.pairs + 1))
+                       : static_cast<void*>(scratch.take<uint32_t>(args.pairs + 1));
+  args.payload = scratch.take<uint64_t>(args.pairs + 1);
+  args.order = scratch.take<int32_t>(args.pairs);
+  dispatch::rulebook_strided_sites(args);
   const Tensor out_coords = empty_cpu({args.out_rows, 4}, ScalarType::Int);
   const Tensor table = empty_cpu({volume, args.out_rows}, ScalarType::Int);
   args.out_coords = out<int32_t>(out_coords);

@@ -36,8 +36,7 @@ struct SubmanifoldArgs {
   int64_t fault_row;  // out
 };
 
-// Two steps, because the number of output sites is known only after the first: `sites` counts them and leaves
-// their keys and pairs in scratch of the caller's arena; `fill` writes coordinates and table.
+// Three steps: the number of pairs sizes the scratch, the number of output sites the results.
 struct StridedArgs {
   const int32_t* coords;  // (n, 4)
   int64_t n;
@@ -46,15 +45,16 @@ struct StridedArgs {
   ConvGeometry geometry;
   bool validate;
   Parallel parallel;
-  int64_t max_pairs;  // bound on pairs: n times the offsets that can reach one input
-  uint64_t* key;      // (max_pairs) scratch: output site of each pair, as bit fields
-  uint64_t* payload;  // (max_pairs) scratch: input row and kernel offset of each pair
-  int64_t pairs;      // between the steps
-  int64_t out_rows;   // out of the first step
+  SiteFault fault;    // out of the first step
+  int64_t fault_row;
+  int64_t pairs;      // out of the first step
+  bool wide;          // out of the first step: output sites need more than 32 bits
+  void* key;          // (pairs) scratch, uint32_t or, when wide, uint64_t: output site as bit fields
+  uint64_t* payload;  // (pairs) scratch: input row and kernel offset, in order of emission
+  int32_t* order;     // (pairs) scratch: emission behind each sorted key
+  int64_t out_rows;   // out of the second step
   int32_t* out_coords;  // (out_rows, 4) out
   int32_t* table;       // (K, out_rows) out
-  SiteFault fault;
-  int64_t fault_row;
 };
 
 struct InvertArgs {
@@ -70,6 +70,7 @@ struct InvertArgs {
 }  // namespace tenfold
 
 TENFOLD_KERNEL(rulebook_submanifold, SubmanifoldArgs)
+TENFOLD_KERNEL(rulebook_strided_count, StridedArgs)
 TENFOLD_KERNEL(rulebook_strided_sites, StridedArgs)
 TENFOLD_KERNEL(rulebook_strided_fill, StridedArgs)
 TENFOLD_KERNEL(rulebook_invert, InvertArgs)

@@ -250,23 +250,6 @@ void rulebook_submanifold(SubmanifoldArgs& a) {
 
 namespace {
 
-// Stable sort of (key, payload) by key. Key and 32-bit payload positions share a word where they fit.
-void sort_pairs(Scratch& scratch, uint64_t* key, uint64_t* payload, int64_t n, int bits) {
-  int32_t* order = scratch.take<int32_t>(n);
-  for (int64_t i = 0; i < n; ++i) order[i] = static_cast<int32_t>(i);
-  if (bits <= 32) {
-    uint32_t* narrow = scratch.take<uint32_t>(n);
-    for (int64_t i = 0; i < n; ++i) narrow[i] = static_cast<uint32_t>(key[i]);
-    radix_sort(narrow, order, n, bits);
-    for (int64_t i = 0; i < n; ++i) key[i] = narrow[i];
-  } else {
-    radix_sort(key, order, n, bits);
-  }
-  uint64_t* sorted = scratch.take<uint64_t>(n);
-  for (int64_t i = 0; i < n; ++i) sorted[i] = payload[order[i]];
-  std::memcpy(payload, sorted, static_cast<size_t>(n) * sizeof(uint64_t));
-}
-
 // For each coordinate value on one axis: up to `most` outputs it reaches, with the kernel index that does it.
 struct AxisReach {
   int64_t most = 1;
@@ -315,57 +298,62 @@ struct SiteFields {
 // Payload: kernel offset in the low bits, input row above.
 constexpr int kOffsetBits = 20;
 
-}  // namespace
+struct GridReach {
+  AxisReach z, y, x;
+  GridReach(Scratch& s, const StridedArgs& a) : z(axis(s, a, 0)), y(axis(s, a, 1)), x(axis(s, a, 2)) {}
 
-void rulebook_strided_sites(StridedArgs& a) {
-  Scratch scratch;
-  a.fault = SiteFault::none;
-  a.fault_row = -1;
-  a.pairs = a.out_rows = 0;
-  if (a.validate) {
-    const int64_t none[3] = {0, 0, 0};
-    sort_sites(scratch, a.coords, a.n, a.grid, KeySpace(a.grid, none), a.fault, a.fault_row);
-    if (a.fault != SiteFault::none) return;
+ private:
+  static AxisReach axis(Scratch& s, const StridedArgs& a, int d) {
+    const ConvGeometry& g = a.geometry;
+    return AxisReach(s, a.grid.shape[d], a.out_grid.shape[d], g.kernel[d], g.stride[d], g.padding[d], g.dilation[d]);
   }
-  const ConvGeometry& g = a.geometry;
-  const int64_t* in_size = a.grid.shape;
-  const int64_t* out_size = a.out_grid.shape;
-  const AxisReach z(scratch, in_size[0], out_size[0], g.kernel[0], g.stride[0], g.padding[0], g.dilation[0]);
-  const AxisReach y(scratch, in_size[1], out_size[1], g.kernel[1], g.stride[1], g.padding[1], g.dilation[1]);
-  const AxisReach x(scratch, in_size[2], out_size[2], g.kernel[2], g.stride[2], g.padding[2], g.dilation[2]);
-  const SiteFields fields(a.out_grid);
-  int64_t pairs = 0;
+};
+
+// Calls emit(output site key, payload, kept) for every slot of every input. How many outputs a coordinate
+// reaches cannot be predicted, so all slots are visited and the caller keeps the reached ones.
+template <class Emit>
+void for_each_slot(const StridedArgs& a, const GridReach& reach, const SiteFields& fields, Emit&& emit) {
+  const AxisReach &z = reach.z, &y = reach.y, &x = reach.x;
   for (int64_t i = 0; i < a.n; ++i) {
     const int32_t* c = a.coords + 4 * i;
     if (!in_grid(c, a.grid)) continue;
     const uint64_t row = static_cast<uint64_t>(i) << kOffsetBits;
     for (int64_t iz = c[1] * z.most; iz < (c[1] + 1) * z.most; ++iz) {
       const uint64_t key_z = (static_cast<uint64_t>(c[0]) << fields.z) | static_cast<uint32_t>(z.output[iz]);
-      const int64_t offset_z = z.index[iz] * g.kernel[1];
+      const int64_t offset_z = z.index[iz] * a.geometry.kernel[1];
       for (int64_t iy = c[2] * y.most; iy < (c[2] + 1) * y.most; ++iy) {
         const uint64_t key_y = (key_z << fields.y) | static_cast<uint32_t>(y.output[iy]);
-        const int64_t offset_y = (offset_z + y.index[iy]) * g.kernel[2];
-        // How many outputs a coordinate reaches cannot be predicted: every slot is written, only the reached
-        // ones are kept.
+        const int64_t offset_y = (offset_z + y.index[iy]) * a.geometry.kernel[2];
         for (int64_t ix = c[3] * x.most; ix < (c[3] + 1) * x.most; ++ix) {
-          a.key[pairs] = (key_y << fields.x) | static_cast<uint32_t>(x.output[ix]);
-          a.payload[pairs] = row | static_cast<uint64_t>(offset_y + x.index[ix]);
-          pairs += (z.output[iz] | y.output[iy] | x.output[ix]) >= 0;
+          const bool kept = (z.output[iz] | y.output[iy] | x.output[ix]) >= 0;
+          emit((key_y << fields.x) | static_cast<uint32_t>(x.output[ix]),
+               row | static_cast<uint64_t>(offset_y + x.index[ix]), kept);
         }
       }
     }
   }
-  sort_pairs(scratch, a.key, a.payload, pairs, fields.bits());
-  int64_t rows = pairs > 0;
-  for (int64_t p = 1; p < pairs; ++p) rows += a.key[p] != a.key[p - 1];
-  a.pairs = pairs;
-  a.out_rows = rows;
 }
 
-void rulebook_strided_fill(StridedArgs& a) {
-  const int64_t* kernel = a.geometry.kernel;
-  const int64_t offsets = kernel[0] * kernel[1] * kernel[2];
-  std::memset(a.table, 0xff, static_cast<size_t>(offsets * a.out_rows) * sizeof(int32_t));
+// Scratch of the caller has one entry behind the last pair: a slot that is not kept may be written there.
+template <class Key>
+void strided_sites(StridedArgs& a, Key* key) {
+  Scratch scratch;
+  const GridReach reach(scratch, a);
+  const SiteFields fields(a.out_grid);
+  int64_t pairs = 0;
+  for_each_slot(a, reach, fields, [&](uint64_t site, uint64_t payload, bool kept) {
+    key[pairs] = static_cast<Key>(site);
+    a.payload[pairs] = payload;
+    pairs += kept;
+  });
+  for (int64_t p = 0; p < pairs; ++p) a.order[p] = static_cast<int32_t>(p);
+  radix_sort(key, a.order, pairs, fields.bits());
+  a.out_rows = pairs > 0;
+  for (int64_t p = 1; p < pairs; ++p) a.out_rows += key[p] != key[p - 1];
+}
+
+template <class Key>
+void strided_fill(StridedArgs& a, const Key* keys) {
   const SiteFields fields(a.out_grid);
   const auto low = [](uint64_t value, int bits) {
     return static_cast<int32_t>(value & ((uint64_t{1} << bits) - 1));
@@ -373,14 +361,52 @@ void rulebook_strided_fill(StridedArgs& a) {
   // Backwards: where sites repeat (possible below validation level "cheap") the lowest row is written last.
   int64_t row = a.out_rows - 1;
   for (int64_t p = a.pairs - 1; p >= 0; --p) {
-    const uint64_t key = a.key[p];
+    if (p >= 16) prefetch(a.payload + a.order[p - 16]);
+    const uint64_t key = keys[p];
     int32_t* c = a.out_coords + 4 * row;
     c[3] = low(key, fields.x);
     c[2] = low(key >> fields.x, fields.y);
     c[1] = low(key >> (fields.x + fields.y), fields.z);
     c[0] = static_cast<int32_t>(key >> (fields.x + fields.y + fields.z));
-    a.table[low(a.payload[p], kOffsetBits) * a.out_rows + row] = static_cast<int32_t>(a.payload[p] >> kOffsetBits);
-    row -= p > 0 && a.key[p - 1] != key;
+    const uint64_t payload = a.payload[a.order[p]];
+    a.table[low(payload, kOffsetBits) * a.out_rows + row] = static_cast<int32_t>(payload >> kOffsetBits);
+    row -= p > 0 && keys[p - 1] != key;
+  }
+}
+
+}  // namespace
+
+void rulebook_strided_count(StridedArgs& a) {
+  Scratch scratch;
+  a.fault = SiteFault::none;
+  a.fault_row = -1;
+  a.pairs = 0;
+  if (a.validate) {
+    const int64_t none[3] = {0, 0, 0};
+    sort_sites(scratch, a.coords, a.n, a.grid, KeySpace(a.grid, none), a.fault, a.fault_row);
+    if (a.fault != SiteFault::none) return;
+  }
+  const GridReach reach(scratch, a);
+  const SiteFields fields(a.out_grid);
+  a.wide = fields.bits() > 32;
+  for_each_slot(a, reach, fields, [&](uint64_t, uint64_t, bool kept) { a.pairs += kept; });
+}
+
+void rulebook_strided_sites(StridedArgs& a) {
+  if (a.wide) {
+    strided_sites(a, static_cast<uint64_t*>(a.key));
+  } else {
+    strided_sites(a, static_cast<uint32_t*>(a.key));
+  }
+}
+
+void rulebook_strided_fill(StridedArgs& a) {
+  const int64_t* kernel = a.geometry.kernel;
+  std::memset(a.table, 0xff, static_cast<size_t>(kernel[0] * kernel[1] * kernel[2] * a.out_rows) * sizeof(int32_t));
+  if (a.wide) {
+    strided_fill(a, static_cast<const uint64_t*>(a.key));
+  } else {
+    strided_fill(a, static_cast<const uint32_t*>(a.key));
   }
 }
 
