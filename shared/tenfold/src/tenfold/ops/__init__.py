@@ -3,7 +3,18 @@
 from tenfold import _native
 from tenfold.ops._library import __contract__
 from tenfold.ops._nms import nms
+from tenfold.ops._scatter import scatter
+from tenfold.ops._voxelize import PaddedVoxels, Voxels, dynamic_voxelize, voxelize, voxelize_padded
 
-__all__ = ["__contract__", "nms"]
+__all__ = [
+    "PaddedVoxels",
+    "Voxels",
+    "__contract__",
+    "dynamic_voxelize",
+    "nms",
+    "scatter",
+    "voxelize",
+    "voxelize_padded",
+]
 
 _native.load(__contract__)
