@@ -223,11 +223,12 @@ bool overlaps(const Tensor& a, const Tensor& b) {
   return begin(a) < begin(b) + bytes(b) && begin(b) < begin(a) + bytes(a);
 }
 
-// Writes the voxels to the front of buffers of any larger size and returns their number.
-int64_t voxelize_out_cpu(Tensor points, std::optional<Tensor> offsets, std::vector<double> size,
-                         std::vector<double> lower, std::vector<int64_t> cells, int64_t max_points,
-                         int64_t max_voxels, bool mean, bool validate, Tensor voxels, Tensor coords,
-                         Tensor num_points, Tensor point2voxel, Tensor dropped) {
+// Writes the voxels to the front of buffers of any larger size. Their number is the length of the result, which
+// has no content: a compiled graph knows sizes, but would have to stop to read a value.
+Tensor voxelize_out_cpu(Tensor points, std::optional<Tensor> offsets, std::vector<double> size,
+                        std::vector<double> lower, std::vector<int64_t> cells, int64_t max_points,
+                        int64_t max_voxels, bool mean, bool validate, Tensor voxels, Tensor coords,
+                        Tensor num_points, Tensor point2voxel, Tensor dropped) {
   const Request r =
       make_request("voxelize", points, offsets, size, lower, cells, max_points, max_voxels, mean, false, validate);
   const Tensor* buffers[] = {&voxels, &coords, &num_points, &point2voxel, &dropped};
@@ -249,12 +250,13 @@ int64_t voxelize_out_cpu(Tensor points, std::optional<Tensor> offsets, std::vect
   check(r, num_points.dim() == 1, "out: num_points: expected shape (R,)");
   check(r, point2voxel.dim() == 1 && point2voxel.size(0) >= points.size(0), "out: point2voxel: too small; expected N rows");
   check(r, dropped.dim() == 1 && dropped.size(0) == 3, "out: dropped: expected shape (3,)");
-  return run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t needed) {
+  const int64_t count = run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t needed) {
     const bool fits = voxels.size(0) >= needed && coords.size(0) >= needed && num_points.size(0) >= needed;
     if (!fits)
       check(r, false, ("out: too small; expected at least " + std::to_string(needed) + " rows").c_str());
     return Outputs{voxels, torch::stable::narrow(coords, 0, 0, needed), num_points};
   });
+  return empty_cpu({count, 0}, r.points.scalar_type());
 }
 
 std::tuple<Tensor, Tensor, Tensor> dynamic_voxelize_cpu(Tensor points, std::optional<Tensor> offsets,

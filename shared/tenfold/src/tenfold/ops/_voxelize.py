@@ -96,8 +96,9 @@ def _fake_padded(
     return (*rows, points.new_empty((), dtype=torch.int32))
 
 
-def _fake_out(*_: Any) -> Any:
-    return torch.library.get_ctx().new_dynamic_size()
+def _fake_out(points: Tensor, *_: Any) -> Tensor:
+    rows: Any = torch.library.get_ctx().new_dynamic_size()
+    return points.new_empty((rows, 0))
 
 
 def _fake_backward(grad: Tensor, point2voxel: Tensor, max_points: int, mean: bool) -> Tensor:
@@ -165,7 +166,7 @@ _voxelize_padded = define(
 
 _voxelize_out = define(
     f"voxelize_out({_GRID}, {_CAPS}, Tensor(a!) voxels, Tensor(b!) coords, Tensor(c!) num_points, "
-    "Tensor(d!) point2voxel, Tensor(e!) dropped) -> SymInt",
+    "Tensor(d!) point2voxel, Tensor(e!) dropped) -> Tensor count",
     contract=1,
     reference=ref.voxelize_out,
     fake=_fake_out,
@@ -197,10 +198,10 @@ def _grid(op: str, voxel_size: Sequence[float], point_range: Sequence[float]) ->
     )
     for axis, s, lo, hi in zip("xyz", size, bounds[:3], bounds[3:], strict=True):
         require(
-            math.isfinite(s) and s > 0, f"{op}: voxel_size: got {s} along {axis}; expected a finite size above 0"
+            0 < s < math.inf, f"{op}: voxel_size: got {s} along {axis}; expected a finite size above 0"
         )
         require(
-            math.isfinite(lo) and math.isfinite(hi) and lo < hi,
+            -math.inf < lo < hi < math.inf,
             f"{op}: point_range: got {lo} to {hi} along {axis}; expected finite bounds, lower < upper",
         )
     extents = [(hi - lo) / s for s, lo, hi in zip(size, bounds[:3], bounds[3:], strict=True)]
@@ -339,7 +340,7 @@ def voxelize(
         _check_out(points, max_points, mean, out)
         count = invoke(
             _voxelize_out, points, offsets, size, lower, grid, max_points, max_voxels, mean, validate, *out
-        )
+        ).shape[0]
         return Voxels(
             out.voxels[:count],
             out.coords[:count],

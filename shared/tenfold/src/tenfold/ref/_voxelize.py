@@ -63,6 +63,7 @@ def voxelize(
     if validate:
         _check_finite("voxelize", points)
     cell, inside = cells(points, size, lower, grid)
+    keys, is_inside = cell.tolist(), inside.tolist()
     rows: list[list[int]] = []  # stored points of every voxel
     coords: list[list[int]] = []
     point2voxel = [-1] * points.shape[0]
@@ -70,9 +71,9 @@ def voxelize(
     for batch, (begin, end) in enumerate(elements):
         voxel_of: dict[tuple[int, ...], int] = {}
         for i in range(begin, end):
-            if not bool(inside[i]):
+            if not is_inside[i]:
                 continue
-            key = tuple(cell[i].tolist())
+            key = tuple(keys[i])
             if key not in voxel_of:
                 if len(voxel_of) == max_voxels:
                     dropped[1] += 1
@@ -145,15 +146,15 @@ def voxelize_out(
     mean: bool,
     validate: bool,
     *buffers: Tensor,
-) -> int:
-    """`voxelize` into the front of larger buffers; returns the number of voxels."""
+) -> Tensor:
+    """`voxelize` into the front of larger buffers; returns (V, 0), whose length is the number of voxels."""
     result = voxelize(points, offsets, size, lower, grid, max_points, max_voxels, mean, validate)
     count = result[0].shape[0]
     if min(b.shape[0] for b in buffers[:3]) < count:
         raise ValueError(f"voxelize: out: too small; expected at least {count} rows")
     for buffer, value in zip(buffers, result, strict=True):
         buffer[: value.shape[0]] = value
-    return count
+    return points.new_empty((count, 0))
 
 
 def voxelize_backward(grad: Tensor, point2voxel: Tensor, max_points: int, mean: bool) -> Tensor:
