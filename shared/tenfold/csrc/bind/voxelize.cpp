@@ -1,0 +1,326 @@
+#include "voxelize/voxelize.h"
+
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "bind/common.h"
+
+namespace tenfold::bind {
+namespace {
+
+constexpr int64_t kIndexLimit = int64_t{1} << 31;
+
+// Odd and different in every process, so that no stored input collides on purpose. Results do not depend on it.
+uint64_t hash_multiplier() {
+  static const uint64_t multiplier = [] {
+    uint64_t x = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+    x ^= reinterpret_cast<uintptr_t>(&x);
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return (x ^ (x >> 31)) | 1;
+  }();
+  return multiplier;
+}
+
+struct Request {
+  const char* op;
+  Tensor points;  // (N, C) contiguous
+  std::vector<int64_t> offsets;
+  std::vector<double> size;
+  std::vector<double> lower;
+  std::vector<int64_t> cells;
+  int64_t max_points;
+  int64_t max_voxels;
+  bool mean;
+  bool sorted;
+  bool validate;
+};
+
+void check(const Request& r, bool ok, const char* message) {
+  if (!ok) value_error(std::string(r.op) + ": " + message);
+}
+
+std::vector<int64_t> read_offsets(const Request& r, const std::optional<Tensor>& offsets) {
+  const int64_t n = r.points.size(0);
+  if (!offsets.has_value()) return {0, n};
+  check(r, offsets->dim() == 1 && offsets->size(0) >= 1, "offsets: expected shape (B + 1,)");
+  const ScalarType dtype = offsets->scalar_type();
+  check(r, dtype == ScalarType::Long || dtype == ScalarType::Int, "offsets: expected int64 or int32");
+  const Tensor o = as_contiguous(*offsets);
+  std::vector<int64_t> values(static_cast<size_t>(o.size(0)));
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = dtype == ScalarType::Long ? in<int64_t>(o)[i] : in<int32_t>(o)[i];
+  check(r, values.front() == 0 && values.back() == n, "offsets: expected to start at 0 and to end at N");
+  for (size_t i = 1; i < values.size(); ++i)
+    check(r, values[i] >= values[i - 1], "offsets: decrease; expected a non-decreasing list");
+  return values;
+}
+
+void check_request(const Request& r) {
+  check(r, r.points.dim() == 2 && r.points.size(1) >= 3, "points: expected shape (N, C >= 3)");
+  const ScalarType dtype = r.points.scalar_type();
+  check(r, dtype == ScalarType::Float || dtype == ScalarType::Double, "points: expected float32 or float64");
+  check(r, r.points.size(0) < kIndexLimit, "points: expected fewer than 2^31 rows");
+  check(r, r.size.size() == 3, "voxel_size: expected 3 numbers");
+  check(r, r.lower.size() == 3, "point_range: expected 6 numbers");
+  check(r, r.cells.size() == 3, "grid: expected 3 numbers");
+  int64_t total = 1;
+  for (const int64_t c : r.cells) {
+    check(r, c >= 1 && c < kIndexLimit, "grid: expected from 1 to 2^31 - 1 cells along every axis");
+    check(r, !__builtin_mul_overflow(total, c, &total), "grid: expected fewer than 2^63 cells");
+  }
+  check(r, r.max_points >= 1, "max_points: expected at least 1");
+  check(r, r.max_voxels >= 1, "max_voxels: expected at least 1");
+}
+
+template <class T>
+VoxelGrid<T> make_grid(const Request& r) {
+  VoxelGrid<T> grid{};
+  for (size_t axis = 0; axis < 3; ++axis) {
+    grid.lower[axis] = static_cast<T>(r.lower[axis]);
+    grid.size[axis] = static_cast<T>(r.size[axis]);
+    grid.cells[axis] = r.cells[axis];
+  }
+  return grid;
+}
+
+struct Outputs {
+  Tensor voxels;  // left empty by dynamic_voxelize
+  Tensor coords;
+  Tensor num_points;
+};
+
+template <class T>
+struct Kernels;
+template <>
+struct Kernels<float> {
+  static void assign(VoxelAssignArgs<float>& a) { dispatch::voxel_assign_f32(a); }
+  static void fill(VoxelFillArgs<float>& a) { dispatch::voxel_fill_f32(a); }
+  static void backward(VoxelBackwardArgs<float>& a) { dispatch::voxel_backward_f32(a); }
+};
+template <>
+struct Kernels<double> {
+  static void assign(VoxelAssignArgs<double>& a) { dispatch::voxel_assign_f64(a); }
+  static void fill(VoxelFillArgs<double>& a) { dispatch::voxel_fill_f64(a); }
+  static void backward(VoxelBackwardArgs<double>& a) { dispatch::voxel_backward_f64(a); }
+};
+
+// Runs both steps. `allocate(voxels)` returns the outputs, of at least so many rows.
+template <class T, class Allocate>
+int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool copy, Allocate allocate) {
+  const int64_t n = r.points.size(0);
+  const int64_t batch = static_cast<int64_t>(r.offsets.size()) - 1;
+  Scratch scratch;
+  VoxelAssignArgs<T> args{};
+  args.points = in<T>(r.points);
+  args.n = n;
+  args.channels = r.points.size(1);
+  args.offsets = r.offsets.data();
+  args.batch = batch;
+  args.grid = make_grid<T>(r);
+  args.max_points = r.max_points;
+  args.max_voxels = r.max_voxels;
+  args.mean = r.mean;
+  args.sorted = r.sorted;
+  args.validate = r.validate;
+  args.hash_multiplier = hash_multiplier();
+  args.parallel = torch_parallel();
+  args.point2voxel = point2voxel;
+  const int64_t key_words = narrow_keys(args.grid) ? 1 : 2;
+  args.result.voxel_key = key_words == 1 ? static_cast<void*>(scratch.take<uint32_t>(n)) : scratch.take<uint64_t>(n);
+  args.result.counts = scratch.take<int32_t>(n);
+  args.result.source = scratch.take<int32_t>(n);
+  args.result.place = copy ? scratch.take<int32_t>(n * key_words) : nullptr;
+  args.result.begin = scratch.take<int64_t>(batch + 1);
+  Kernels<T>::assign(args);
+  if (args.bad_row >= 0)
+    check(r, false, ("points: row " + std::to_string(args.bad_row) + " is not finite; expected finite coordinates").c_str());
+  std::memcpy(dropped, args.dropped, sizeof args.dropped);
+  const int64_t voxels = args.result.voxels;
+  check(r, r.mean || !copy || voxels == 0 || r.max_points <= (kIndexLimit - 1) / voxels,
+        "max_points: expected fewer than 2^31 rows in all voxels together; mean=True has no such limit");
+  const Outputs outputs = allocate(voxels);
+  VoxelFillArgs<T> fill{};
+  fill.points = args.points;
+  fill.channels = args.channels;
+  fill.batch = batch;
+  fill.grid = args.grid;
+  fill.max_points = r.max_points;
+  fill.mean = r.mean;
+  fill.assignment = args.result;
+  fill.rows = outputs.coords.size(0);
+  fill.parallel = args.parallel;
+  fill.voxels = copy ? out<T>(outputs.voxels) : nullptr;
+  fill.coords = out<int32_t>(outputs.coords);
+  fill.num_points = out<int32_t>(outputs.num_points);
+  Kernels<T>::fill(fill);
+  return voxels;
+}
+
+template <class Allocate>
+int64_t run(const Request& r, const Tensor& point2voxel, int64_t* dropped, bool copy, Allocate allocate) {
+  if (r.points.scalar_type() == ScalarType::Float)
+    return run_typed<float>(r, out<int32_t>(point2voxel), dropped, copy, allocate);
+  return run_typed<double>(r, out<int32_t>(point2voxel), dropped, copy, allocate);
+}
+
+Outputs allocate_outputs(const Request& r, int64_t rows) {
+  const int64_t channels = r.points.size(1);
+  const ScalarType dtype = r.points.scalar_type();
+  return {r.mean ? empty_cpu({rows, channels}, dtype) : empty_cpu({rows, r.max_points, channels}, dtype),
+          empty_cpu({rows, 4}, ScalarType::Int), empty_cpu({rows}, ScalarType::Int)};
+}
+
+Request make_request(const char* op, const Tensor& points, const std::optional<Tensor>& offsets,
+                     std::vector<double> size, std::vector<double> lower, std::vector<int64_t> cells,
+                     int64_t max_points, int64_t max_voxels, bool mean, bool sorted, bool validate) {
+  Request r{op, points, {}, std::move(size), std::move(lower), std::move(cells), max_points, max_voxels, mean,
+            sorted, validate};
+  check_request(r);
+  r.points = as_contiguous(points);
+  r.offsets = read_offsets(r, offsets);
+  return r;
+}
+
+using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Five voxelize_cpu(Tensor points, std::optional<Tensor> offsets, std::vector<double> size, std::vector<double> lower,
+                  std::vector<int64_t> cells, int64_t max_points, int64_t max_voxels, bool mean, bool validate) {
+  const Request r =
+      make_request("voxelize", points, offsets, size, lower, cells, max_points, max_voxels, mean, false, validate);
+  Tensor point2voxel = empty_cpu({points.size(0)}, ScalarType::Int);
+  Tensor dropped = empty_cpu({3}, ScalarType::Long);
+  Outputs o{points, points, points};
+  run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t voxels) { return o = allocate_outputs(r, voxels); });
+  return {o.voxels, o.coords, o.num_points, point2voxel, dropped};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize_padded_cpu(
+    Tensor points, std::optional<Tensor> offsets, std::vector<double> size, std::vector<double> lower,
+    std::vector<int64_t> cells, int64_t max_points, int64_t max_voxels, bool mean, bool validate) {
+  const Request r = make_request("voxelize_padded", points, offsets, size, lower, cells, max_points, max_voxels,
+                                 mean, false, validate);
+  const int64_t batch = static_cast<int64_t>(r.offsets.size()) - 1;
+  int64_t rows = 0;
+  check(r, !__builtin_mul_overflow(max_voxels, batch, &rows) && rows < kIndexLimit,
+        "max_voxels: expected fewer than 2^31 rows for the whole batch");
+  check(r, mean || rows == 0 || max_points <= (kIndexLimit - 1) / rows,
+        "max_points: expected fewer than 2^31 rows in all voxels together; mean=True has no such limit");
+  Tensor point2voxel = empty_cpu({points.size(0)}, ScalarType::Int);
+  Tensor dropped = empty_cpu({3}, ScalarType::Long);
+  Tensor count = empty_cpu({}, ScalarType::Int);
+  const Outputs o = allocate_outputs(r, rows);
+  const int64_t voxels = run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t) { return o; });
+  *out<int32_t>(count) = static_cast<int32_t>(voxels);
+  return {o.voxels, o.coords, o.num_points, point2voxel, dropped, count};
+}
+
+bool overlaps(const Tensor& a, const Tensor& b) {
+  const auto begin = [](const Tensor& t) { return static_cast<const char*>(t.const_data_ptr()); };
+  const auto bytes = [](const Tensor& t) { return t.numel() * static_cast<int64_t>(t.element_size()); };
+  if (bytes(a) == 0 || bytes(b) == 0) return false;
+  return begin(a) < begin(b) + bytes(b) && begin(b) < begin(a) + bytes(a);
+}
+
+// Writes the voxels to the front of buffers of any larger size. Their number is the length of the result, which
+// has no content: a compiled graph knows sizes, but would have to stop to read a value.
+Tensor voxelize_out_cpu(Tensor points, std::optional<Tensor> offsets, std::vector<double> size,
+                        std::vector<double> lower, std::vector<int64_t> cells, int64_t max_points,
+                        int64_t max_voxels, bool mean, bool validate, Tensor voxels, Tensor coords,
+                        Tensor num_points, Tensor point2voxel, Tensor dropped) {
+  const Request r =
+      make_request("voxelize", points, offsets, size, lower, cells, max_points, max_voxels, mean, false, validate);
+  const Tensor* buffers[] = {&voxels, &coords, &num_points, &point2voxel, &dropped};
+  for (int i = 0; i < 5; ++i) {
+    check(r, buffers[i]->is_contiguous(), "out: expected contiguous buffers");
+    check(r, buffers[i]->scalar_type() == (i == 0 ? r.points.scalar_type() : i == 4 ? ScalarType::Long : ScalarType::Int),
+          "out: expected voxels in the dtype of points, dropped int64, the rest int32");
+    check(r, !overlaps(*buffers[i], points), "out: shares memory with points; expected separate buffers");
+    if (offsets.has_value())
+      check(r, !overlaps(*buffers[i], *offsets), "out: shares memory with offsets; expected separate buffers");
+    for (int j = 0; j < i; ++j)
+      check(r, !overlaps(*buffers[i], *buffers[j]), "out: buffers share memory; expected separate ones");
+  }
+  const int64_t channels = points.size(1);
+  check(r, mean ? voxels.dim() == 2 && voxels.size(1) == channels
+                : voxels.dim() == 3 && voxels.size(1) == max_points && voxels.size(2) == channels,
+        "out: voxels: expected shape (R, max_points, C), or (R, C) with mean=True");
+  check(r, coords.dim() == 2 && coords.size(1) == 4, "out: coords: expected shape (R, 4)");
+  check(r, num_points.dim() == 1, "out: num_points: expected shape (R,)");
+  check(r, point2voxel.dim() == 1 && point2voxel.size(0) >= points.size(0), "out: point2voxel: too small; expected N rows");
+  check(r, dropped.dim() == 1 && dropped.size(0) == 3, "out: dropped: expected shape (3,)");
+  const int64_t count = run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t needed) {
+    const bool fits = voxels.size(0) >= needed && coords.size(0) >= needed && num_points.size(0) >= needed;
+    if (!fits)
+      check(r, false, ("out: too small; expected at least " + std::to_string(needed) + " rows").c_str());
+    return Outputs{voxels, torch::stable::narrow(coords, 0, 0, needed), num_points};
+  });
+  return empty_cpu({count, 0}, r.points.scalar_type());
+}
+
+std::tuple<Tensor, Tensor, Tensor> dynamic_voxelize_cpu(Tensor points, std::optional<Tensor> offsets,
+                                                        std::vector<double> size, std::vector<double> lower,
+                                                        std::vector<int64_t> cells, bool sorted, bool validate) {
+  const Request r = make_request("dynamic_voxelize", points, offsets, size, lower, cells, kIndexLimit - 1,
+                                 kIndexLimit - 1, true, sorted, validate);
+  Tensor point2voxel = empty_cpu({points.size(0)}, ScalarType::Int);
+  int64_t dropped[3];
+  Outputs o{points, points, points};
+  run(r, point2voxel, dropped, false, [&](int64_t voxels) {
+    return o = {points, empty_cpu({voxels, 4}, ScalarType::Int), empty_cpu({voxels}, ScalarType::Int)};
+  });
+  return {o.coords, point2voxel, o.num_points};
+}
+
+template <class T>
+Tensor backward_typed(const Tensor& grad, const Tensor& point2voxel, int64_t max_points, bool mean) {
+  const int64_t channels = grad.size(grad.dim() - 1);
+  Tensor grad_points = empty_cpu({point2voxel.size(0), channels}, grad.scalar_type());
+  VoxelBackwardArgs<T> args{};
+  args.grad = in<T>(grad);
+  args.point2voxel = in<int32_t>(point2voxel);
+  args.n = point2voxel.size(0);
+  args.channels = channels;
+  args.voxels = grad.size(0);
+  args.max_points = max_points;
+  args.mean = mean;
+  args.grad_points = out<T>(grad_points);
+  Kernels<T>::backward(args);
+  return grad_points;
+}
+
+Tensor voxelize_backward_cpu(Tensor grad, Tensor point2voxel, int64_t max_points, bool mean) {
+  const char* op = "voxelize_backward";
+  const auto require = [&](bool ok, const char* message) {
+    if (!ok) value_error(std::string(op) + ": " + message);
+  };
+  require(mean ? grad.dim() == 2 : grad.dim() == 3 && grad.size(1) == max_points, "grad: expected the shape of voxels");
+  require(max_points >= 1, "max_points: expected at least 1");
+  require(point2voxel.dim() == 1 && point2voxel.scalar_type() == ScalarType::Int, "point2voxel: expected (N,) int32");
+  const Tensor g = as_contiguous(grad);
+  const Tensor map = as_contiguous(point2voxel);
+  const int32_t* index = in<int32_t>(map);
+  for (int64_t i = 0; i < map.size(0); ++i)
+    require(index[i] < grad.size(0), "point2voxel: expected rows of grad or -1");
+  if (g.scalar_type() == ScalarType::Float) return backward_typed<float>(g, map, max_points, mean);
+  require(g.scalar_type() == ScalarType::Double, "grad: expected float32 or float64");
+  return backward_typed<double>(g, map, max_points, mean);
+}
+
+TENFOLD_CONTRACT(voxelize, 1);
+TENFOLD_CONTRACT(voxelize_padded, 1);
+TENFOLD_CONTRACT(voxelize_out, 1);
+TENFOLD_CONTRACT(voxelize_backward, 1);
+TENFOLD_CONTRACT(dynamic_voxelize, 1);
+
+STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
+  m.impl("voxelize", TORCH_BOX(&voxelize_cpu));
+  m.impl("voxelize_padded", TORCH_BOX(&voxelize_padded_cpu));
+  m.impl("voxelize_out", TORCH_BOX(&voxelize_out_cpu));
+  m.impl("voxelize_backward", TORCH_BOX(&voxelize_backward_cpu));
+  m.impl("dynamic_voxelize", TORCH_BOX(&dynamic_voxelize_cpu));
+}
+
+}  // namespace
+}  // namespace tenfold::bind
