@@ -518,15 +518,8 @@ void ball_query(BallQueryArgs<T>& args) {
   }
   const auto search = choose(T(0), max_k, args.num_scales);
   parallel_tasks(parallel, chunks, [&](int64_t task) {
-    int64_t low = 0, high = args.num_elements - 1;  // the last element whose first chunk is <= task
-    while (low < high) {
-      const int64_t middle = (low + high + 1) / 2;
-      if (elements[middle].first_chunk <= task)
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    search(query, elements[low], task - elements[low].first_chunk);
+    const int64_t e = last_not_above(args.num_elements, task, [&](int64_t i) { return elements[i].first_chunk; });
+    search(query, elements[e], task - elements[e].first_chunk);
   });
   for (int64_t e = 0; e < args.num_elements; ++e) clear_rows_behind(query, elements[e].rows);
 }

@@ -156,12 +156,9 @@ struct Cells {
   }
 };
 
-// Counts bucket[i] >= 0 into start (buckets + 2 entries, zeroed by the caller) and turns counts to places:
-// afterwards the next free place of bucket b is start[b + 1]++, and start[b] .. start[b + 1] its range once
-// all are placed.
-static inline void bucket_places(const int32_t* bucket, int64_t n, int64_t buckets, int32_t* start) {
-  for (int64_t i = 0; i < n; ++i)
-    if (bucket[i] >= 0) ++start[bucket[i] + 2];
+// Turns counts, that of bucket b in start[b + 2], to places: the next free one of bucket b is start[b + 1]++,
+// and once all are taken its range is start[b] .. start[b + 1].
+static inline void sum_up(int32_t* start, int64_t buckets) {
   int32_t sum = 0;
   for (int64_t b = 2; b < buckets + 2; ++b) {
     sum += start[b];
@@ -255,7 +252,9 @@ struct PointGrid {
       }
     }
     std::memset(start, 0, static_cast<size_t>(cells.buckets + 2) * sizeof(int32_t));
-    bucket_places(bucket, n, cells.buckets, start);
+    for (int64_t i = 0; i < n; ++i)
+      if (bucket[i] >= 0) ++start[bucket[i] + 2];
+    sum_up(start, cells.buckets);
     for (int64_t i = 0; i < n; ++i) {
       if (bucket[i] < 0) continue;
       const int32_t place = start[bucket[i] + 1]++;
@@ -284,5 +283,20 @@ struct PointGrid {
     }
   }
 };
+
+// The last i in [0, n) with first(i) <= value, for ascending `first` with first(0) <= value: which element a
+// numbered task belongs to.
+template <class F>
+static inline int64_t last_not_above(int64_t n, int64_t value, F&& first) {
+  int64_t low = 0, high = n - 1;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (first(middle) <= value)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
 
 TENFOLD_END

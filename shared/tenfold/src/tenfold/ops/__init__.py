@@ -5,6 +5,7 @@ from tenfold.ops._ball_query import ball_query, ball_query_multi
 from tenfold.ops._batching import offsets_from_batch_index, pad, stack
 from tenfold.ops._library import __contract__
 from tenfold.ops._nms import nms
+from tenfold.ops._points_in_boxes import points_in_boxes, points_in_boxes_padded
 
 __all__ = [
     "__contract__",
@@ -13,6 +14,8 @@ __all__ = [
     "nms",
     "offsets_from_batch_index",
     "pad",
+    "points_in_boxes",
+    "points_in_boxes_padded",
     "stack",
 ]
 
