@@ -1,11 +1,25 @@
 """The kernels' Python face: one module per op family, every op with its contract in its docstring."""
 
 from tenfold import _native
+from tenfold.ops._ball_query import (
+    ball_query,
+    ball_query_multi,
+)
+from tenfold.ops._batching import (
+    check_batch,
+    offsets_from_batch_index,
+    pad,
+    stack,
+)
 from tenfold.ops._library import (
     __contract__,
 )
 from tenfold.ops._nms import (
     nms,
+)
+from tenfold.ops._points_in_boxes import (
+    points_in_boxes,
+    points_in_boxes_padded,
 )
 from tenfold.ops._scatter import (
     scatter,
@@ -29,14 +43,22 @@ __all__ = [
     "PaddedVoxels",
     "Voxels",
     "__contract__",
+    "ball_query",
+    "ball_query_multi",
+    "check_batch",
     "dynamic_voxelize",
     "nms",
+    "offsets_from_batch_index",
+    "pad",
+    "points_in_boxes",
+    "points_in_boxes_padded",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",
     "scatter",
     "sparse_conv",
     "sparse_max_pool",
+    "stack",
     "voxelize",
     "voxelize_padded",
 ]

@@ -1,8 +1,22 @@
 """The slow, readable twin of every op: the oracle of the tests and the fallback without native code."""
 
+from tenfold.ref._ball_query import (
+    ball_query,
+    ball_query_multi,
+)
+from tenfold.ref._batching import (
+    element_rows,
+    raise_non_finite,
+)
 from tenfold.ref._nms import (
     box_iou,
     nms,
+)
+from tenfold.ref._points_in_boxes import (
+    points_in_boxes_csr,
+    points_in_boxes_first,
+    points_in_boxes_mask,
+    points_in_boxes_padded,
 )
 from tenfold.ref._scatter import (
     scatter,
@@ -26,10 +40,18 @@ from tenfold.ref._voxelize import (
 )
 
 __all__ = [
+    "ball_query",
+    "ball_query_multi",
     "box_iou",
     "cells",
     "dynamic_voxelize",
+    "element_rows",
     "nms",
+    "points_in_boxes_csr",
+    "points_in_boxes_first",
+    "points_in_boxes_mask",
+    "points_in_boxes_padded",
+    "raise_non_finite",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",

@@ -1,0 +1,450 @@
+#include "points_in_boxes/points_in_boxes.h"
+
+#include <cmath>
+#include <limits>
+
+#include "common/arena.h"
+#include "common/grid.h"
+#include "common/index_sort.h"
+#include "common/vec.h"
+
+TENFOLD_BEGIN
+
+namespace {
+
+constexpr int64_t kBruteBoxes = 8;
+constexpr int64_t kBrutePoints = 128;
+
+template <class T>
+struct Box {
+  T center[3];
+  T half[3];  // margins included
+  T cosine, sine;
+  int32_t row;           // in its element
+  int32_t low[2], high[2];  // cells in x and y
+  bool whole;            // covers so many cells that all points are tried
+};
+
+template <class T>
+struct Element {
+  BoxElement rows;
+  int64_t first_piece;
+  int64_t first_place;  // of its boxes in args.place
+  Box<T>* boxes;        // those that can hold a point
+  int64_t num_boxes;
+  bool brute;
+  Cells<T> cells;
+  uint8_t* covered;  // per bucket, and a zero behind for points outside the grid
+  T z_low, z_high;
+  int bad_what;
+  int64_t bad_row;
+};
+
+int64_t table_room(int64_t points) {
+  return table_size(points < kBoxPiece ? points : kBoxPiece) / 4;
+}
+
+// ---- the test -------------------------------------------------------------------------------------------
+
+static inline lane_mask inside(const Box<float>& box, float* const* column, int64_t i) {
+  const vint sign = vset(INT32_MAX);
+  const auto magnitude = [&](vfloat v) { return (vfloat)((vint)v & sign); };
+  const vfloat dx = vload(column[0] + i) - box.center[0];
+  const vfloat dy = vload(column[1] + i) - box.center[1];
+  const vfloat dz = vload(column[2] + i) - box.center[2];
+  const vfloat lx = dx * box.cosine + dy * box.sine;
+  const vfloat ly = dy * box.cosine - dx * box.sine;
+  return vlt(magnitude(lx), vset(box.half[0])) & vlt(magnitude(ly), vset(box.half[1])) &
+         vle(magnitude(dz), vset(box.half[2]));
+}
+static inline lane_mask inside(const Box<double>& box, double* const* column, int64_t i) {
+  lane_mask m = 0;
+  for (int l = 0; l < kLanes; ++l) {
+    const double dx = column[0][i + l] - box.center[0];
+    const double dy = column[1][i + l] - box.center[1];
+    const double dz = column[2][i + l] - box.center[2];
+    const double lx = dx * box.cosine + dy * box.sine;
+    const double ly = dy * box.cosine - dx * box.sine;
+    const bool in = (std::fabs(lx) < box.half[0]) & (std::fabs(ly) < box.half[1]) & (std::fabs(dz) <= box.half[2]);
+    m |= static_cast<lane_mask>(in) << l;
+  }
+  return m;
+}
+
+// ---- boxes ----------------------------------------------------------------------------------------------
+
+template <class T>
+bool usable(const T* b) {
+  for (int c = 0; c < 7; ++c)
+    if (!std::isfinite(b[c])) return false;
+  return b[3] > 0 && b[4] > 0 && b[5] > 0;
+}
+
+// Half the extent in x (axis 0) or y that no point inside exceeds. With u the rounding unit, a point that
+// passes has |local| <= half + 5 u * distance, so its true offset is below |c| hx + |s| hy by a relative
+// error of a few u; 1e-5 is far above that for float and double, the constant covers denormal sizes.
+template <class T>
+double reach(const Box<T>& box, int axis) {
+  const double along = axis == 0 ? box.half[0] : box.half[1];
+  const double across = axis == 0 ? box.half[1] : box.half[0];
+  const double exact = std::fabs(double(box.cosine)) * along + std::fabs(double(box.sine)) * across;
+  return exact + 1e-5 * (along + across) + std::numeric_limits<float>::min();
+}
+
+template <class T>
+void collect_boxes(const PointsInBoxesArgs<T>& args, Element<T>& element) {
+  const T margin = static_cast<T>(args.margin);
+  const T z_margin = static_cast<T>(args.z_margin);
+  element.num_boxes = 0;
+  for (int64_t j = 0; j < element.rows.box_count; ++j) {
+    const T* b = args.boxes + 7 * (element.rows.box_begin + j);
+    if (!usable(b)) continue;
+    Box<T>& box = element.boxes[element.num_boxes++];
+    for (int a = 0; a < 3; ++a) {
+      box.center[a] = b[a];
+      box.half[a] = b[3 + a] / 2 + (a < 2 ? margin : z_margin);
+    }
+    box.cosine = static_cast<T>(std::cos(static_cast<double>(b[6])));
+    box.sine = static_cast<T>(std::sin(static_cast<double>(b[6])));
+    box.row = static_cast<int32_t>(j);
+  }
+}
+
+template <class T>
+void cover_row(const Cells<T>& cells, uint8_t* covered, int32_t cy, int32_t xlo, int32_t xhi) {
+  const int64_t length = int64_t{xhi} - xlo + 1;
+  const int64_t first = (cells.row(cy, 0) + static_cast<uint32_t>(xlo)) & cells.mask;
+  const int64_t straight = first + length <= cells.buckets ? length : cells.buckets - first;
+  std::memset(covered + first, 1, static_cast<size_t>(straight));
+  std::memset(covered, 1, static_cast<size_t>(length - straight));
+}
+
+// Cells of about half a typical box, over the boxes' area only; marks those that a box reaches.
+template <class T>
+void build_cells(Element<T>& element) {
+  double low[3], high[3], log_size = 0;
+  for (int a = 0; a < 3; ++a) {
+    low[a] = std::numeric_limits<double>::infinity();
+    high[a] = -low[a];
+  }
+  for (int64_t j = 0; j < element.num_boxes; ++j) {
+    const Box<T>& box = element.boxes[j];
+    const double extent[3] = {reach(box, 0), reach(box, 1),
+                              box.half[2] * 1.00001 + std::numeric_limits<float>::min()};
+    for (int a = 0; a < 3; ++a) {
+      low[a] = box.center[a] - extent[a] < low[a] ? box.center[a] - extent[a] : low[a];
+      high[a] = box.center[a] + extent[a] > high[a] ? box.center[a] + extent[a] : high[a];
+    }
+    log_size += std::log(extent[0] + extent[1]);
+  }
+  const T inv = inverse_size(static_cast<T>(0.5 * std::exp(log_size / static_cast<double>(element.num_boxes))));
+  const T inverse[3] = {inv, inv, 1};
+  const T lo[3] = {static_cast<T>(low[0]), static_cast<T>(low[1]), 0};
+  const T hi[3] = {static_cast<T>(high[0]), static_cast<T>(high[1]), 0};
+  Cells<T>& cells = element.cells;
+  cells.cover(lo, hi, inverse, table_room(element.rows.point_count));
+  element.z_low = static_cast<T>(low[2]);
+  element.z_high = static_cast<T>(high[2]);
+  std::memset(element.covered, 0, static_cast<size_t>(cells.buckets + 1));
+  bool any_whole = false;
+  for (int64_t j = 0; j < element.num_boxes; ++j) {
+    Box<T>& box = element.boxes[j];
+    double area = 1;
+    for (int a = 0; a < 2; ++a) {
+      // Rounding to T is monotone and points are of type T: none is lost.
+      box.low[a] = cell_of(static_cast<T>(box.center[a] - reach(box, a)), inv);
+      box.high[a] = cell_of(static_cast<T>(box.center[a] + reach(box, a)), inv);
+      area *= double(box.high[a]) - box.low[a] + 1;
+    }
+    box.whole = area > static_cast<double>(cells.buckets);
+    any_whole |= box.whole;
+    for (int32_t cy = box.low[1]; cy <= box.high[1] && !box.whole; ++cy)
+      cover_row(cells, element.covered, cy, box.low[0], box.high[0]);
+  }
+  if (any_whole) std::memset(element.covered, 1, static_cast<size_t>(cells.buckets));
+}
+
+template <class T>
+void prepare(const PointsInBoxesArgs<T>& args, Element<T>& element) {
+  const BoxElement& rows = element.rows;
+  element.bad_what = 0;
+  if (args.validate) {
+    element.bad_row = first_bad_row(args.points + 3 * rows.point_begin, rows.point_count);
+    element.bad_what = element.bad_row >= 0 ? 1 : 0;
+    const T* boxes = args.boxes + 7 * rows.box_begin;
+    for (int64_t j = 0; j < rows.box_count && element.bad_what == 0; ++j) {
+      if (all_finite(boxes + 7 * j, 7)) continue;
+      element.bad_row = j;
+      element.bad_what = 2;
+    }
+    if (element.bad_what != 0) return;
+  }
+  collect_boxes(args, element);
+  element.brute = element.num_boxes < kBruteBoxes || rows.point_count < kBrutePoints;
+  if (!element.brute) build_cells(element);
+}
+
+// ---- one piece of an element's points -------------------------------------------------------------------
+
+template <class T>
+class Piece {
+ public:
+  Piece(const PointsInBoxesArgs<T>& args, const Element<T>& element, int64_t piece)
+      : args_(args), element_(element), piece_(piece), begin_(piece * kBoxPiece) {
+    const int64_t left = element.rows.point_count - begin_;
+    size_ = left < kBoxPiece ? left : kBoxPiece;
+    points_ = args.points + 3 * (element.rows.point_begin + begin_);
+    pieces_ = box_pieces(element.rows);
+  }
+
+  void run() {
+    if (element_.brute) {
+      brute_force();
+      return;
+    }
+    Scratch scratch;
+    sort(scratch);
+    for (int64_t j = element_.num_boxes - 1; j >= 0; --j) visit(element_.boxes[j]);
+  }
+
+ private:
+  // Columns of up to kTile points; one with a non-finite coordinate gets a NaN, which is inside nothing.
+  int load_tile(int64_t i, T* x, T* y, T* z) const {
+    const int count = static_cast<int>(size_ - i < kTile ? size_ - i : kTile);
+    const T* p = points_ + 3 * i;
+    deinterleave(p, count, x, y, z);
+    if (!all_finite(p, 3 * count)) {
+      for (int k = 0; k < count; ++k)
+        if (!finite3(p + 3 * k)) z[k] = std::numeric_limits<T>::quiet_NaN();
+    }
+    return count;
+  }
+
+  // ---- outputs
+
+  int32_t box_number(const Box<T>& box) const {
+    return box.row + (args_.global_index ? static_cast<int32_t>(element_.rows.box_begin) : 0);
+  }
+  uint8_t* mask_row(const Box<T>& box) const {
+    const int64_t column = begin_ + (args_.global_index ? element_.rows.point_begin : 0);
+    return args_.mask + (element_.rows.box_begin + box.row) * args_.mask_columns + column;
+  }
+  int64_t& place(const Box<T>& box) const { return args_.place[element_.first_place + box.row * pieces_ + piece_]; }
+
+  // Ascending point numbers inside the piece.
+  void put(const Box<T>& box, const int32_t* hits, int64_t n) const {
+    if (args_.output == BoxOutput::count) {
+      place(box) += n;
+      return;
+    }
+    const int32_t base = static_cast<int32_t>(begin_ + (args_.global_index ? element_.rows.point_begin : 0));
+    int64_t& to = place(box);
+    const int64_t end = args_.limit == nullptr ? to + n : args_.limit[element_.rows.box_begin + box.row];
+    for (int64_t i = 0; i < n && to < end; ++i) args_.point[to++] = hits[i] + base;
+  }
+
+  // ---- few boxes: every point against every box
+
+  void brute_force() {
+    T x[kTile], y[kTile], z[kTile];
+    T* column[3] = {x, y, z};
+    for (int64_t i = 0; i < size_; i += kTile) {
+      const int count = load_tile(i, x, y, z);
+      if (args_.output == BoxOutput::first)
+        tile_first(column, i, count);
+      else
+        tile_hits(column, i, count);
+    }
+  }
+
+  void tile_first(T* const* column, int64_t i, int count) {
+    int32_t* first = args_.first + element_.rows.point_begin + begin_ + i;
+    for (int k = 0; k < count; k += kLanes) {
+      const lane_mask valid = first_lanes(count - k);
+      for (int64_t j = element_.num_boxes - 1; j >= 0; --j)
+        set_first(first + k, inside(element_.boxes[j], column, k) & valid, box_number(element_.boxes[j]));
+    }
+  }
+  static void set_first(int32_t* first, lane_mask m, int32_t number) {
+    for (; m != 0; m &= m - 1) first[__builtin_ctz(m)] = number;
+  }
+
+  void tile_hits(T* const* column, int64_t i, int count) {
+    int32_t hits[kTile + kLanes];
+    for (int64_t j = 0; j < element_.num_boxes; ++j) {
+      const Box<T>& box = element_.boxes[j];
+      int64_t n = 0;
+      for (int k = 0; k < count; k += kLanes)
+        n += vcompress(hits + n, viota() + static_cast<int32_t>(i + k), inside(box, column, k) & first_lanes(count - k));
+      if (args_.output == BoxOutput::mask) {
+        uint8_t* row = mask_row(box);
+        for (int64_t h = 0; h < n; ++h) row[hits[h]] = 1;
+      } else {
+        put(box, hits, n);
+      }
+    }
+  }
+
+  // ---- many boxes: points sorted by cell, those of cells that no box reaches left out
+
+  template <bool kHashed>
+  void tile_buckets(const T* x, const T* y, const T* z, int count, int32_t* bucket) const {
+    const Cells<T>& cells = element_.cells;
+    const int32_t outside = static_cast<int32_t>(cells.buckets);
+    const uint32_t nx = static_cast<uint32_t>(cells.count[0]), ny = static_cast<uint32_t>(cells.count[1]);
+    for (int k = 0; k < count; ++k) {
+      const int32_t cx = cell_of(x[k], cells.inv[0]);
+      const int32_t cy = cell_of(y[k], cells.inv[1]);
+      const bool in = (static_cast<uint32_t>(cx) - static_cast<uint32_t>(cells.low[0]) < nx) &
+                      (static_cast<uint32_t>(cy) - static_cast<uint32_t>(cells.low[1]) < ny) &
+                      (z[k] >= element_.z_low) & (z[k] <= element_.z_high);
+      const uint32_t row = kHashed ? Cells<T>::mix(cy, 0) : cells.dense_row(cy, 0);
+      const int32_t b = static_cast<int32_t>((row + static_cast<uint32_t>(cx)) & cells.mask);
+      bucket[k] = in ? b : outside;
+    }
+  }
+
+  void sort(Scratch& outer) {
+    const Cells<T>& cells = element_.cells;
+    start_ = outer.zeros<int32_t>(cells.buckets + 2);
+    for (T*& column : column_) column = outer.take<T>(size_);
+    index_ = outer.take<int32_t>(size_);
+    Scratch scratch;
+    uint16_t* bucket = scratch.take<uint16_t>(size_ + 1);  // the table has at most 2^14 buckets
+    uint16_t* source = scratch.take<uint16_t>(size_ + 1);  // and a piece 2^15 points
+    kept_ = 0;
+    T x[kTile], y[kTile], z[kTile];
+    int32_t tile[kTile];
+    for (int64_t i = 0; i < size_; i += kTile) {
+      const int count = load_tile(i, x, y, z);
+      if (cells.hashed())
+        tile_buckets<true>(x, y, z, count, tile);
+      else
+        tile_buckets<false>(x, y, z, count, tile);
+      for (int k = 0; k < count; ++k) {
+        bucket[kept_] = static_cast<uint16_t>(tile[k]);
+        source[kept_] = static_cast<uint16_t>(i + k);
+        kept_ += element_.covered[tile[k]];
+      }
+    }
+    for (int64_t i = 0; i < kept_; ++i) ++start_[bucket[i] + 2];
+    sum_up(start_, cells.buckets);
+    for (int64_t i = 0; i < kept_; ++i) {
+      const int32_t to = start_[bucket[i] + 1]++;
+      const T* p = points_ + 3 * int64_t{source[i]};
+      for (int a = 0; a < 3; ++a) column_[a][to] = p[a];
+      index_[to] = source[i];
+    }
+  }
+
+  // Calls f(begin, end) for runs of sorted points that together hold all points of the box.
+  template <class F>
+  void runs_of(const Box<T>& box, F&& f) const {
+    if (box.whole) {
+      f(int64_t{0}, kept_);
+      return;
+    }
+    for (int32_t cy = box.low[1]; cy <= box.high[1]; ++cy)
+      element_.cells.runs(start_, element_.cells.row(cy, 0), box.low[0], box.high[0],
+                          [&](int64_t begin, int64_t end) { f(begin, end); });
+  }
+
+  void visit(const Box<T>& box) {
+    if (args_.output == BoxOutput::first) {
+      int32_t* first = args_.first + element_.rows.point_begin + begin_;
+      mark(box, first, box_number(box));
+    } else if (args_.output == BoxOutput::mask) {
+      mark(box, mask_row(box), uint8_t{1});
+    } else {
+      list(box);
+    }
+  }
+
+  // Boxes come in descending order: the lowest number stays.
+  template <class V>
+  void mark(const Box<T>& box, V* target, V value) {
+    runs_of(box, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i += kLanes) {
+        lane_mask m = inside(box, column_, i) & first_lanes(end - i);
+        for (; m != 0; m &= m - 1) target[index_[i + __builtin_ctz(m)]] = value;
+      }
+    });
+  }
+
+  void list(const Box<T>& box) {
+    int64_t candidates = 0;
+    runs_of(box, [&](int64_t begin, int64_t end) { candidates += end - begin; });
+    Scratch scratch;
+    int32_t* hits = scratch.take<int32_t>(candidates + 64);
+    int64_t n = 0;
+    runs_of(box, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i += kLanes)
+        n += vcompress(hits + n, vload(index_ + i), inside(box, column_, i) & first_lanes(end - i));
+    });
+    sort_indices(hits, scratch.take<int32_t>(n + 64), n);
+    if (element_.cells.hashed()) n = drop_twins(hits, n);
+    put(box, hits, n);
+  }
+
+  // Rows of a hashed table may overlap, so a point can have been met twice.
+  static int64_t drop_twins(int32_t* hits, int64_t n) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; ++i)
+      if (i == 0 || hits[i] != hits[i - 1]) hits[kept++] = hits[i];
+    return kept;
+  }
+
+  const PointsInBoxesArgs<T>& args_;
+  const Element<T>& element_;
+  const int64_t piece_;
+  const int64_t begin_;
+  int64_t size_;
+  int64_t pieces_;
+  const T* points_;
+  int64_t kept_ = 0;
+  int32_t* start_ = nullptr;
+  T* column_[3] = {};
+  int32_t* index_ = nullptr;
+};
+
+// ---- all elements ---------------------------------------------------------------------------------------
+
+template <class T>
+void points_in_boxes(PointsInBoxesArgs<T>& args) {
+  Scratch scratch;
+  auto* elements = scratch.take<Element<T>>(args.num_elements);
+  int64_t pieces = 0, places = 0;
+  for (int64_t e = 0; e < args.num_elements; ++e) {
+    Element<T>& element = elements[e];
+    element.rows = args.elements[e];
+    element.first_piece = pieces;
+    element.first_place = places;
+    element.boxes = scratch.take<Box<T>>(element.rows.box_count);
+    const bool small = element.rows.box_count < kBruteBoxes || element.rows.point_count < kBrutePoints;
+    element.covered = small ? nullptr : scratch.take<uint8_t>(table_room(element.rows.point_count) + 1);
+    pieces += box_pieces(element.rows);
+    places += box_pieces(element.rows) * element.rows.box_count;
+  }
+  Parallel parallel = args.parallel;
+  if (args.num_elements < 2) parallel.threads = 1;
+  parallel_tasks(parallel, args.num_elements, [&](int64_t e) { prepare(args, elements[e]); });
+  args.bad_what = 0;
+  for (int64_t e = 0; e < args.num_elements; ++e) {
+    if (elements[e].bad_what == 0) continue;
+    args.bad_what = elements[e].bad_what;
+    args.bad_element = e;
+    args.bad_row = elements[e].bad_row;
+    return;
+  }
+  parallel_tasks(args.parallel, pieces, [&](int64_t task) {
+    const int64_t e = last_not_above(args.num_elements, task, [&](int64_t i) { return elements[i].first_piece; });
+    Piece<T>(args, elements[e], task - elements[e].first_piece).run();
+  });
+}
+
+}  // namespace
+
+void points_in_boxes_f32(PointsInBoxesArgs<float>& args) { points_in_boxes(args); }
+void points_in_boxes_f64(PointsInBoxesArgs<double>& args) { points_in_boxes(args); }
+
+TENFOLD_END

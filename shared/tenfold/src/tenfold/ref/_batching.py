@@ -1,0 +1,44 @@
+"""Padded and stacked batches for the references: which rows belong to which element."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["element_rows", "raise_non_finite"]
+
+
+def element_rows(
+    op: str, points: Tensor, lengths: Tensor | None, offsets: Tensor | None, prefix: str = ""
+) -> list[tuple[int, int]]:
+    """Return (first row, number of rows) of every element in the flattened points.
+
+    Raises:
+        ValueError: lengths outside 0 to N, or offsets that do not rise from 0 to the number of points.
+    """
+    n = points.shape[-2]
+    if points.dim() == 3:
+        counts = [n] * points.shape[0] if lengths is None else lengths.tolist()
+        for entry, count in enumerate(counts):
+            if not 0 <= count <= n:
+                raise ValueError(f"{op}: {prefix}lengths: entry {entry} is {count}; expected 0 to {n}")
+        return [(entry * n, count) for entry, count in enumerate(counts)]
+    bounds = [0, n] if offsets is None else offsets.tolist()
+    for entry, value in enumerate(bounds):
+        rises = value == 0 if entry == 0 else value >= bounds[entry - 1]
+        if not rises or value > n or (entry == len(bounds) - 1 and value != n):
+            raise ValueError(
+                f"{op}: {prefix}offsets: entry {entry} is {value}; expected values that rise from 0 to {n}"
+            )
+    return [(low, high - low) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def raise_non_finite(op: str, name: str, points: Tensor, element: int, begin: int, count: int) -> None:
+    """Raise ValueError for the first non-finite row of an element."""
+    rows = points.reshape(-1, points.shape[-1])[begin : begin + count]
+    bad = ~rows.isfinite().all(dim=1)
+    if not bool(bad.any()):
+        return
+    row = int(bad.nonzero()[0])
+    where = f"row {row} of batch element {element}" if points.dim() == 3 else f"row {begin + row}"
+    what = "numbers" if name == "boxes" else "coordinates"
+    raise ValueError(f"{op}: {name}: {where} is not finite; expected finite {what}")
