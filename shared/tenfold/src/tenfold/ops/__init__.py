@@ -2,8 +2,8 @@
 
 from tenfold import _native
 from tenfold.ops._library import __contract__
-from tenfold.ops._nms import nms
+from tenfold.ops._nms import batched_nms, nms, nms_padded
 
-__all__ = ["__contract__", "nms"]
+__all__ = ["__contract__", "batched_nms", "nms", "nms_padded"]
 
 _native.load(__contract__)

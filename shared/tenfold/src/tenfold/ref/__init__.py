@@ -1,5 +1,5 @@
 """The slow, readable twin of every op: the oracle of the tests and the fallback without native code."""
 
-from tenfold.ref._nms import nms
+from tenfold.ref._nms import batched_nms, nms, nms_padded
 
-__all__ = ["nms"]
+__all__ = ["batched_nms", "nms", "nms_padded"]
