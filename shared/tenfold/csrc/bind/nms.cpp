@@ -1,60 +1,122 @@
 #include "nms/nms.h"
 
-#include <cstring>
-
 #include "bind/common.h"
 
 namespace tenfold::bind {
 namespace {
 
-[[noreturn]] void bad_row(int what, int64_t row) {
+[[noreturn]] void bad_row(const char* op, int what, int64_t row) {
   const std::string where = "row " + std::to_string(row);
+  const std::string name(op);
   switch (what) {
-    case 1: value_error("nms: boxes: " + where + " is not finite; expected finite coordinates");
-    case 2: value_error("nms: boxes: " + where + " is inverted; expected x1 <= x2 and y1 <= y2");
-    default: value_error("nms: scores: " + where + " is NaN; expected numbers");
+    case 1: value_error(name + ": boxes: " + where + " is not finite; expected finite coordinates");
+    case 2: value_error(name + ": boxes: " + where + " is inverted; expected x1 <= x2 and y1 <= y2");
+    default: value_error(name + ": scores: " + where + " is NaN; expected numbers");
   }
 }
 
-template <class T, class Kernel>
-Tensor run(Kernel kernel, const Tensor& boxes, const Tensor& scores, double iou_threshold,
-           std::optional<double> score_threshold, std::optional<int64_t> max_out, bool validate) {
+struct Options {
+  const char* op;
+  double iou_threshold;
+  std::optional<double> score_threshold;
+  std::optional<int64_t> max_out;
+  bool validate;
+};
+
+// Calls result(kept rows, their number) while the scratch that holds them lives.
+template <class T, class Kernel, class F>
+auto run_as(Kernel kernel, const Options& options, const Tensor& boxes, const Tensor& scores, const int64_t* labels,
+            const int64_t* batch, F&& result) {
   NmsArgs<T> args{};
   args.boxes = in<T>(boxes);
   args.scores = in<T>(scores);
+  args.labels = labels;
+  args.batch = batch;
   args.n = boxes.size(0);
-  args.iou_threshold = iou_threshold;
-  args.use_score_threshold = score_threshold.has_value();
-  args.score_threshold = score_threshold.value_or(0.0);
-  args.max_out = max_out.value_or(-1);
-  args.validate = validate;
-  args.parallel = torch_parallel();
+  args.iou_threshold = options.iou_threshold;
+  args.use_score_threshold = options.score_threshold.has_value();
+  args.score_threshold = options.score_threshold.value_or(0.0);
+  args.max_out = options.max_out.value_or(-1);
+  args.validate = options.validate;
+  constexpr int64_t kWorthThreads = 4096;
+  if (args.n >= kWorthThreads) args.parallel = torch_parallel();
   Scratch scratch;
-  args.keep = scratch.take<int64_t>(args.n);
+  args.keep = scratch.take<int32_t>(args.n);
   kernel(args);
-  if (args.bad_row >= 0) bad_row(args.bad_what, args.bad_row);
-  Tensor keep = empty_cpu({args.kept}, ScalarType::Long);
-  std::memcpy(out<int64_t>(keep), args.keep, static_cast<size_t>(args.kept) * sizeof(int64_t));
+  if (args.bad_row >= 0) bad_row(options.op, args.bad_what, args.bad_row);
+  return result(args.keep, args.kept);
+}
+
+template <class F>
+auto run(const Options& options, const Tensor& boxes, const Tensor& scores, const int64_t* labels,
+         const int64_t* batch, F&& result) {
+  const std::string op(options.op);
+  const auto expect = [&](bool ok, const char* message) {
+    if (!ok) value_error(op + message);
+  };
+  expect(boxes.dim() == 2 && boxes.size(1) == 4, ": boxes: expected shape (N, 4)");
+  expect(scores.dim() == 1 && scores.size(0) == boxes.size(0), ": scores: expected shape (N,)");
+  const ScalarType dtype = boxes.scalar_type();
+  expect(scores.scalar_type() == dtype, ": scores: expected the dtype of boxes");
+  expect(boxes.size(0) < (int64_t{1} << 31), ": boxes: expected fewer than 2^31 rows");
+  expect(options.iou_threshold >= 0 && options.iou_threshold <= 1, ": iou_threshold: expected a value in [0, 1]");
+  expect(dtype == ScalarType::Float || dtype == ScalarType::Double, ": boxes: expected float32 or float64");
+  const Tensor b = as_contiguous(boxes);
+  const Tensor s = as_contiguous(scores);
+  if (dtype == ScalarType::Float) return run_as<float>(dispatch::nms_f32, options, b, s, labels, batch, result);
+  return run_as<double>(dispatch::nms_f64, options, b, s, labels, batch, result);
+}
+
+Tensor row_list(const int32_t* rows, int64_t count) {
+  const Tensor keep = empty_cpu({count}, ScalarType::Long);
+  int64_t* to = out<int64_t>(keep);
+  for (int64_t i = 0; i < count; ++i) to[i] = rows[i];
   return keep;
 }
 
 Tensor nms_cpu(Tensor boxes, Tensor scores, double iou_threshold, std::optional<double> score_threshold,
                std::optional<int64_t> max_out, bool validate) {
-  check(boxes.dim() == 2 && boxes.size(1) == 4, "nms: boxes: expected shape (N, 4)");
-  check(scores.dim() == 1 && scores.size(0) == boxes.size(0), "nms: scores: expected shape (N,)");
-  check(boxes.scalar_type() == scores.scalar_type(), "nms: scores: expected the dtype of boxes");
-  check(boxes.size(0) < (int64_t{1} << 31), "nms: boxes: expected fewer than 2^31 rows");
-  const Tensor b = as_contiguous(boxes);
-  const Tensor s = as_contiguous(scores);
-  if (b.scalar_type() == ScalarType::Float)
-    return run<float>(dispatch::nms_f32, b, s, iou_threshold, score_threshold, max_out, validate);
-  check(b.scalar_type() == ScalarType::Double, "nms: boxes: expected float32 or float64");
-  return run<double>(dispatch::nms_f64, b, s, iou_threshold, score_threshold, max_out, validate);
+  return run({"nms", iou_threshold, score_threshold, max_out, validate}, boxes, scores, nullptr, nullptr, row_list);
+}
+
+Tensor group_column(const Tensor& t, const Tensor& boxes, const char* message) {
+  check(t.dim() == 1 && t.size(0) == boxes.size(0) && t.scalar_type() == ScalarType::Long, message);
+  return as_contiguous(t);
+}
+
+Tensor batched_nms_cpu(Tensor boxes, Tensor scores, Tensor labels, double iou_threshold, std::optional<Tensor> batch,
+                       std::optional<double> score_threshold, std::optional<int64_t> max_out, bool validate) {
+  check(boxes.dim() == 2, "batched_nms: boxes: expected shape (N, 4)");
+  const Tensor l = group_column(labels, boxes, "batched_nms: labels: expected int64 of shape (N,)");
+  std::optional<Tensor> g;
+  if (batch.has_value()) g = group_column(*batch, boxes, "batched_nms: batch: expected int64 of shape (N,)");
+  return run({"batched_nms", iou_threshold, score_threshold, max_out, validate}, boxes, scores, in<int64_t>(l),
+             g.has_value() ? in<int64_t>(*g) : nullptr, row_list);
+}
+
+std::tuple<Tensor, Tensor> nms_padded_cpu(Tensor boxes, Tensor scores, double iou_threshold, int64_t max_out,
+                                          std::optional<double> score_threshold, bool validate) {
+  check(max_out >= 0 && max_out < (int64_t{1} << 31), "nms_padded: max_out: expected a count in [0, 2^31)");
+  const Tensor keep = empty_cpu({max_out}, ScalarType::Long);
+  const Tensor count = empty_cpu({}, ScalarType::Int);
+  run({"nms_padded", iou_threshold, score_threshold, max_out, validate}, boxes, scores, nullptr, nullptr,
+      [&](const int32_t* rows, int64_t kept) {
+        int64_t* to = out<int64_t>(keep);
+        for (int64_t i = 0; i < max_out; ++i) to[i] = i < kept ? rows[i] : -1;
+        *out<int32_t>(count) = static_cast<int32_t>(kept);
+      });
+  return {keep, count};
 }
 
 TENFOLD_CONTRACT(nms, 1);
+TENFOLD_CONTRACT(batched_nms, 1);
+TENFOLD_CONTRACT(nms_padded, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) { m.impl("nms", TORCH_BOX(&nms_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
+  m.impl("nms", TORCH_BOX(&nms_cpu));
+  m.impl("batched_nms", TORCH_BOX(&batched_nms_cpu));
+  m.impl("nms_padded", TORCH_BOX(&nms_padded_cpu));
+}
 
 }  // namespace
 }  // namespace tenfold::bind

@@ -12,14 +12,15 @@ struct NmsArgs {
   const T* boxes;            // (n, 4) x1 y1 x2 y2
   const T* scores;           // (n,)
   const int64_t* labels;     // (n,) or null: one group
-  int64_t n;
+  const int64_t* batch;      // (n,) or null; groups are the distinct (batch, label)
+  int64_t n;                 // < 2^31
   double iou_threshold;      // suppress when fl(iou) > threshold
-  double score_threshold;    // keep scores > threshold; -inf with use_score_threshold = false
+  double score_threshold;    // keep scores > threshold, where use_score_threshold
   bool use_score_threshold;
-  int64_t max_out;           // < 0: no limit
+  int64_t max_out;           // over all groups; < 0: no limit
   bool validate;
   Parallel parallel;
-  int64_t* keep;             // (n,) out
+  int32_t* keep;             // (n,) work space; out: the kept rows, best first, in its first `kept` places
   int64_t kept;              // out
   int64_t bad_row;           // out: first row that fails validation, or -1
   int bad_what;              // out: 1 non-finite box, 2 inverted box, 3 NaN score

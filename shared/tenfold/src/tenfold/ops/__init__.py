@@ -15,7 +15,9 @@ from tenfold.ops._library import (
     __contract__,
 )
 from tenfold.ops._nms import (
+    batched_nms,
     nms,
+    nms_padded,
 )
 from tenfold.ops._points_in_boxes import (
     points_in_boxes,
@@ -45,9 +47,11 @@ __all__ = [
     "__contract__",
     "ball_query",
     "ball_query_multi",
+    "batched_nms",
     "check_batch",
     "dynamic_voxelize",
     "nms",
+    "nms_padded",
     "offsets_from_batch_index",
     "pad",
     "points_in_boxes",

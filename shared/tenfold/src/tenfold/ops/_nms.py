@@ -7,22 +7,28 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_shape
+from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_shape, require_tensor
 from tenfold.ops._library import define, invoke
 
-__all__ = ["nms"]
+__all__ = ["batched_nms", "nms", "nms_padded"]
+
+_LARGEST_COUNT = 2**31
 
 
-def _fake_nms(
+def _fake_list(boxes: Tensor, *_: object) -> Tensor:
+    kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty((kept,), dtype=torch.int64)
+
+
+def _fake_padded(
     boxes: Tensor,
     scores: Tensor,
     iou_threshold: float,
+    max_out: int,
     score_threshold: float | None,
-    max_out: int | None,
     validate: bool,
-) -> Tensor:
-    kept = torch.library.get_ctx().new_dynamic_size()
-    return boxes.new_empty((kept,), dtype=torch.int64)
+) -> tuple[Tensor, Tensor]:
+    return boxes.new_empty((max_out,), dtype=torch.int64), boxes.new_empty((), dtype=torch.int32)
 
 
 _nms = define(
@@ -30,11 +36,44 @@ _nms = define(
     "bool validate) -> Tensor",
     contract=1,
     reference=ref.nms,
-    fake=_fake_nms,
+    fake=_fake_list,
+)
+_batched_nms = define(
+    "batched_nms(Tensor boxes, Tensor scores, Tensor labels, float iou_threshold, Tensor? batch, "
+    "float? score_threshold, SymInt? max_out, bool validate) -> Tensor",
+    contract=1,
+    reference=ref.batched_nms,
+    fake=_fake_list,
+)
+_nms_padded = define(
+    "nms_padded(Tensor boxes, Tensor scores, float iou_threshold, SymInt max_out, float? score_threshold, "
+    "bool validate) -> (Tensor, Tensor)",
+    contract=1,
+    reference=ref.nms_padded,
+    fake=_fake_padded,
 )
 
 
-def _explain(op: str, boxes: Tensor, scores: Tensor, iou_threshold: float, max_out: int | None) -> None:
+def _fits(boxes: Tensor, scores: Tensor, iou_threshold: float) -> bool:
+    """Whether the kernels take these arguments as they are."""
+    try:
+        dtype = boxes.dtype
+        shape = boxes.shape
+        return (
+            dtype in FLOATS
+            and scores.dtype is dtype
+            and len(shape) == 2
+            and shape[1] == 4
+            and scores.shape == shape[:1]
+            and boxes.device == scores.device
+            and 0.0 <= iou_threshold <= 1.0
+        )
+    except (AttributeError, TypeError):
+        return False
+
+
+def _prepare(op: str, boxes: Tensor, scores: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
+    """Say what is wrong, or bring boxes and scores to one dtype that the kernels take."""
     require_float(op, "boxes", boxes)
     require_float(op, "scores", scores)
     hint = "for rotated boxes use nms_rotated" if boxes.dim() == 2 and boxes.shape[1] in (5, 7) else ""
@@ -43,8 +82,35 @@ def _explain(op: str, boxes: Tensor, scores: Tensor, iou_threshold: float, max_o
     require(
         boxes.device == scores.device, f"{op}: scores: on {scores.device}; expected the device of boxes, {boxes.device}"
     )
+    _require_number(op, "iou_threshold", iou_threshold)
     require(0.0 <= iou_threshold <= 1.0, f"{op}: iou_threshold: got {iou_threshold}; expected a value in [0, 1]")
-    require(max_out is None or max_out >= 0, f"{op}: max_out: got {max_out}; expected None or a count >= 0")
+    boxes, scores = as_compute(boxes), as_compute(scores)
+    common = torch.promote_types(boxes.dtype, scores.dtype)
+    return boxes.to(common), scores.to(common)
+
+
+def _require_number(op: str, name: str, value: object) -> None:
+    if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{op}: {name}: got {type(value).__name__}; expected a number")
+
+
+def _check_options(op: str, score_threshold: float | None, max_out: int | None) -> None:
+    if score_threshold is not None:
+        _require_number(op, "score_threshold", score_threshold)
+    if max_out is not None:
+        if isinstance(max_out, bool) or not isinstance(max_out, (int, torch.SymInt)):
+            raise TypeError(f"{op}: max_out: got {type(max_out).__name__}; expected an int")
+        require(max_out >= 0, f"{op}: max_out: got {max_out}; expected a count >= 0")
+
+
+def _group_column(op: str, name: str, value: Tensor, boxes: Tensor) -> Tensor:
+    """Check one column of group numbers and return it as int64."""
+    require_tensor(op, name, value)
+    if value.dtype.is_floating_point or value.dtype.is_complex or value.dtype is torch.bool:
+        raise TypeError(f"{op}: {name}: got {value.dtype}; expected an integer dtype")
+    require_shape(op, name, value, (boxes.shape[0],), "one number per box")
+    require(value.device == boxes.device, f"{op}: {name}: on {value.device}; expected the device of boxes, {boxes.device}")
+    return value.to(torch.int64)
 
 
 def nms(
@@ -72,8 +138,9 @@ def nms(
 
     Raises:
         ValueError: wrong shapes or options; at validation level "cheap" also a box that is not finite or is
-            inverted, or a NaN score. Below that level such rows are never kept; inverted boxes have no area.
-        TypeError: not floating-point tensors.
+            inverted, or a NaN score. Below that level a non-finite box and a NaN score are never kept, and an
+            inverted box has no area.
+        TypeError: not floating-point tensors, or options of another type.
 
     Example:
         >>> import torch
@@ -82,25 +149,107 @@ def nms(
         >>> nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
         tensor([0, 2])
     """
-    fine = (
-        isinstance(boxes, Tensor)
-        and isinstance(scores, Tensor)
-        and boxes.dtype in FLOATS
-        and scores.dtype is boxes.dtype
-        and boxes.dim() == 2
-        and boxes.shape[1] == 4
-        and scores.dim() == 1
-        and scores.shape[0] == boxes.shape[0]
-        and boxes.device == scores.device
-        and 0.0 <= iou_threshold <= 1.0
-        and (max_out is None or max_out >= 0)
-    )
-    if not fine:
-        _explain("nms", boxes, scores, iou_threshold, max_out)
-        boxes, scores = as_compute(boxes), as_compute(scores)
-        common = torch.promote_types(boxes.dtype, scores.dtype)
-        boxes, scores = boxes.to(common), scores.to(common)
+    if not _fits(boxes, scores, iou_threshold):
+        boxes, scores = _prepare("nms", boxes, scores, iou_threshold)
+    if score_threshold is not None or max_out is not None:
+        _check_options("nms", score_threshold, max_out)
     result: Tensor = invoke(
         _nms, boxes, scores, iou_threshold, score_threshold, max_out, checks_content(boxes.is_cpu)
     )
     return result
+
+
+def batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_threshold: float,
+    *,
+    batch: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_out: int | None = None,
+) -> Tensor:
+    """Suppress inside each class (and batch element) separately: boxes of different groups never meet.
+
+    Groups are compared as integers, without moving the boxes apart by an offset, so coordinates keep their
+    precision and labels may be any integers. Rules and ties are those of `nms`.
+
+    Args:
+        boxes: (N, 4) corners x1, y1, x2, y2; float32 or float64 (half precision is up-cast).
+        scores: (N,).
+        labels: (N,) integers.
+        iou_threshold: in [0, 1].
+        batch: (N,) integers; boxes compete only where both batch and label agree.
+        score_threshold: only boxes with a score strictly above it take part.
+        max_out: return at most this many boxes, the best over all groups together.
+
+    Returns:
+        (K,) int64 rows of ``boxes`` over all groups, score descending and then row ascending; no gradient.
+
+    Raises:
+        ValueError: as `nms`; also labels or batch of another length.
+        TypeError: as `nms`; also labels or batch that are not integers.
+
+    Example:
+        >>> import torch
+        >>> from tenfold.ops import batched_nms
+        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0]])
+        >>> batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([3, 3, -1]), 0.5)
+        tensor([0, 2])
+    """
+    if not _fits(boxes, scores, iou_threshold):
+        boxes, scores = _prepare("batched_nms", boxes, scores, iou_threshold)
+    labels = _group_column("batched_nms", "labels", labels, boxes)
+    if batch is not None:
+        batch = _group_column("batched_nms", "batch", batch, boxes)
+    _check_options("batched_nms", score_threshold, max_out)
+    validate = checks_content(boxes.is_cpu)
+    result: Tensor = invoke(
+        _batched_nms, boxes, scores, labels, iou_threshold, batch, score_threshold, max_out, validate
+    )
+    return result
+
+
+def nms_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    *,
+    max_out: int,
+    score_threshold: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`nms` with outputs of a fixed size, for static graphs.
+
+    Args:
+        boxes: (N, 4) corners x1, y1, x2, y2; float32 or float64 (half precision is up-cast).
+        scores: (N,).
+        iou_threshold: in [0, 1].
+        max_out: size of the result; suppression stops after this many boxes.
+        score_threshold: only boxes with a score strictly above it take part.
+
+    Returns:
+        ``keep`` (max_out,) int64, the rows that `nms` returns followed by -1, and ``count``, an int32 scalar
+        tensor: how many rows were kept. No gradient.
+
+    Raises:
+        ValueError, TypeError: as `nms`.
+
+    Example:
+        >>> import torch
+        >>> from tenfold.ops import nms_padded
+        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
+        >>> nms_padded(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5, max_out=4)
+        (tensor([ 0,  2, -1, -1]), tensor(2, dtype=torch.int32))
+    """
+    if not _fits(boxes, scores, iou_threshold):
+        boxes, scores = _prepare("nms_padded", boxes, scores, iou_threshold)
+    if max_out is None:
+        raise TypeError("nms_padded: max_out: got NoneType; expected an int")
+    _check_options("nms_padded", score_threshold, max_out)
+    require(max_out < _LARGEST_COUNT, f"nms_padded: max_out: got {max_out}; expected fewer than 2^31")
+    keep: Tensor
+    count: Tensor
+    keep, count = invoke(
+        _nms_padded, boxes, scores, iou_threshold, max_out, score_threshold, checks_content(boxes.is_cpu)
+    )
+    return keep, count

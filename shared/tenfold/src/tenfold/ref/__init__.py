@@ -9,8 +9,10 @@ from tenfold.ref._batching import (
     raise_non_finite,
 )
 from tenfold.ref._nms import (
+    batched_nms,
     box_iou,
     nms,
+    nms_padded,
 )
 from tenfold.ref._points_in_boxes import (
     points_in_boxes_csr,
@@ -42,11 +44,13 @@ from tenfold.ref._voxelize import (
 __all__ = [
     "ball_query",
     "ball_query_multi",
+    "batched_nms",
     "box_iou",
     "cells",
     "dynamic_voxelize",
     "element_rows",
     "nms",
+    "nms_padded",
     "points_in_boxes_csr",
     "points_in_boxes_first",
     "points_in_boxes_mask",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["box_iou", "nms"]
+__all__ = ["batched_nms", "box_iou", "nms", "nms_padded"]
 
 
 def box_iou(box: Tensor, others: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def box_iou(box: Tensor, others: Tensor) -> Tensor:
     return torch.where(union > 0, inter / union, torch.zeros_like(union))
 
 
-def check_boxes(boxes: Tensor, scores: Tensor) -> None:
+def check_boxes(op: str, boxes: Tensor, scores: Tensor) -> None:
     """Raise ValueError for the first non-finite or inverted box or NaN score."""
     finite = boxes.isfinite().all(dim=1)
     inverted = (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
@@ -27,23 +27,21 @@ def check_boxes(boxes: Tensor, scores: Tensor) -> None:
         return
     row = int(bad.nonzero()[0])
     if not bool(finite[row]):
-        raise ValueError(f"nms: boxes: row {row} is not finite; expected finite coordinates")
+        raise ValueError(f"{op}: boxes: row {row} is not finite; expected finite coordinates")
     if bool(inverted[row]):
-        raise ValueError(f"nms: boxes: row {row} is inverted; expected x1 <= x2 and y1 <= y2")
-    raise ValueError(f"nms: scores: row {row} is NaN; expected numbers")
+        raise ValueError(f"{op}: boxes: row {row} is inverted; expected x1 <= x2 and y1 <= y2")
+    raise ValueError(f"{op}: scores: row {row} is NaN; expected numbers")
 
 
-def nms(
+def _greedy(
     boxes: Tensor,
     scores: Tensor,
+    groups: list[Tensor],
     iou_threshold: float,
-    score_threshold: float | None = None,
-    max_out: int | None = None,
-    validate: bool = False,
+    score_threshold: float | None,
+    max_out: int | None,
 ) -> Tensor:
-    """Greedy suppression as `tenfold.ops.nms` defines it."""
-    if validate:
-        check_boxes(boxes, scores)
+    """Suppress among boxes that agree in every one of the columns ``groups``."""
     candidate = boxes.isfinite().all(dim=1) & ~scores.isnan()
     if score_threshold is not None:
         candidate &= scores.double() > score_threshold
@@ -57,6 +55,58 @@ def nms(
             break
         if not bool(alive[rank]):
             continue
-        keep.append(int(rows[rank]))
-        alive &= ~(box_iou(boxes[rows[rank]], boxes[rows]).double() > iou_threshold)
+        row = rows[rank]
+        keep.append(int(row))
+        rival = box_iou(boxes[row], boxes[rows]).double() > iou_threshold
+        for column in groups:
+            rival &= column[rows] == column[row]
+        alive &= ~rival
     return torch.tensor(keep, dtype=torch.int64, device=boxes.device)
+
+
+def nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    score_threshold: float | None = None,
+    max_out: int | None = None,
+    validate: bool = False,
+) -> Tensor:
+    """Greedy suppression as `tenfold.ops.nms` defines it."""
+    if validate:
+        check_boxes("nms", boxes, scores)
+    return _greedy(boxes, scores, [], iou_threshold, score_threshold, max_out)
+
+
+def batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_threshold: float,
+    batch: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_out: int | None = None,
+    validate: bool = False,
+) -> Tensor:
+    """Greedy suppression inside each (batch, label) as `tenfold.ops.batched_nms` defines it."""
+    if validate:
+        check_boxes("batched_nms", boxes, scores)
+    groups = [labels] if batch is None else [labels, batch]
+    return _greedy(boxes, scores, groups, iou_threshold, score_threshold, max_out)
+
+
+def nms_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    max_out: int,
+    score_threshold: float | None = None,
+    validate: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`nms` in an output of fixed size as `tenfold.ops.nms_padded` defines it."""
+    if validate:
+        check_boxes("nms_padded", boxes, scores)
+    rows = _greedy(boxes, scores, [], iou_threshold, score_threshold, max_out)
+    keep = torch.full((max_out,), -1, dtype=torch.int64, device=boxes.device)
+    keep[: len(rows)] = rows
+    return keep, torch.tensor(len(rows), dtype=torch.int32, device=boxes.device)

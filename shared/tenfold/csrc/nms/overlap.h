@@ -1,0 +1,120 @@
+// The suppression test fl(inter / (A_i + A_j - inter)) > threshold for one candidate against vectors of boxes.
+//
+// iou > t means inter > t/(1+t) (A_i + A_j); that product form, with its factor lowered by a guard band of many
+// rounding errors, finds every true hit without a division. Only lanes that pass it are divided, so the
+// decision is always the quotient's.
+#pragma once
+#include <cmath>
+#include <limits>
+
+#include "common/arena.h"
+#include "nms/lanes.h"
+
+TENFOLD_BEGIN
+
+template <class T>
+struct OverlapRule {
+  T threshold;  // the largest T <= the double threshold: q > threshold gives the same answer for q of type T
+  T factor;     // t / (1 + t) below its guard band; 0 (any intersection is divided) for tiny thresholds
+
+  explicit OverlapRule(double t) {
+    threshold = static_cast<T>(t);
+    if (static_cast<double>(threshold) > t) threshold = std::nextafter(threshold, T(-1));
+    const double guard = 1.0 - 32.0 * std::numeric_limits<T>::epsilon();
+    factor = t < 1e-6 ? T(0) : static_cast<T>(t / (1.0 + t) * guard);
+  }
+  // Areas so small that their product with the factor could be denormal count as 0: divide any intersection.
+  T scaled(T area) const {
+    constexpr T tiny = sizeof(T) == 4 ? T(1e-30) : T(1e-280);
+    return area < tiny ? T(0) : factor * area;
+  }
+};
+
+template <class T>
+struct Box {
+  T x1, y1, x2, y2;
+};
+
+template <class T>
+static inline T box_area(const Box<T>& b) {
+  const T w = b.x2 - b.x1;
+  const T h = b.y2 - b.y1;
+  return (w > 0 ? w : T(0)) * (h > 0 ? h : T(0));
+}
+
+// Corners and scaled areas, one array each. A slot that holds no box has scaled area +inf and is never hit.
+template <class T>
+struct BoxSlots {
+  T* x1;
+  T* y1;
+  T* x2;
+  T* y2;
+  T* scaled;
+
+  BoxSlots(Scratch& scratch, int64_t capacity) {
+    x1 = scratch.take<T>(capacity);
+    y1 = scratch.take<T>(capacity);
+    x2 = scratch.take<T>(capacity);
+    y2 = scratch.take<T>(capacity);
+    scaled = scratch.take<T>(capacity + lanes::kCount<T>);
+    // A vector may start at the last box.
+    for (int64_t i = 0; i < capacity + lanes::kCount<T>; ++i) scaled[i] = std::numeric_limits<T>::infinity();
+  }
+  void put(int64_t at, const Box<T>& b, T scaled_area) {
+    x1[at] = b.x1;
+    y1[at] = b.y1;
+    x2[at] = b.x2;
+    y2[at] = b.y2;
+    scaled[at] = scaled_area;
+  }
+};
+
+template <class T>
+class Overlap {
+  using V = lanes::vec<T>;
+  static constexpr int kWidth = lanes::kCount<T>;
+
+ public:
+  Overlap(const OverlapRule<T>& rule, const Box<T>& b, T area)
+      : x1_(lanes::set<T>(b.x1)), y1_(lanes::set<T>(b.y1)), x2_(lanes::set<T>(b.x2)), y2_(lanes::set<T>(b.y2)),
+        scaled_(lanes::set<T>(rule.scaled(area))), area_(area), threshold_(rule.threshold) {}
+
+  // Whether any box in [begin, end) suppresses the candidate. Boxes up to one vector behind `end` may be
+  // tested too: callers only pass slots in which every box outranks the candidate.
+  bool any(const BoxSlots<T>& s, int64_t begin, int64_t end) const {
+    for (; begin + 4 * kWidth <= end; begin += 4 * kWidth) {
+      const lane_mask m0 = maybe(s, begin);
+      const lane_mask m1 = maybe(s, begin + kWidth);
+      const lane_mask m2 = maybe(s, begin + 2 * kWidth);
+      const lane_mask m3 = maybe(s, begin + 3 * kWidth);
+      if ((m0 | m1 | m2 | m3) == 0) continue;
+      if (certain(s, begin, m0) || certain(s, begin + kWidth, m1) || certain(s, begin + 2 * kWidth, m2) ||
+          certain(s, begin + 3 * kWidth, m3))
+        return true;
+    }
+    for (; begin < end; begin += kWidth)
+      if (certain(s, begin, maybe(s, begin))) return true;
+    return false;
+  }
+
+ private:
+  V intersection(const BoxSlots<T>& s, int64_t at) const {
+    const V iw = lanes::min(lanes::load(s.x2 + at), x2_) - lanes::max(lanes::load(s.x1 + at), x1_);
+    const V ih = lanes::min(lanes::load(s.y2 + at), y2_) - lanes::max(lanes::load(s.y1 + at), y1_);
+    return lanes::max(iw, V{}) * ih;  // never positive where ih < 0
+  }
+  lane_mask maybe(const BoxSlots<T>& s, int64_t at) const {
+    return lanes::greater(intersection(s, at), lanes::load(s.scaled + at) + scaled_);
+  }
+  bool certain(const BoxSlots<T>& s, int64_t at, lane_mask lane) const {
+    if (__builtin_expect(lane == 0, 1)) return false;
+    const V area = (lanes::load(s.x2 + at) - lanes::load(s.x1 + at)) * (lanes::load(s.y2 + at) - lanes::load(s.y1 + at));
+    const V inter = intersection(s, at);
+    return (lanes::greater(inter / ((area + area_) - inter), lanes::set<T>(threshold_)) & lane) != 0;
+  }
+
+  V x1_, y1_, x2_, y2_, scaled_;
+  T area_, threshold_;
+};
+
+TENFOLD_END
