@@ -6,7 +6,6 @@ from tenfold.ops._ball_query import (
     ball_query_multi,
 )
 from tenfold.ops._batching import (
-    check_batch,
     offsets_from_batch_index,
     pad,
     stack,
@@ -48,7 +47,6 @@ __all__ = [
     "ball_query",
     "ball_query_multi",
     "batched_nms",
-    "check_batch",
     "dynamic_voxelize",
     "nms",
     "nms_padded",
