@@ -7,14 +7,23 @@ field.
 
 from tenfold.io.atomic import atomic_write, write_bytes, write_json, write_text
 from tenfold.io.documents import field, read_json
+from tenfold.io.pcd import unpack_rgb
 from tenfold.io.pickles import restricted_load
+from tenfold.io.points import PointCloud, read_mesh, read_point_array, read_points, write_mesh, write_points
 
 __all__ = [
+    "PointCloud",
     "atomic_write",
     "field",
     "read_json",
+    "read_mesh",
+    "read_point_array",
+    "read_points",
     "restricted_load",
+    "unpack_rgb",
     "write_bytes",
     "write_json",
+    "write_mesh",
+    "write_points",
     "write_text",
 ]
