@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.io._files import StrPath, bad_file, short
@@ -143,7 +143,11 @@ def save_checkpoint(path: StrPath, checkpoint: Any) -> None:
 
     if Path(path).suffix != ".safetensors":
         with atomic_write(path) as file:
-            torch.save(checkpoint, file)
+            sink = _Sink(file)
+            try:
+                torch.save(checkpoint, sink)
+            except RuntimeError as error:
+                raise (sink.error or error) from error.__cause__
         return
     if not isinstance(checkpoint, Mapping) or not all(
         isinstance(v, torch.Tensor) for v in checkpoint.values()
@@ -156,6 +160,24 @@ def save_checkpoint(path: StrPath, checkpoint: Any) -> None:
     except RuntimeError as error:
         raise ValueError(f"save_checkpoint: checkpoint: {_first_line(error)}") from error
     write_bytes(path, data)
+
+
+class _Sink:
+    """A file that remembers why a write failed: torch reports only that its position is not as expected."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def convert_state_dict(state_dict: Mapping[str, Any], rules: Iterable[Rule]) -> dict[str, Any]:

@@ -5,8 +5,7 @@ import os
 import shutil
 from pathlib import Path
 from types import ModuleType
-
-import pytest
+from typing import NoReturn
 
 
 def repository_root(start: Path | None = None) -> Path | None:
@@ -18,11 +17,13 @@ def repository_root(start: Path | None = None) -> Path | None:
     return None
 
 
-def missing(name: str, reason: str) -> None:
+def missing(name: str, reason: str) -> NoReturn:
     """Skip the running test, or fail it where the environment variable TENFOLD_REQUIRE lists `name`.
 
     Example: ``TENFOLD_REQUIRE=data,chromium,open3d,spconv`` is what continuous integration sets.
     """
+    import pytest
+
     required = {word.strip() for word in os.environ.get("TENFOLD_REQUIRE", "").split(",")}
     if name in required:
         pytest.fail(f"{name} is required by TENFOLD_REQUIRE but {reason}", pytrace=False)
@@ -69,9 +70,8 @@ def require(name: str) -> ModuleType | Path:
         found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         if found is None:
             missing(name, "no such program is on the PATH")
-        return Path(str(found))
+        return Path(found)
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:  # OSError: a shared library that the module links is absent
         missing(name, f"it cannot be imported ({error})")
-        raise
