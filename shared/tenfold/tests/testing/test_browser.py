@@ -5,7 +5,7 @@ from tenfold.io import read_image
 from tenfold.testing import open_page
 
 GOOD = """<!DOCTYPE html><html><head><meta charset=utf-8><title>Report</title>
-<style>body{margin:0;background:rgb(10,200,30)} 
+<style>body{margin:0;background:rgb(10,200,30)}
 @media (prefers-color-scheme: dark){body{background:rgb(1,2,3)}}</style>
 </head><body><p id=p>before</p><script>document.getElementById('p').textContent='after the script'</script>
 <img src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"></body></html>"""

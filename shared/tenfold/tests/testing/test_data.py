@@ -42,7 +42,7 @@ def test_absent_data_skip_with_a_reason_or_fail_if_required(house, monkeypatch):
     with pytest.raises(Skipped, match=r"needs data: .*nuscenes does not exist \(set TENFOLD_TEST_DATA\)"):
         sample_data("nuscenes")
     monkeypatch.setenv("TENFOLD_REQUIRE", "chromium, data")
-    with pytest.raises(Failed, match="data is required by TENFOLD_REQUIRE but .*nuscenes does not exist"):
+    with pytest.raises(Failed, match=r"data is required by TENFOLD_REQUIRE but .*nuscenes does not exist"):
         sample_data("nuscenes")
 
 

@@ -145,7 +145,7 @@ def save_checkpoint(path: StrPath, checkpoint: Any) -> None:
         with atomic_write(path) as file:
             sink = _Sink(file)
             try:
-                torch.save(checkpoint, sink)
+                torch.save(checkpoint, sink)  # type: ignore[arg-type]
             except RuntimeError as error:
                 raise (sink.error or error) from error.__cause__
         return

@@ -21,6 +21,12 @@ from pathlib import Path
 from typing import Any
 
 _START = f"import sys; from {__name__} import main; sys.exit(main(*sys.argv[1:]))"
+_LIMIT = """
+import os, resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass
@@ -68,25 +74,34 @@ def kill_group(process: "subprocess.Popen[Any]") -> None:
 
 
 def start_call(
-    payload: Path, *, env: Mapping[str, str] | None = None, prepare: Callable[[], None] | None = None
+    payload: Path, *, env: Mapping[str, str] | None = None, limit_bytes: int | None = None
 ) -> tuple["subprocess.Popen[str]", int]:
     """Start the child; the result comes through a pipe, which no limit on file sizes touches."""
     reader, writer = os.pipe()
+    command = [sys.executable, "-c", _START, str(payload), str(writer)]
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(payload), str(writer)],
+            command if limit_bytes is None else limited(command, limit_bytes),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=child_environment(env),
             pass_fds=[writer],
-            preexec_fn=prepare,  # noqa: PLW1509 - a child of a single system call, no Python threads in between
             start_new_session=True,
         )
     finally:
         os.close(writer)
     return process, reader
+
+
+def limited(command: Sequence[str | os.PathLike[str]], limit_bytes: int) -> list[str]:
+    """The command under RLIMIT_FSIZE.
+
+    A small interpreter sets the limit and becomes the command: a `preexec_fn` would run Python between fork
+    and exec, which can hang where the parent has threads, as torch does.
+    """
+    return [sys.executable, "-c", _LIMIT, str(limit_bytes), *(os.fspath(word) for word in command)]
 
 
 def finish_call(process: "subprocess.Popen[str]", reader: int, timeout: float) -> Outcome:

@@ -1,7 +1,6 @@
 """Processes that are killed, run out of disk, or cannot write: what a program must survive."""
 
 import os
-import resource
 import signal
 import subprocess
 import tempfile
@@ -12,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenfold.testing._child import Outcome, child_environment, finish_call, kill_group, pack_call, start_call
+from tenfold.testing._child import (
+    Outcome,
+    child_environment,
+    finish_call,
+    kill_group,
+    limited,
+    pack_call,
+    start_call,
+)
 
 Command = Sequence[str | os.PathLike[str]]
 
@@ -146,43 +153,20 @@ def disk_full(
 
     Example:
         >>> import sys, tempfile
-        >>> code = "open('a', 'wb').write(bytes(100))"
+        >>> code = "import pathlib; pathlib.Path('a').write_bytes(bytes(100))"
         >>> done = disk_full([sys.executable, "-c", code], limit_bytes=10, cwd=tempfile.mkdtemp())
         >>> done.returncode, "File too large" in done.stderr
         (1, True)
     """
-
-    def prepare() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-
+    # No byte code: a truncated .pyc would outlive the test.
+    env = {"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     if callable(target):
         with tempfile.TemporaryDirectory() as folder:
             payload = Path(folder) / "call"
             payload.write_bytes(pack_call(target, args))
-            # No byte code: a truncated .pyc would outlive the test.
-            process, reader = start_call(
-                payload, env={"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}, prepare=prepare
-            )
+            process, reader = start_call(payload, env=env, limit_bytes=limit_bytes)
             return finish_call(process, reader, timeout)
-    process = subprocess.Popen(
-        [os.fspath(word) for word in target],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=child_environment({"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}),
-        cwd=cwd,
-        preexec_fn=prepare,  # noqa: PLW1509
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"{target} took longer than {timeout} s") from None
-    finally:
-        kill_group(process)
-    return Outcome(process.returncode, stdout, stderr)
+    return _run_until(limited(target, limit_bytes), None, env=env, cwd=cwd, timeout=timeout)
 
 
 def assert_survives_disk_full(
