@@ -1,0 +1,46 @@
+"""Files: atomic writes, a pickle reader that runs nothing, point clouds, images, documents, checkpoints.
+
+Importing this room needs numpy only: Pillow loads with the first image, torch with the first checkpoint.
+Every reader answers a damaged file with one sentence, a `tenfold._errors.UserInputError` that names file and
+field.
+"""
+
+from tenfold.io.atomic import atomic_write, write_bytes, write_json, write_text
+from tenfold.io.checkpoint import (
+    CheckpointMismatchError,
+    KeyReport,
+    convert_state_dict,
+    load_checkpoint,
+    load_strict,
+    save_checkpoint,
+)
+from tenfold.io.documents import field, read_json
+from tenfold.io.images import read_image, write_image
+from tenfold.io.pcd import unpack_rgb
+from tenfold.io.pickles import restricted_load
+from tenfold.io.points import PointCloud, read_mesh, read_point_array, read_points, write_mesh, write_points
+
+__all__ = [
+    "CheckpointMismatchError",
+    "KeyReport",
+    "PointCloud",
+    "atomic_write",
+    "convert_state_dict",
+    "field",
+    "load_checkpoint",
+    "load_strict",
+    "read_image",
+    "read_json",
+    "read_mesh",
+    "read_point_array",
+    "read_points",
+    "restricted_load",
+    "save_checkpoint",
+    "unpack_rgb",
+    "write_bytes",
+    "write_image",
+    "write_json",
+    "write_mesh",
+    "write_points",
+    "write_text",
+]

@@ -1,0 +1,130 @@
+"""Files that are either the old ones or the new ones, never half of each."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from tenfold.io._files import StrPath, bad_file
+
+# Some file systems cannot sync a folder, and a folder may be writable but unreadable: the rename stands.
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
+
+
+@contextmanager
+def atomic_write(path: StrPath, mode: str = "wb", *, encoding: str = "utf-8") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; on success sync it and rename it over `path`.
+
+    Whatever goes wrong inside the block or while closing (an exception, a full disk, an unwritable folder),
+    the old file is untouched and no temporary file is left. Symbolic links are followed, an existing file
+    keeps its permissions. Only SIGKILL or a power cut can leave a temporary (`.<name>.<hex>.tmp`).
+
+    Args:
+        path: the file to create or replace; its folder must exist.
+        mode: "wb" or "w".
+        encoding: of text mode.
+
+    Raises:
+        UserInputError: the file cannot be written; the message names it and the reason.
+        ValueError: another mode.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
+        >>> with atomic_write(target, "w") as file:
+        ...     _ = file.write("whole or not at all")
+        >>> target.read_text()
+        'whole or not at all'
+    """
+    if mode not in ("w", "wb"):
+        raise ValueError(f"atomic_write: mode: got {mode!r}; expected 'w' or 'wb'")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
+    try:
+        with _created(target, temporary, mode, encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        # An OSError about some other file belongs to the caller's block, not to this write.
+        if isinstance(error, OSError) and error.filename in (
+            None,
+            *map(str, (temporary, target, target.parent)),
+        ):
+            bad_file(path, "file", f"cannot be written ({error.strerror or error})", error)
+        raise
+
+
+def _created(target: Path, temporary: Path, mode: str, encoding: str) -> IO[Any]:
+    """Open the temporary exclusively, with the permissions that the target has or would get."""
+    if target.exists() and not target.is_file():
+        bad_file(target, "file", "cannot be written (it is a folder or a device)")
+    # os.open and not tempfile: the kernel then applies the umask, as for any new file.
+    number = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
+    if target.exists():
+        os.chmod(temporary, target.stat().st_mode & 0o7777)
+    return open(number, mode, encoding=None if "b" in mode else encoding)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable (POSIX)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+def write_bytes(path: StrPath, data: bytes | bytearray | memoryview) -> None:
+    """Write bytes atomically; see `atomic_write`.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
+        >>> write_bytes(target, b"abc"); target.stat().st_size
+        3
+    """
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def write_text(path: StrPath, text: str) -> None:
+    """Write UTF-8 text atomically, line ends as given; see `atomic_write`.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
+        >>> write_text(target, "Zürich"); target.stat().st_size
+        7
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: StrPath, document: object, *, indent: int | None = 2) -> None:
+    r"""Write a JSON document atomically; keys stay in order, a new line ends the file.
+
+    Raises:
+        TypeError: something in the document is no JSON value (the old file stays).
+        ValueError: NaN or infinity, which JSON cannot hold.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "a.json"
+        >>> write_json(target, {"seed": 0}, indent=None); target.read_text()
+        '{"seed": 0}\n'
+    """
+    write_text(path, json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
