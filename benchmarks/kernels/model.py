@@ -157,16 +157,15 @@ def within(tolerance: float) -> Callable[[Any, Any], Verdict]:
                 return Verdict(False, f"differs: output {index} has shape {a.shape}, the other {b.shape}")
             if a.dtype.kind in "iub":
                 if not np.array_equal(a, b):
-                    return Verdict(
-                        False, f"differs: {int((a != b).sum())} of {a.size} values of output {index}"
-                    )
+                    count = int((a != b).sum())
+                    return Verdict(False, f"differs: {count} of {a.size} values of output {index}")
                 continue
             gap = np.abs(a.astype(np.float64) - b) / np.maximum(1.0, np.abs(b))
+            if not np.isfinite(gap).all():
+                return Verdict(False, f"differs: output {index} is not finite in both")
             worst = max(worst, float(gap.max(initial=0.0)))
-        # A NaN fails the comparison, as it should.
-        return Verdict(
-            worst <= tolerance, f"{'within' if worst <= tolerance else 'differs: off by'} {worst:.1e}"
-        )
+        passed = worst <= tolerance
+        return Verdict(passed, f"{'within' if passed else 'differs by'} {worst:.1e}")
 
     return agree
 

@@ -200,10 +200,10 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 
 READING = (
-    "One-thread times are process CPU time, others wall time; ratios use medians with one thread and minima "
-    "with more. A ratio is peer / ours, so more than 1 means that ours is faster; it is printed only where our "
-    "result was checked in the same run. Peers marked * have weaker or other semantics. Memory: `fresh` makes "
-    "new outputs, `out` reuses them."
+    "One-thread times are process CPU time, others wall time; ratios use medians with one thread and "
+    "minima with more. A ratio is peer / ours, so more than 1 means that ours is faster; it is printed "
+    "only where our result was checked in the same run. Peers marked * have weaker or other semantics. "
+    "Memory: `fresh` makes new outputs, `out` reuses them."
 )
 
 

@@ -89,6 +89,32 @@ def _mmcv_voxelize(case: Case) -> Call:
     return lambda: layer(case["points"])
 
 
+def _cells(case: Case) -> np.ndarray:
+    """Cell (x, y, z) of each point, -1 outside; single precision with a true division."""
+    grid, points = case["grid"], case["points"].numpy()[:, :3]
+    low, size = (np.array(v, dtype=np.float32) for v in (grid.limits[:3], grid.size))
+    extent = [round((grid.limits[a + 3] - grid.limits[a]) / grid.size[a]) for a in range(3)]
+    cell = np.floor((points - low) / size).astype(np.int64)
+    cell[((cell < 0) | (cell >= extent)).any(axis=1)] = -1
+    return cell
+
+
+def _voxels_by_definition(case: Case) -> tuple[np.ndarray, ...]:
+    """One point after the other: first come, first served, up to both caps."""
+    points, grid = case["points"].numpy(), case["grid"]
+    voxels = np.zeros((case["max_voxels"], grid.max_points, points.shape[1]), dtype=np.float32)
+    counts = np.zeros(case["max_voxels"], dtype=np.int32)
+    found: dict[tuple[int, int, int], int] = {}
+    for i, (x, y, z) in enumerate(_cells(case).tolist()):
+        if x < 0 or ((z, y, x) not in found and len(found) == case["max_voxels"]):
+            continue
+        voxel = found.setdefault((z, y, x), len(found))
+        if counts[voxel] < grid.max_points:
+            voxels[voxel, counts[voxel]] = points[i]
+            counts[voxel] += 1
+    return voxels[: len(found)], np.array(list(found), dtype=np.int32), counts[: len(found)]
+
+
 _VOXEL_PEERS = (
     Peer(
         "spconv",
@@ -130,6 +156,7 @@ def _voxel_row(
         agree=bit_equal,
         normal=_voxels,
         peers=_VOXEL_PEERS,
+        oracle=_voxels_by_definition,
         goal=goal,
         limit=_voxel_bytes,
         parallel=True,
@@ -181,6 +208,15 @@ def _open3d_mean(case: Case) -> Call:
     return lambda: cloud.voxel_down_sample(case["grid"].size[0])
 
 
+def _mean_by_definition(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    cell, points = _cells(case), case["points"].double().numpy()
+    keep = cell[:, 0] >= 0
+    coords, owner, counts = np.unique(cell[keep][:, ::-1], axis=0, return_inverse=True, return_counts=True)
+    total = np.zeros((len(coords), points.shape[1]))
+    np.add.at(total, owner, points[keep])
+    return coords, total / counts[:, None]
+
+
 def _mean_row(key: str, title: str, frame: Callable[[], frames.Frame], grid: Grid, **more: Any) -> Row:
     return Row(
         key=key,
@@ -202,6 +238,7 @@ def _mean_row(key: str, title: str, frame: Callable[[], frames.Frame], grid: Gri
                 note="cubic voxels, grid through the origin, no range, no map from points to voxels",
             ),
         ),
+        oracle=_mean_by_definition,
         goal=Goal("ratio", 4, 7),
         limit=lambda case, limits: limits.copy(2 * case["points"].nbytes + 4 * case.size),
         parallel=True,
@@ -326,6 +363,22 @@ def _cluster_ball(case: Case) -> Call:
     return lambda: radius(case["xyz"], case["centers"], case["radius"], max_num_neighbors=case["k"])
 
 
+def _ball_by_definition(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    xyz, centers, k = case["xyz"].numpy(), case["centers"].numpy(), case["k"]
+    limit = np.float32(case["radius"]) * np.float32(case["radius"])
+    table = np.zeros((len(centers), k), dtype=np.int32)
+    counts = np.zeros(len(centers), dtype=np.int32)
+    for row, center in enumerate(centers):
+        gap = xyz - center
+        square = gap * gap
+        hits = np.flatnonzero((square[:, 0] + square[:, 1]) + square[:, 2] < limit)[:k]
+        if len(hits):
+            table[row] = hits[0]
+            table[row, : len(hits)] = hits
+            counts[row] = len(hits)
+    return table, counts
+
+
 _BALL_PEERS = (
     Peer("torch brute force", "torch", "torch", _torch_ball, max_size=20_000),
     Peer(
@@ -385,6 +438,7 @@ def _ball_row(
         agree=bit_equal,
         normal=lambda raw, _: (raw[0].numpy(), raw[1].numpy()),
         peers=_BALL_PEERS,
+        oracle=_ball_by_definition,
         goal=Goal("ratio", 4, 8, against="Open3D hybrid search"),
         limit=_candidates,
         parallel=True,
@@ -526,7 +580,7 @@ ROWS: tuple[Row, ...] = (
         bit_equal,
         normal=_voxels,
         peers=(Peer("spconv", "spconv", "spconv", _spconv_table_bytes, note="its dense table"),),
-        oracle=lambda case: tuple(part.numpy().copy() for part in _spconv_voxelize(case)()),
+        oracle=_voxels_by_definition,
         goal=Goal("bytes", 8e6),
         growth=False,
         measure="bytes",

@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,7 +62,14 @@ class _Candidate:
     call: Call | None = None
     result: Any = None
     seconds: float = 0.0
-    slow_path: bool = False
+
+
+# Operators that run their Python reference: each says so once in a process.
+_SLOW_OPS: set[str] = set()
+
+
+def _is_slow(row: Row) -> bool:
+    return not _SLOW_OPS.isdisjoint(row.op.split(" + "))
 
 
 def _is_missing(module: str) -> bool:
@@ -85,8 +92,8 @@ def _first_call(build: Callable[[Case], Call], case: Case, missing: str) -> _Can
         return _Candidate(f"{missing}: {_one_line(error)}")
     except Exception as error:
         return _Candidate(f"failed: {_one_line(error)}")
-    slow = any(issubclass(w.category, SlowPathWarning) for w in caught)
-    return _Candidate("ok", call, result, seconds, slow)
+    _SLOW_OPS.update(str(w.message).split(":")[0] for w in caught if issubclass(w.category, SlowPathWarning))
+    return _Candidate("ok", call, result, seconds)
 
 
 def _one_line(error: BaseException) -> str:
@@ -250,7 +257,7 @@ def _run_dtype(row: Row, plan: Plan, dtype: str, limits: Mapping[int, Limits]) -
             check, reference = _check(row, case, ours, peers)
             first = check
         else:
-            check = _threads_check(row, case, first, ours, reference)
+            check = _same_bits(row, case, first, ours, reference, what="another thread count")
         common = _common(row, case, dtype, threads)
         if row.measure == "bytes":
             record = common | _bytes_record(row, ours, peers, check)
@@ -278,8 +285,11 @@ def _run_dtype(row: Row, plan: Plan, dtype: str, limits: Mapping[int, Limits]) -
                 continue
             timing = timings.get(name)
             record = common | {"mode": mode}
+            mine = check
+            if mode == "out":
+                mine = _same_bits(row, case, check, everyone[name], reference, what="a reused output")
             record |= _time_record(
-                row, everyone[name], peers, timings, timing=timing, check=check, threads=threads
+                row, everyone[name], peers, timings, timing=timing, check=mine, threads=threads
             )
             record["limit"] = _limit(row, case, limits[threads], timing, threads)
             record["growth"] = growth if mode == "fresh" else None
@@ -290,12 +300,14 @@ def _run_dtype(row: Row, plan: Plan, dtype: str, limits: Mapping[int, Limits]) -
     torch.set_num_threads(1)
 
 
-def _threads_check(row: Row, case: Case, first: _Check, ours: _Candidate, reference: Any) -> _Check:
-    """More threads must give the same bits as one, and one thread must have passed."""
-    if not first.passed or ours.status != "ok":
+def _same_bits(
+    row: Row, case: Case, first: _Check, again: _Candidate, reference: Any, *, what: str
+) -> _Check:
+    """More threads, or a reused output, must give the bits of the checked result."""
+    if not first.passed or again.status != "ok":
         return first
-    verdict = bit_equal(row.normal(ours.result, case), reference)
-    text = first.text if verdict.passed else f"another thread count {verdict.text}"
+    verdict = _compare(replace(row, agree=bit_equal), row.normal(again.result, case), lambda: reference)
+    text = first.text if verdict.passed else f"{what} {verdict.text}"
     return _Check(verdict.passed, text, first.against, first.peers)
 
 
@@ -352,7 +364,7 @@ def _time_record(
             if timing is not None and _may_print(check, peer):
                 entry["ratio"] = theirs.score(threads) / timing.score(threads)
         table[peer.name] = entry
-    mine: dict[str, Any] = {"status": ours.status, "slow_path": ours.slow_path}
+    mine: dict[str, Any] = {"status": ours.status, "slow_path": _is_slow(row)}
     if timing is not None:
         mine |= timing.record(threads)
     return {
@@ -378,7 +390,7 @@ def _bytes_record(
                 entry["ratio"] = entry["bytes"] / mine
         table[peer.name] = entry
     return {
-        "ours": {"status": ours.status, "slow_path": ours.slow_path, "bytes": mine},
+        "ours": {"status": ours.status, "slow_path": _is_slow(row), "bytes": mine},
         "scratch_bytes": mine,
         "check": {"passed": check.passed, "text": check.text, "against": check.against},
         "peers": table,
