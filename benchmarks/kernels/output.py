@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tenfold.io import atomic_write
 from tenfold.viz import (
@@ -16,12 +16,12 @@ from tenfold.viz import (
     Report,
     Series,
     Table,
-    Text,
     line_plot,
     ratio_bars,
     standalone,
 )
 
+Tone = Literal["", "good", "bad", "weak"]
 Results = Mapping[str, Any]
 Record = Mapping[str, Any]
 
@@ -203,7 +203,7 @@ READING = (
     "One-thread times are process CPU time, others wall time; ratios use medians with one thread and "
     "minima with more. A ratio is peer / ours, so more than 1 means that ours is faster; it is printed "
     "only where our result was checked in the same run. Peers marked * have weaker or other semantics. "
-    "Memory: `fresh` makes new outputs, `out` reuses them."
+    "Memory: fresh makes new outputs, out reuses them."
 )
 
 
@@ -252,6 +252,10 @@ def _bar(record: Record) -> Bar:
     return Bar(title, None, bars, note=str(why))
 
 
+def _slug(op: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in op).split())
+
+
 def charts(results: Results) -> dict[str, str]:
     """Name to SVG: ratios of all rows, and growth by operator."""
     records = main_records(results)
@@ -267,13 +271,14 @@ def charts(results: Results) -> dict[str, str]:
             grown.setdefault(record["op"], []).append(Series(record["title"], [tuple(p) for p in points]))
     for op, series in grown.items():
         if any(len(s.points) > 1 for s in series):
-            name = "growth-" + "".join(c if c.isalnum() else "-" for c in op)
-            drawn[name] = line_plot(series, x_label="size", y_label=f"{op}, ms", log=True, slopes=True)
+            drawn[f"growth-{_slug(op)}"] = line_plot(
+                series, x_label="size", y_label=f"{op}, ms", log=True, slopes=True
+            )
     return drawn
 
 
 def _tone(text: str) -> Cell:
-    tone = "bad" if "missed" in text or "(> " in text else "good" if " met" in text else ""
+    tone: Tone = "bad" if "missed" in text or "(> " in text else "good" if " met" in text else ""
     return Cell(text, sort=text, tone=tone)
 
 
@@ -311,16 +316,18 @@ def report(results: Results) -> Report:
         ],
     )
     page.section(
-        "Growth", f"Times at a quarter, one and four times the size; the slope should stay within {1.15}."
+        "Growth", f"Times at several sizes; slopes of near-linear ops must stay within {GROWTH_BOUND}."
     )
+    steep = {_slug(r["op"]) for r in results["rows"] if r["growth"] and r["growth"]["passed"] is False}
     for name, svg in drawn.items():
         if name.startswith("growth-"):
-            page.card(name.removeprefix("growth-").replace("-", " "), parts=[Chart(svg)])
+            op = name.removeprefix("growth-")
+            page.card(op.replace("-", " "), status="failed" if op in steep else "ok", parts=[Chart(svg)])
     page.section("Machine")
     page.card(
         "Limits and versions",
         wide=True,
-        parts=[Table(["fact", "value"], facts(results), wrap=(1,)), Text(READING, soft=True)],
+        parts=[Table(["fact", "value"], facts(results), wrap=(1,))],
     )
     return page
 

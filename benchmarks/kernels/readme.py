@@ -12,8 +12,8 @@ from pathlib import Path
 from kernels.frames import REPOSITORY
 from kernels.output import Results, load, main_records, markdown_table, milliseconds, times, write_text
 
-BEGIN = "<!-- kernels: begin (made by `python -m kernels.readme --write`) -->"
-END = "<!-- kernels: end -->"
+BEGIN = "<!-- kernels:begin -->"
+END = "<!-- kernels:end -->"
 
 
 def table(results: Results) -> str:

@@ -193,7 +193,7 @@ def _upright_iou(corners: np.ndarray, others: np.ndarray) -> np.ndarray:
     hulls = [
         torch.from_numpy(np.concatenate([c.min(axis=1), c.max(axis=1)], axis=1)) for c in (corners, others)
     ]
-    return box_iou(*hulls).numpy()
+    return np.asarray(box_iou(*hulls))
 
 
 def _spconv_rotated(case: Case) -> Call:
@@ -308,7 +308,7 @@ def _shapely_iou(case: Case) -> Call:
     def run() -> np.ndarray:
         a, b = (shapely.polygons(make_boxes.footprint_corners(case[k].double().numpy())) for k in ("a", "b"))
         overlap = shapely.area(shapely.intersection(a[:, None], b[None]))
-        return overlap / (shapely.area(a)[:, None] + shapely.area(b)[None] - overlap)
+        return np.asarray(overlap / (shapely.area(a)[:, None] + shapely.area(b)[None] - overlap))
 
     return run
 

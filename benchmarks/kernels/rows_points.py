@@ -94,7 +94,7 @@ def _cells(case: Case) -> np.ndarray:
     grid, points = case["grid"], case["points"].numpy()[:, :3]
     low, size = (np.array(v, dtype=np.float32) for v in (grid.limits[:3], grid.size))
     extent = [round((grid.limits[a + 3] - grid.limits[a]) / grid.size[a]) for a in range(3)]
-    cell = np.floor((points - low) / size).astype(np.int64)
+    cell: np.ndarray = np.floor((points - low) / size).astype(np.int64)
     cell[((cell < 0) | (cell >= extent)).any(axis=1)] = -1
     return cell
 
@@ -270,8 +270,10 @@ def _torch_scatter(case: Case) -> Call:
     feats, index = case["feats"], case["index"]
 
     def run() -> torch.Tensor:
-        out = feats.new_zeros(case["num"], feats.shape[1])
-        return out.scatter_reduce(0, index[:, None].expand_as(feats), feats, "amax", include_self=False)
+        out: torch.Tensor = feats.new_zeros(case["num"], feats.shape[1])
+        rows = index[:, None].expand_as(feats)
+        out.scatter_reduce_(0, rows, feats, "amax", include_self=False)
+        return out
 
     return run
 
