@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from kernels.run import GROWTH_BOUND
 from tenfold.io import atomic_write
 from tenfold.viz import (
     Bar,
