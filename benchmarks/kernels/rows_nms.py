@@ -83,7 +83,9 @@ def _nms_by_definition(case: Case) -> torch.Tensor:
             low, high = np.maximum(boxes[i, :2], boxes[rest, :2]), np.minimum(boxes[i, 2:], boxes[rest, 2:])
             side = np.maximum(0, high - low)
             overlap = side[:, 0] * side[:, 1]
-            alive[rest[overlap / (area[i] + area[rest] - overlap) > case["threshold"]]] = False
+            with np.errstate(invalid="ignore"):  # two empty boxes: 0 / 0 suppresses nothing
+                iou = overlap / (area[i] + area[rest] - overlap)
+            alive[rest[iou > case["threshold"]]] = False
     rank = np.empty(len(boxes), dtype=np.int64)
     rank[order] = np.arange(len(boxes))
     return torch.from_numpy(np.array(sorted(kept, key=lambda i: rank[i]), dtype=np.int64))
