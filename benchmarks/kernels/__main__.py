@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernels.frames import REPOSITORY
-from kernels.output import line, summary, write_all
+from kernels.output import is_wrong, line, summary, write_all
 from kernels.registry import select
 from kernels.run import FULL, QUICK, run
 
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("  ".join(line(record)[i] for i in (0, 2, 3, 4, 5, 6, 7, 10, 13)))
     print(summary(results))
     print(f"report: {paths[2]}")
-    wrong = [r for r in results["rows"] if r["ours"]["status"] == "ok" and not r["check"]["passed"]]
-    return int(bool(wrong))
+    return int(is_wrong(results))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tenfold.viz import (
     Cell,
     Chart,
     Details,
+    Part,
     Provenance,
     Report,
     Series,
@@ -278,6 +279,9 @@ def charts(results: Results) -> dict[str, str]:
     return drawn
 
 
+_JUDGED = (COLUMNS.index("growth"), COLUMNS.index("goal: must / stretch"))
+
+
 def _tone(text: str) -> Cell:
     tone: Tone = "bad" if "missed" in text or "(> " in text else "good" if " met" in text else ""
     return Cell(text, sort=text, tone=tone)
@@ -293,34 +297,40 @@ def summary(results: Results) -> str:
     return f"{met} of {judged} must goals met, {stretch} of them with the stretch goal{left}"
 
 
+def card_parts(results: Results) -> list[Part]:
+    """Chart and tables of the ratios, for this report and for a card on another page."""
+    rows = [
+        [_tone(cell) if i in _JUDGED else cell for i, cell in enumerate(line(r))] for r in results["rows"]
+    ]
+    return [
+        Chart(charts(results)["ratios"], "One thread, float32."),
+        Table(COLUMNS, rows, caption="All measurements"),
+        Details("Every peer", [Table(PEER_COLUMNS, peer_lines(results), wrap=(6,))]),
+    ]
+
+
+def is_wrong(results: Results) -> bool:
+    """Whether a result of ours failed its check."""
+    return any(not r["check"]["passed"] and r["ours"]["status"] == "ok" for r in results["rows"])
+
+
 def report(results: Results) -> Report:
     """The report page."""
     stamp = results["stamp"]
     origin = Provenance(stamp["date"], stamp["cpu"], None, stamp["versions"], dict(facts(results)[5:]))
     page = Report("Kernels against their peers", READING, provenance=origin)
-    failed = any(not r["check"]["passed"] and r["ours"]["status"] == "ok" for r in results["rows"])
-    drawn = charts(results)
-    rows = [
-        [_tone(cell) if i in (11, 13) else cell for i, cell in enumerate(line(r))] for r in results["rows"]
-    ]
     page.card(
         "Ratios",
         number=summary(results),
         control="every ratio's result was compared with the peer's or an oracle's in the same run",
-        status="failed" if failed else "ok",
+        status="failed" if is_wrong(results) else "ok",
         quick=results["quick"],
         wide=True,
-        parts=[
-            Chart(drawn["ratios"], "One thread, float32."),
-            Table(COLUMNS, rows, caption="All measurements"),
-            Details("Every peer", [Table(PEER_COLUMNS, peer_lines(results), wrap=(6,))]),
-        ],
+        parts=card_parts(results),
     )
-    page.section(
-        "Growth", f"Times at several sizes; slopes of near-linear ops must stay within {GROWTH_BOUND}."
-    )
+    page.section("Growth", f"Times at several sizes; near-linear slopes must stay within {GROWTH_BOUND}.")
     steep = {_slug(r["op"]) for r in results["rows"] if r["growth"] and r["growth"]["passed"] is False}
-    for name, svg in drawn.items():
+    for name, svg in charts(results).items():
         if name.startswith("growth-"):
             op = name.removeprefix("growth-")
             page.card(op.replace("-", " "), status="failed" if op in steep else "ok", parts=[Chart(svg)])
