@@ -1,0 +1,1 @@
+"""Kernel benchmark: ours against every installable peer, with a correctness check before each ratio."""

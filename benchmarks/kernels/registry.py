@@ -1,0 +1,13 @@
+"""Every row, in the order of the table. A new family adds its module here."""
+
+from kernels import rows_nms, rows_points
+from kernels.model import Row
+
+ROWS: tuple[Row, ...] = (*rows_nms.ROWS, *rows_points.ROWS)
+
+
+def select(only: str | None, quick: bool) -> list[Row]:
+    """Rows whose key, op or title contains a word; with `quick`, only those of the quick run."""
+    word = (only or "").lower()
+    chosen = [row for row in ROWS if word in f"{row.key} {row.op} {row.title}".lower()]
+    return [row for row in chosen if row.quick or not quick]

@@ -1,0 +1,96 @@
+"""Pictures and report pages: Pillow, numpy and hand-written SVG; nothing here loads torch or matplotlib.
+
+* :mod:`tenfold.viz.report`: one self-contained HTML page made of cards, tables, pictures and charts;
+* :mod:`tenfold.viz.pictures`: bird's-eye pictures, boxes and points on camera images, range images;
+* :mod:`tenfold.viz.charts`: bar and line charts as SVG text;
+* :mod:`tenfold.viz.colours`: the colour ramp and the class colours used by all of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tenfold.viz.charts import Bar, Series, line_plot, ratio_bars, standalone
+    from tenfold.viz.colours import class_colour, ramp
+    from tenfold.viz.pictures import (
+        bev_image,
+        draw_boxes_2d,
+        draw_boxes_3d,
+        draw_points,
+        encode_image,
+        range_image,
+    )
+    from tenfold.viz.report import (
+        Cell,
+        Chart,
+        Details,
+        Link,
+        Part,
+        Picture,
+        Preformatted,
+        Provenance,
+        Report,
+        Table,
+        Text,
+        provenance,
+    )
+
+_LAZY = {
+    **dict.fromkeys(("Bar", "Series", "line_plot", "ratio_bars", "standalone"), "charts"),
+    **dict.fromkeys(("class_colour", "ramp"), "colours"),
+    **dict.fromkeys(
+        ("bev_image", "draw_boxes_2d", "draw_boxes_3d", "draw_points", "encode_image", "range_image"),
+        "pictures",
+    ),
+    **dict.fromkeys(
+        (
+            "Cell",
+            "Chart",
+            "Details",
+            "Link",
+            "Part",
+            "Picture",
+            "Preformatted",
+            "Provenance",
+            "Report",
+            "Table",
+            "Text",
+            "provenance",
+        ),
+        "report",
+    ),
+}
+
+__all__ = [
+    "Bar",
+    "Cell",
+    "Chart",
+    "Details",
+    "Link",
+    "Part",
+    "Picture",
+    "Preformatted",
+    "Provenance",
+    "Report",
+    "Series",
+    "Table",
+    "Text",
+    "bev_image",
+    "class_colour",
+    "draw_boxes_2d",
+    "draw_boxes_3d",
+    "draw_points",
+    "encode_image",
+    "line_plot",
+    "provenance",
+    "ramp",
+    "range_image",
+    "ratio_bars",
+    "standalone",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"tenfold.viz.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
