@@ -57,6 +57,18 @@ def test_foreign_oserror_passes_unchanged(old):
     assert only_file(old)
 
 
+def test_error_of_a_socket_passes_unchanged(old):
+    def write():
+        with atomic_write(old) as file:
+            file.write(b"half")
+            raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        write()
+    assert old.read_text() == "old"
+    assert only_file(old)
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_failing_system_call_keeps_old_and_names_path(old, monkeypatch, step):
     def fail(*args):

@@ -220,6 +220,18 @@ def test_forged_dtype_flags_do_not_reach_numpy():
         load(program)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call(np._core.multiarray.scalar, np.dtype("O"), b"12345678"),
+        Call(np._core.numeric._frombuffer, b"12345678", np.dtype("O"), (1,), "C"),
+    ],
+)
+def test_bytes_are_never_taken_for_objects(call):
+    with pytest.raises(UserInputError, match="raw bytes in place of Python objects"):
+        load(pickle.dumps(call))
+
+
 def test_second_state_of_a_dtype_is_refused():
     state = np.dtype("V8").__reduce__()[2]
     twice = pickle.dumps(np.dtype([("a", "<i8")]), 2)[:-1] + pickle.dumps(state, 2)[2:-1] + b"b."

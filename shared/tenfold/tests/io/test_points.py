@@ -394,6 +394,15 @@ def test_ply_extras(tmp_path):
             read_mesh(path)
 
 
+@pytest.mark.parametrize("kind", [BIN, TXT])
+def test_more_faces_announced_than_there_are_bytes(tmp_path, kind):
+    head = "element vertex 0\nproperty float x\nproperty float y\nproperty float z\n"
+    face = f"element face {10**17}\nproperty list uchar int vertex_indices\nend_header\n"
+    (tmp_path / "a.ply").write_text(kind + head + face + "3 0 0 0\n")
+    with pytest.raises(UserInputError, match=r"face: the header announces 100000000000000000 rows but \d "):
+        read_mesh(tmp_path / "a.ply")
+
+
 @pytest.mark.parametrize("encoding", PLY)
 def test_mesh_round_trip_and_damage(tmp_path, encoding):
     path = tmp_path / "a.ply"

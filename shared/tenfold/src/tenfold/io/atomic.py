@@ -14,6 +14,9 @@ from tenfold.io._files import StrPath, bad_file
 # Some file systems cannot sync a folder, and a folder may be writable but unreadable: the rename stands.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
 
+# What a write, sync or close says of the storage; such errors carry no file name.
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}
+
 
 @contextmanager
 def atomic_write(path: StrPath, mode: str = "wb", *, encoding: str = "utf-8") -> Iterator[IO[Any]]:
@@ -54,13 +57,16 @@ def atomic_write(path: StrPath, mode: str = "wb", *, encoding: str = "utf-8") ->
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        # An OSError about some other file belongs to the caller's block, not to this write.
-        if isinstance(error, OSError) and error.filename in (
-            None,
-            *map(str, (temporary, target, target.parent)),
-        ):
+        if isinstance(error, OSError) and _is_ours(error, temporary, target):
             bad_file(path, "file", f"cannot be written ({error.strerror or error})", error)
         raise
+
+
+def _is_ours(error: OSError, temporary: Path, target: Path) -> bool:
+    """Whether it comes from this write; one about another file or a socket belongs to the caller's block."""
+    if error.filename is None:
+        return error.errno in _STORAGE_ERRORS
+    return error.filename in (str(temporary), str(target), str(target.parent))
 
 
 def _created(target: Path, temporary: Path, mode: str, encoding: str) -> IO[Any]:

@@ -1,5 +1,6 @@
 """Point clouds from and to `.bin`, `.npy`, `.npz`, `.ply` and `.pcd` files."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from tenfold.io import arrays, pcd, ply
 from tenfold.io._files import StrPath, bad_file, short
 from tenfold.io._tables import Array, Table, as_matrix, split_rows
-from tenfold.io.atomic import atomic_write, write_bytes
+from tenfold.io.atomic import write_bytes
 
 _AXES = ("x", "y", "z")
 _USUAL_NAMES = {
@@ -280,8 +281,9 @@ def write_points(path: StrPath, cloud: PointCloud, *, encoding: str | None = Non
             write_bytes(path, _matrix(cloud, np.dtype("<f4")).tobytes())
         case ".npy":
             matrix = _matrix(cloud, cloud.xyz.dtype)
-            with atomic_write(path) as file:
-                np.lib.format.write_array(file, matrix, allow_pickle=False)
+            packed = io.BytesIO()  # numpy writes real files by itself and hides why that failed
+            np.lib.format.write_array(packed, matrix, allow_pickle=False)
+            write_bytes(path, packed.getbuffer())
         case ".ply":
             ply.write_ply(path, cloud.table(), encoding=encoding or "binary_little_endian")
         case ".pcd":
