@@ -1,9 +1,18 @@
 """The kernels' Python face: one module per op family, every op with its contract in its docstring."""
 
 from tenfold import _native
+from tenfold.ops._iou import box_iou_3d, box_iou_aligned_3d, box_iou_bev, boxes_overlap_bev, pairs_iou_bev
 from tenfold.ops._library import __contract__
 from tenfold.ops._nms import nms
 
-__all__ = ["__contract__", "nms"]
+__all__ = [
+    "__contract__",
+    "box_iou_3d",
+    "box_iou_aligned_3d",
+    "box_iou_bev",
+    "boxes_overlap_bev",
+    "nms",
+    "pairs_iou_bev",
+]
 
 _native.load(__contract__)
