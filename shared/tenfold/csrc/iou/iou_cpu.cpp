@@ -100,12 +100,7 @@ template <class V>
 V overlap_measure(IouMode mode, V inter, V size_a, V size_b) {
   if (mode == IouMode::inter) return inter;
   if (mode == IouMode::iof) return inter / size_a;
-  return inter / ((size_a + size_b) - inter);
-}
-
-template <class V>
-V rect_area(const Rect<V>& r) {
-  return (r.hx * r.hy) * 4.0;
+  return over_union(inter, size_a, size_b);
 }
 
 // z interval of lane-wise boxes; read from the input because most pairs never need it.

@@ -99,14 +99,4 @@ static inline Rect<double> rect_at(const RectArrays& a, int64_t i) {
   return {a.cx[i], a.cy[i], a.hx[i], a.hy[i], a.c[i], a.s[i]};
 }
 
-// Overlap and span of two intervals given by centres and half lengths; exact for identical intervals.
-template <class V>
-TENFOLD_HD inline V interval_overlap(V distance, V ha, V hb) {
-  return max_of(V{}, min_of((ha + hb) - magnitude(distance), min_of(ha, hb) * 2.0));
-}
-template <class V>
-TENFOLD_HD inline V interval_span(V distance, V ha, V hb) {
-  return max_of((ha + hb) + magnitude(distance), max_of(ha, hb) * 2.0);
-}
-
 TENFOLD_END

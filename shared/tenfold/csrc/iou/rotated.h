@@ -133,7 +133,8 @@ TENFOLD_HD inline V intersection_area(const Rect<V>& a, const Rect<V>& b, V need
   const V wy = magnitude(py) + magnitude(qy);
   const V ox = min_of(ahx, ux + wx) - max_of(V{} - ahx, ux - wx);
   const V oy = min_of(ahy, uy + wy) - max_of(V{} - ahy, uy - wy);
-  live = both(live, both(both(less(V{}, ox), less(V{}, oy)), less_equal(needed, ox * oy)));
+  const V bound = ox * oy;
+  live = both(live, both(both(less(V{}, ox), less(V{}, oy)), less_equal(needed, bound)));
   if (!any(live)) return V{};
 
   const V x0 = ux + (px + qx), y0 = uy + (py + qy);  // corners, counter-clockwise
@@ -156,8 +157,29 @@ TENFOLD_HD inline V intersection_area(const Rect<V>& a, const Rect<V>& b, V need
   const V noise = (ra + rb) * min_of(ra, rb) * 0x1p-49;
   area = select(less(noise, area), area, V{});
   const V whole = min_of(ahx * ahy, bhx * bhy) * 4.0;
-  area = select(same, whole, min_of(area, whole));
+  area = select(same, whole, min_of(area, min_of(bound, whole)));
   return select(live, area, V{});
+}
+
+template <class V>
+TENFOLD_HD inline V rect_area(const Rect<V>& r) {
+  return (r.hx * r.hy) * 4.0;
+}
+
+// Intersection over union from the sizes (areas or volumes) of both boxes.
+template <class V>
+TENFOLD_HD inline V over_union(V inter, V size_a, V size_b) {
+  return inter / ((size_a + size_b) - inter);
+}
+
+// Overlap and span of two intervals given by centres and half lengths; exact for identical intervals.
+template <class V>
+TENFOLD_HD inline V interval_overlap(V distance, V ha, V hb) {
+  return max_of(V{}, min_of((ha + hb) - magnitude(distance), min_of(ha, hb) * 2.0));
+}
+template <class V>
+TENFOLD_HD inline V interval_span(V distance, V ha, V hb) {
+  return max_of((ha + hb) + magnitude(distance), max_of(ha, hb) * 2.0);
 }
 
 // Area of the convex hull of two rectangles (GIoU's enclosing shape), by a monotone chain over the 8 corners.
