@@ -1,1 +1,1 @@
-"""The page that `nox -s demo` writes: the kernels on LiDAR frames, their peers, and a card for each package."""
+"""The page that `nox -s demo` writes: kernels on LiDAR frames, their peers, a card for each package."""

@@ -1,4 +1,4 @@
-"""The three clouds the page shows: real frames where the sample data are present, simulated ones elsewhere."""
+"""The clouds the page shows: real frames where the sample data are present, simulated ones elsewhere."""
 
 import json
 import tempfile
