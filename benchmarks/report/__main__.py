@@ -12,6 +12,7 @@ from kernels.output import card_parts, is_wrong, summary
 from kernels.registry import select
 from kernels.run import QUICK, run
 from report.kernel_cards import CARDS, Card
+from tenfold import __version__
 from tenfold.viz import Preformatted, Report, provenance
 
 INTRO = (
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "report")
     parser.add_argument("--skip-bench", action="store_true", help="leave the timings out")
     options = parser.parse_args(arguments)
-    page = Report("tenfold", INTRO, provenance=provenance(0, ("tenfold", "torch", "torchvision", "numpy")))
+    page = Report("tenfold", INTRO, provenance=provenance(0, ("torch", "torchvision", "numpy"), tenfold=__version__))
     page.section("Kernels on LiDAR frames")
     passed = [add(page, build) for build in CARDS]
     if not options.skip_bench:
