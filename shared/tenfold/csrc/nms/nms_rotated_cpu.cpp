@@ -11,8 +11,9 @@ constexpr int64_t kTaskBoxes = 2048;
 constexpr int64_t kSmall = 64;  // up to here one list of kept boxes beats the grid
 constexpr int kClasses = 16;
 constexpr int kBins = 1024;
-constexpr int64_t kFarCell = (int64_t{1} << 28) - 4;
-constexpr uint64_t kNoCell = ~uint64_t{0};
+constexpr int64_t kFarCell = int64_t{1} << 28;
+constexpr int kTile = 8;  // cells a side
+constexpr int kTileCells = kTile * kTile;
 
 template <class T>
 RectFormat format_of(const NmsRotatedArgs<T>& a) {
@@ -20,9 +21,11 @@ RectFormat format_of(const NmsRotatedArgs<T>& a) {
 }
 
 // ---- a grid of the boxes' centres; each cell holds its kept boxes side by side, ready for vector loads
+//
+// Tiles of 8 x 8 cells are hashed into a table without keys: tiles that meet there share their cells, which costs
+// some distance tests and needs no probing; neighbouring cells stay neighbours in memory.
 
 struct Cell {
-  uint64_t key;
   int32_t start;  // first slot of the cell; it has one slot for each of its boxes
   int32_t kept;   // slots in use
 };
@@ -30,19 +33,18 @@ struct Cell {
 // Boxes of similar size share a grid: the cell is the largest circumscribed diameter of the class.
 struct SizeClass {
   double radius, smallest;
-  double inverse;    // of the cell's side; 0: one cell for all
-  int64_t kept;
-  int32_t first_cell;  // in Grid::cells
-  int32_t cell_count;
+  double inverse;  // of the cell's side; 0: one cell for all
+  int64_t boxes, kept;
+  int64_t first_cell;  // of its part of the table
+  uint64_t tiles;
 };
 
 struct Grid {
   RectArrays rects;  // by slot
   double *z, *hz;    // by slot, for volumes
   int32_t* slot;     // of each box, -1 without extent
-  Cell* table;       // open addressing
-  int64_t size;
-  int32_t* cells;    // places in the table, class by class
+  Cell* table;
+  int64_t cells;
   SizeClass classes[kClasses];
   int class_count;
   int8_t class_of_bin[kBins];
@@ -55,25 +57,18 @@ inline int radius_bin(double squared) {
   return static_cast<int>(bits >> 53);
 }
 
-inline int64_t cell_of(double x, double inverse) {
+inline int64_t cell_index(double x, double inverse) {
   double q = std::floor(x * inverse);
   q = min_of(max_of(q, -static_cast<double>(kFarCell)), static_cast<double>(kFarCell));
   return static_cast<int64_t>(q);
 }
 
-inline uint64_t cell_key(int size_class, int64_t ix, int64_t iy) {
-  const int64_t middle = int64_t{1} << 28;
-  return static_cast<uint64_t>(size_class) << 58 | static_cast<uint64_t>(ix + middle) << 29 |
-         static_cast<uint64_t>(iy + middle);
-}
-
-// The place of a key in the table, or the free place where it belongs.
-inline int64_t find_cell(const Grid& g, uint64_t key) {
-  const uint64_t hash = (key * 0x9e3779b97f4a7c15u) >> 32;
-  int64_t place = static_cast<int64_t>((hash * static_cast<uint64_t>(g.size)) >> 32);
-  while (g.table[place].key != key && g.table[place].key != kNoCell)
-    if (++place == g.size) place = 0;
-  return place;
+// Place in the table of a cell of a class.
+inline int64_t cell_place(const SizeClass& c, int64_t ix, int64_t iy) {
+  const uint64_t key = static_cast<uint64_t>(ix >> 3) << 32 ^ static_cast<uint32_t>(iy >> 3);
+  const uint64_t hash = (key * 0x9e3779b97f4a7c15u ^ key >> 29) * 0xbf58476d1ce4e5b9u >> 32;
+  const uint64_t tile = (hash * c.tiles) >> 32;
+  return c.first_cell + static_cast<int64_t>(tile * kTileCells) + (ix & 7) * kTile + (iy & 7);
 }
 
 // A class takes the bin of its largest box and the one below: sizes within a factor of four.
@@ -83,7 +78,7 @@ void make_classes(Grid& g, const double* largest, const double* smallest) {
   for (int bin = kBins - 1; bin >= 0; --bin) {
     if (largest[bin] == 0.0) continue;
     if (bin < lowest && g.class_count < kClasses) {
-      g.classes[g.class_count++] = {largest[bin], smallest[bin], 0.0, 0, 0, 0};
+      g.classes[g.class_count++] = {largest[bin], smallest[bin], 0.0, 0, 0, 0, 0};
       lowest = bin - 1;
     }
     SizeClass& c = g.classes[g.class_count - 1];
@@ -96,6 +91,7 @@ void make_classes(Grid& g, const double* largest, const double* smallest) {
   }
 }
 
+// Finds the size classes; leaves each box's bin in g.slot.
 template <class T, class RowOf>
 void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   const RectFormat format = format_of(a);
@@ -103,53 +99,50 @@ void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   Scratch temporary;
   double* largest = temporary.zeros<double>(kBins);
   double* smallest = temporary.take<double>(kBins);
+  int32_t* count = temporary.zeros<int32_t>(kBins);
   for (int bin = 0; bin < kBins; ++bin) smallest[bin] = HUGE_VAL;
   for (int64_t i = 0; i < n; ++i) {
     const T* row = a.boxes + row_of(i) * a.columns;
-    g.slot[i] = box_extent(row, format) == Extent::full ? 0 : -1;
-    if (g.slot[i] < 0) continue;
+    g.slot[i] = -1;
+    if (box_extent(row, format) != Extent::full) continue;
     const double hx = 0.5 * static_cast<double>(row[size]);
     const double hy = 0.5 * static_cast<double>(row[size + 1]);
     const int bin = radius_bin(hx * hx + hy * hy);
     const double r = circumradius(hx, hy);
     largest[bin] = max_of(largest[bin], max_of(r, 1e-300));
     smallest[bin] = min_of(smallest[bin], r);
+    ++count[bin];
     g.slot[i] = bin;
   }
   make_classes(g, largest, smallest);
+  for (int bin = 0; bin < kBins; ++bin)
+    if (count[bin] > 0) g.classes[g.class_of_bin[bin]].boxes += count[bin];
 }
 
-// Turns the bins in g.slot into table places, then into slots; boxes of a cell lie in rank order.
+void make_table(Scratch& scratch, Grid& g) {
+  for (int k = 0; k < g.class_count; ++k) {
+    SizeClass& c = g.classes[k];
+    c.tiles = static_cast<uint64_t>(c.boxes / (kTileCells / 2) + 1);
+    c.first_cell = g.cells;
+    g.cells += static_cast<int64_t>(c.tiles) * kTileCells;
+  }
+  g.table = scratch.zeros<Cell>(g.cells);
+}
+
+// Turns the bins in g.slot into slots; the boxes of a cell lie in rank order.
 template <class T, class RowOf>
 void assign_slots(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
-  for (int64_t k = 0; k < g.size; ++k) g.table[k] = {kNoCell, 0, 0};
   for (int64_t i = 0; i < n; ++i) {
     if (g.slot[i] < 0) continue;
     const T* row = a.boxes + row_of(i) * a.columns;
-    const int k = g.class_of_bin[g.slot[i]];
-    SizeClass& c = g.classes[k];
-    const uint64_t key = cell_key(k, cell_of(row[0], c.inverse), cell_of(row[1], c.inverse));
-    const int64_t place = find_cell(g, key);
-    Cell& cell = g.table[place];
-    if (cell.key == kNoCell) {
-      cell.key = key;
-      ++c.cell_count;
-    }
-    ++cell.kept;
+    const SizeClass& c = g.classes[g.class_of_bin[g.slot[i]]];
+    const int64_t place = cell_place(c, cell_index(row[0], c.inverse), cell_index(row[1], c.inverse));
+    ++g.table[place].kept;
     g.slot[i] = static_cast<int32_t>(place);
   }
-  int32_t next = 0;
-  for (int k = 0; k < g.class_count; ++k) {
-    g.classes[k].first_cell = next;
-    next += g.classes[k].cell_count;
-    g.classes[k].cell_count = 0;
-  }
   int32_t slots = 0;
-  for (int64_t place = 0; place < g.size; ++place) {
+  for (int64_t place = 0; place < g.cells; ++place) {
     Cell& cell = g.table[place];
-    if (cell.key == kNoCell) continue;
-    SizeClass& c = g.classes[cell.key >> 58];
-    g.cells[c.first_cell + c.cell_count++] = static_cast<int32_t>(place);
     cell.start = slots;
     slots += cell.kept;
     cell.kept = 0;
@@ -159,7 +152,7 @@ void assign_slots(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of
     Cell& cell = g.table[g.slot[i]];
     g.slot[i] = cell.start + cell.kept++;
   }
-  for (int64_t place = 0; place < g.size; ++place) g.table[place].kept = 0;
+  for (int64_t place = 0; place < g.cells; ++place) g.table[place].kept = 0;
 }
 
 template <class T, class RowOf>
@@ -179,21 +172,24 @@ void put_boxes(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   finish_angles(g.rects, slots);
 }
 
+// Few boxes: one class, one cell.
+void one_cell(Grid& g, int64_t n) {
+  if (g.class_count == 0) return;
+  SizeClass& c = g.classes[0];
+  c.smallest = g.classes[g.class_count - 1].smallest;
+  c.inverse = 0.0;
+  c.boxes = n;
+  g.class_count = 1;
+  std::memset(g.class_of_bin, 0, sizeof g.class_of_bin);
+}
+
 template <class T, class RowOf>
 void build_grid(Scratch& scratch, Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
+  g.cells = 0;
   g.slot = scratch.take<int32_t>(n);
-  g.size = n + n / 2 + 1;
-  g.table = scratch.take<Cell>(g.size);
-  g.cells = scratch.take<int32_t>(n);
   classify(g, a, n, row_of);
-  if (n <= kSmall) {
-    for (int k = 0; k < g.class_count; ++k) g.classes[k].inverse = 0.0;
-    std::memset(g.class_of_bin, 0, sizeof g.class_of_bin);
-    if (g.class_count > 1) {
-      g.classes[0].smallest = g.classes[g.class_count - 1].smallest;
-      g.class_count = 1;
-    }
-  }
+  if (n <= kSmall) one_cell(g, n);
+  make_table(scratch, g);
   assign_slots(g, a, n, row_of);
   g.rects = take_rects(scratch, n);
   const bool volume = a.metric == NmsMetric::volume;
@@ -256,19 +252,20 @@ bool meets_class(const Grid& g, const Query& q, int k, double x, double y, doubl
   int64_t x0 = 0, x1 = 0, y0 = 0, y1 = 0;
   if (c.inverse > 0.0) {
     const double pad = 1e-6 / c.inverse;  // the cell index is rounded, at most by 2^-24 cells
-    x0 = cell_of(x - (wx + c.radius + pad), c.inverse);
-    x1 = cell_of(x + (wx + c.radius + pad), c.inverse);
-    y0 = cell_of(y - (wy + c.radius + pad), c.inverse);
-    y1 = cell_of(y + (wy + c.radius + pad), c.inverse);
+    x0 = cell_index(x - (wx + c.radius + pad), c.inverse);
+    x1 = cell_index(x + (wx + c.radius + pad), c.inverse);
+    y0 = cell_index(y - (wy + c.radius + pad), c.inverse);
+    y1 = cell_index(y + (wy + c.radius + pad), c.inverse);
   }
-  if ((x1 - x0 + 1) * (y1 - y0 + 1) > c.cell_count) {
-    for (int32_t i = 0; i < c.cell_count; ++i)
-      if (visit(g.cells[c.first_cell + i])) return true;
+  const int64_t cells = static_cast<int64_t>(c.tiles) * kTileCells;
+  if ((x1 - x0 + 1) * (y1 - y0 + 1) > cells) {
+    for (int64_t place = c.first_cell; place < c.first_cell + cells; ++place)
+      if (visit(place)) return true;
     return false;
   }
   for (int64_t ix = x0; ix <= x1; ++ix)
     for (int64_t iy = y0; iy <= y1; ++iy)
-      if (visit(find_cell(g, cell_key(k, ix, iy)))) return true;
+      if (visit(cell_place(c, ix, iy))) return true;
   return false;
 }
 
@@ -328,7 +325,7 @@ void suppress(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n, int64
     }
     const int k = g.class_of_bin[radius_bin(own.hx * own.hx + own.hy * own.hy)];
     const double inverse = g.classes[k].inverse;
-    const int64_t home = find_cell(g, cell_key(k, cell_of(own.cx, inverse), cell_of(own.cy, inverse)));
+    const int64_t home = cell_place(g.classes[k], cell_index(own.cx, inverse), cell_index(own.cy, inverse));
     Cell& cell = g.table[home];
     bool met = meets<T, kVolume>(g, q, cell.start, int64_t{cell.start} + cell.kept);
     const double wx = magnitude(own.hx * own.c) + magnitude(own.hy * own.s);
