@@ -1,6 +1,7 @@
 #include "nms/nms_rotated.h"
 
 #include "common/radix.h"
+#include "common/vec.h"
 #include "iou/rects.h"
 
 TENFOLD_BEGIN
@@ -10,6 +11,7 @@ namespace {
 constexpr int64_t kTaskBoxes = 2048;
 constexpr int64_t kSmall = 64;  // up to here one list of kept boxes beats the grid
 constexpr int kClasses = 16;
+constexpr int kFewKept = 16;  // more kept boxes in a cell: the nearest is no longer a good guess
 constexpr int kBins = 1024;
 constexpr int64_t kFarCell = int64_t{1} << 28;
 constexpr int kTile = 8;  // cells a side
@@ -43,12 +45,15 @@ struct Grid {
   RectArrays rects;  // by slot
   double *z, *hz;    // by slot, for volumes
   int32_t* slot;     // of each box, -1 without extent
+  int32_t* home;     // place of each box's cell in the table
   Cell* table;
   int64_t cells;
   SizeClass classes[kClasses];
   int class_count;
   int8_t class_of_bin[kBins];
 };
+
+inline double radius_above(double squared) { return std::sqrt(squared) * (1.0 + 1e-12) + 1e-300; }
 
 // Power-of-two bin of a radius, from the exponent of its square.
 inline int radius_bin(double squared) {
@@ -72,17 +77,18 @@ inline int64_t cell_place(const SizeClass& c, int64_t ix, int64_t iy) {
 }
 
 // A class takes the bin of its largest box and the one below: sizes within a factor of four.
-void make_classes(Grid& g, const double* largest, const double* smallest) {
+void make_classes(Grid& g, const double* largest, const double* smallest, const int32_t* count) {
   g.class_count = 0;
   int lowest = kBins;  // of the open class
   for (int bin = kBins - 1; bin >= 0; --bin) {
-    if (largest[bin] == 0.0) continue;
+    if (count[bin] == 0) continue;
     if (bin < lowest && g.class_count < kClasses) {
-      g.classes[g.class_count++] = {largest[bin], smallest[bin], 0.0, 0, 0, 0, 0};
+      g.classes[g.class_count++] = {radius_above(largest[bin]), 0.0, 0.0, 0, 0, 0, 0};
       lowest = bin - 1;
     }
     SizeClass& c = g.classes[g.class_count - 1];
-    c.smallest = min_of(c.smallest, smallest[bin]);
+    c.smallest = std::sqrt(smallest[bin]);
+    c.boxes += count[bin];
     g.class_of_bin[bin] = static_cast<int8_t>(g.class_count - 1);
   }
   for (int k = 0; k < g.class_count; ++k) {
@@ -107,16 +113,14 @@ void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
     if (box_extent(row, format) != Extent::full) continue;
     const double hx = 0.5 * static_cast<double>(row[size]);
     const double hy = 0.5 * static_cast<double>(row[size + 1]);
-    const int bin = radius_bin(hx * hx + hy * hy);
-    const double r = circumradius(hx, hy);
-    largest[bin] = max_of(largest[bin], max_of(r, 1e-300));
-    smallest[bin] = min_of(smallest[bin], r);
+    const double squared = hx * hx + hy * hy;
+    const int bin = radius_bin(squared);
+    largest[bin] = max_of(largest[bin], squared);
+    smallest[bin] = min_of(smallest[bin], squared);
     ++count[bin];
     g.slot[i] = bin;
   }
-  make_classes(g, largest, smallest);
-  for (int bin = 0; bin < kBins; ++bin)
-    if (count[bin] > 0) g.classes[g.class_of_bin[bin]].boxes += count[bin];
+  make_classes(g, largest, smallest, count);
 }
 
 void make_table(Scratch& scratch, Grid& g) {
@@ -138,7 +142,7 @@ void assign_slots(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of
     const SizeClass& c = g.classes[g.class_of_bin[g.slot[i]]];
     const int64_t place = cell_place(c, cell_index(row[0], c.inverse), cell_index(row[1], c.inverse));
     ++g.table[place].kept;
-    g.slot[i] = static_cast<int32_t>(place);
+    g.home[i] = static_cast<int32_t>(place);
   }
   int32_t slots = 0;
   for (int64_t place = 0; place < g.cells; ++place) {
@@ -149,7 +153,7 @@ void assign_slots(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of
   }
   for (int64_t i = 0; i < n; ++i) {
     if (g.slot[i] < 0) continue;
-    Cell& cell = g.table[g.slot[i]];
+    Cell& cell = g.table[g.home[i]];
     g.slot[i] = cell.start + cell.kept++;
   }
   for (int64_t place = 0; place < g.cells; ++place) g.table[place].kept = 0;
@@ -187,6 +191,7 @@ template <class T, class RowOf>
 void build_grid(Scratch& scratch, Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   g.cells = 0;
   g.slot = scratch.take<int32_t>(n);
+  g.home = scratch.take<int32_t>(n);
   classify(g, a, n, row_of);
   if (n <= kSmall) one_cell(g, n);
   make_table(scratch, g);
@@ -203,8 +208,8 @@ void build_grid(Scratch& scratch, Grid& g, const NmsRotatedArgs<T>& a, int64_t n
 struct Query {
   Rect<vdouble> rect;
   vdouble radius, area, z, hz;
-  double threshold;
-  vdouble lower;  // a little below the threshold, so that rounding of the IoU cannot pass it
+  double threshold, least;
+  vdouble lower;  // `least`: a little below the threshold, so that rounding of the IoU cannot pass it
   vdouble share;  // intersection over the sum of areas that an IoU of `lower` takes
 };
 
@@ -280,14 +285,96 @@ inline void move_to_front(Grid& g, Cell& cell, int32_t from) {
   g.hz[to] = g.hz[from];
 }
 
+// Boxes are visited in rank order, which is random in memory.
+inline void prefetch_boxes(const Grid& g, int64_t first, int64_t n) {
+  const int64_t end = first + kWide < n ? first + kWide : n;
+  for (int64_t i = first; i < end; ++i) {
+    if (g.slot[i] < 0) continue;
+    const RectArrays& r = g.rects;
+    for (const double* field : {r.cx, r.cy, r.hx, r.hy, r.c, r.s, r.r}) prefetch(field + g.slot[i]);
+  }
+}
+
 template <class T>
 Query make_query(const Grid& g, const NmsRotatedArgs<T>& a) {
   Query q{};
   q.threshold = a.iou_threshold;
   const double lower = a.iou_threshold * (1.0 - 1e-6);
+  q.least = lower;
   q.lower = splat<vdouble>(lower);
   q.share = splat<vdouble>(lower / (1.0 + lower) * (1.0 - 1e-9));
   return q;
+}
+
+inline int class_of(const Grid& g, int32_t slot) {
+  const double hx = g.rects.hx[slot], hy = g.rects.hy[slot];
+  return g.class_of_bin[radius_bin(hx * hx + hy * hy)];
+}
+
+// IoU of kWide pairs of slots; lanes whose sizes or hulls cannot reach the threshold give 0.
+template <class T, bool kVolume>
+vdouble iou_of_slots(const Grid& g, const Query& q, const int32_t* one, const int32_t* two, uint32_t lanes) {
+  const Rect<vdouble> a = rect_gather(g.rects, one), b = rect_gather(g.rects, two);
+  vdouble size_a = rect_area(a), size_b = rect_area(b);
+  vdouble inter = intersection_area(a, b, (size_a + size_b) * q.share, lane_mask_of(lanes));
+  if constexpr (kVolume) {
+    const vdouble ha = gather(g.hz, one), hb = gather(g.hz, two);
+    inter = inter * interval_overlap(gather(g.z, two) - gather(g.z, one), ha, hb);
+    size_a = size_a * (ha * 2.0);
+    size_b = size_b * (hb * 2.0);
+  }
+  return rounded(over_union(inter, size_a, size_b), T{});
+}
+
+// Most dropped boxes fall to the nearest kept box of their cell. This tries that one box for several candidates
+// at once, which takes hardly longer than for one, and returns the bits of those it drops.
+template <class T, bool kVolume>
+uint32_t dropped_by_nearest(const Grid& g, const Query& q, int64_t first, int count) {
+  int32_t self[kWide] = {}, nearest[kWide] = {};
+  uint32_t lanes = 0;
+  for (int lane = 0; lane < count; ++lane) {
+    const int32_t at = g.slot[first + lane];
+    if (at < 0) continue;
+    const Cell& cell = g.table[g.home[first + lane]];
+    if (cell.kept == 0 || cell.kept > kFewKept) continue;
+    double best = HUGE_VAL;
+    self[lane] = at;
+    for (int32_t other = cell.start; other < cell.start + cell.kept; ++other) {
+      const double dx = g.rects.cx[other] - g.rects.cx[at];
+      const double dy = g.rects.cy[other] - g.rects.cy[at];
+      const double d = dx * dx + dy * dy;
+      nearest[lane] = d < best ? other : nearest[lane];
+      best = min_of(d, best);
+    }
+    lanes |= best < HUGE_VAL ? 1u << lane : 0u;
+  }
+  if (lanes == 0) return 0;
+  const vdouble iou = iou_of_slots<T, kVolume>(g, q, self, nearest, lanes);
+  return lane_bits(less(splat<vdouble>(q.threshold), iou)) & lanes;
+}
+
+// Whether a kept box suppresses the one in a slot.
+template <class T, bool kVolume>
+bool is_suppressed(const Grid& g, Query& q, int32_t at, int64_t home) {
+  const Rect<double> own = rect_at(g.rects, at);
+  const double r = g.rects.r[at];
+  q.rect = rect_splat(g.rects, at);
+  q.radius = splat<vdouble>(r);
+  q.area = rect_area(q.rect);
+  if constexpr (kVolume) {
+    q.z = splat<vdouble>(g.z[at]);
+    q.hz = splat<vdouble>(g.hz[at]);
+  }
+  const Cell& cell = g.table[home];
+  if (meets<T, kVolume>(g, q, cell.start, int64_t{cell.start} + cell.kept)) return true;
+  const double wx = magnitude(own.hx * own.c) + magnitude(own.hy * own.s);
+  const double wy = magnitude(own.hx * own.s) + magnitude(own.hy * own.c);
+  for (int other = 0; other < g.class_count; ++other) {
+    const SizeClass& c = g.classes[other];
+    if (c.kept == 0 || !sizes_fit(c, r, q.least)) continue;
+    if (meets_class<T, kVolume>(g, q, other, own.cx, own.cy, wx, wy, home)) return true;
+  }
+  return false;
 }
 
 // Decides one group. Ranks are places in a.keep, best first; a dropped row is replaced by its complement.
@@ -299,48 +386,35 @@ void suppress(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n, int64
   int64_t kept = 0;
   int64_t i = 0;
   if (n == 1 || a.iou_threshold >= 1.0) {  // nothing can be suppressed
-    i = n < limit ? n : limit;
-    for (; i < n; ++i) drop(i);
+    for (i = n < limit ? n : limit; i < n; ++i) drop(i);
     return;
   }
   Scratch scratch;
   Grid g;
   build_grid(scratch, g, a, n, row_of);
   Query q = make_query(g, a);
-  const double lower = a.iou_threshold * (1.0 - 1e-6);
+  uint32_t dropped = 0;
   for (; i < n && kept < limit; ++i) {
+    if (i % kWide == 0) {
+      prefetch_boxes(g, i + 3 * kWide, n);
+      dropped = dropped_by_nearest<T, kVolume>(g, q, i, static_cast<int>(n - i < kWide ? n - i : kWide));
+    }
     const int32_t at = g.slot[i];
     if (at < 0) {  // without extent it meets nothing
       ++kept;
       continue;
     }
-    const Rect<double> own = rect_at(g.rects, at);
-    const double r = g.rects.r[at];
-    q.rect = rect_splat(g.rects, at);
-    q.radius = splat<vdouble>(r);
-    q.area = rect_area(q.rect);
-    if constexpr (kVolume) {
-      q.z = splat<vdouble>(g.z[at]);
-      q.hz = splat<vdouble>(g.hz[at]);
+    if (dropped >> (i % kWide) & 1) {
+      drop(i);
+      continue;
     }
-    const int k = g.class_of_bin[radius_bin(own.hx * own.hx + own.hy * own.hy)];
-    const double inverse = g.classes[k].inverse;
-    const int64_t home = cell_place(g.classes[k], cell_index(own.cx, inverse), cell_index(own.cy, inverse));
-    Cell& cell = g.table[home];
-    bool met = meets<T, kVolume>(g, q, cell.start, int64_t{cell.start} + cell.kept);
-    const double wx = magnitude(own.hx * own.c) + magnitude(own.hy * own.s);
-    const double wy = magnitude(own.hx * own.s) + magnitude(own.hy * own.c);
-    for (int other = 0; other < g.class_count && !met; ++other) {
-      const SizeClass& c = g.classes[other];
-      if (c.kept > 0 && sizes_fit(c, r, lower)) met = meets_class<T, kVolume>(g, q, other, own.cx, own.cy, wx, wy, home);
-    }
-    if (met) {
+    if (is_suppressed<T, kVolume>(g, q, at, g.home[i])) {
       drop(i);
       continue;
     }
     ++kept;
-    ++g.classes[k].kept;
-    move_to_front(g, cell, at);
+    ++g.classes[class_of(g, at)].kept;
+    move_to_front(g, g.table[g.home[i]], at);
   }
   for (; i < n; ++i) drop(i);
 }
@@ -353,20 +427,8 @@ void suppress_group(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n,
 
 // ---- ranking, groups and limits
 
-template <class T>
-bool validate_rows(NmsRotatedArgs<T>& a) {
-  const RectFormat format = format_of(a);
-  for (int64_t i = 0; i < a.n; ++i) {
-    const bool finite = box_extent(a.boxes + i * a.columns, format) != Extent::not_finite;
-    if (finite && !std::isnan(a.scores[i])) continue;
-    a.bad_what = finite ? 2 : 1;
-    a.bad_row = i;
-    return false;
-  }
-  return true;
-}
-
-// Leaves the candidates' rows in a.keep, best first, and returns their number.
+// Leaves the candidates' rows in a.keep, best first, and returns their number; with validation, the first row
+// that is no candidate ends it.
 template <class T>
 int64_t rank_rows(NmsRotatedArgs<T>& a) {
   using Key = decltype(float_order_bits(T{}));
@@ -375,10 +437,15 @@ int64_t rank_rows(NmsRotatedArgs<T>& a) {
   Key* key = scratch.take<Key>(a.n);
   int64_t m = 0;
   for (int64_t i = 0; i < a.n; ++i) {
-    if (std::isnan(a.scores[i])) continue;
-    if (box_extent(a.boxes + i * a.columns, format) == Extent::not_finite) continue;
-    key[m] = static_cast<Key>(~float_order_bits(a.scores[i]));  // ascending key = descending score
-    a.keep[m++] = static_cast<int32_t>(i);
+    const bool finite = box_extent(a.boxes + i * a.columns, format) != Extent::not_finite;
+    if (finite && !std::isnan(a.scores[i])) {
+      key[m] = static_cast<Key>(~float_order_bits(a.scores[i]));  // ascending key = descending score
+      a.keep[m++] = static_cast<int32_t>(i);
+    } else if (a.validate) {
+      a.bad_what = finite ? 2 : 1;
+      a.bad_row = i;
+      return 0;
+    }
   }
   radix_sort(key, a.keep, m);
   return m;
@@ -495,7 +562,6 @@ void nms_rotated(NmsRotatedArgs<T>& a) {
   a.kept = 0;
   a.bad_row = -1;
   a.bad_what = 0;
-  if (a.validate && !validate_rows(a)) return;
   int64_t m = rank_rows(a);
   if (a.batch == nullptr && a.pre_max >= 0 && a.pre_max < m) m = a.pre_max;
   const int64_t limit = a.post_max < 0 || a.post_max > m ? m : a.post_max;
