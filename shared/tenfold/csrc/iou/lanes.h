@@ -66,8 +66,8 @@ static inline vdouble rounded(vdouble v, float) {
   return (vdouble)_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_cvtpd_ps(0xff, (__m512d)v));
 }
 static inline vdouble gather(const double* base, const int32_t* index) {
-  const __m256i where = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
-  return (vdouble)_mm512_mask_i32gather_pd(_mm512_setzero_pd(), 0xff, where, base, 8);
+  return vdouble{base[index[0]], base[index[1]], base[index[2]], base[index[3]],
+                 base[index[4]], base[index[5]], base[index[6]], base[index[7]]};
 }
 #elif defined(__AVX2__)
 constexpr int kWide = 4;
@@ -83,9 +83,7 @@ static inline vdouble rounded(vdouble v, float) {
   return (vdouble)_mm256_cvtps_pd(_mm256_cvtpd_ps((__m256d)v));
 }
 static inline vdouble gather(const double* base, const int32_t* index) {
-  const __m128i where = _mm_loadu_si128(reinterpret_cast<const __m128i*>(index));
-  const __m256d every = _mm256_castsi256_pd(_mm256_set1_epi64x(-1));
-  return (vdouble)_mm256_mask_i32gather_pd(_mm256_setzero_pd(), base, where, every, 8);
+  return vdouble{base[index[0]], base[index[1]], base[index[2]], base[index[3]]};
 }
 #else
 constexpr int kWide = 2;
