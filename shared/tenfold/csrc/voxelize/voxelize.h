@@ -11,9 +11,8 @@
 
 namespace tenfold {
 
-// Axes are x, y, z. A cell's key is (z * grid[1] + y) * grid[0] + x, so that keys sort as (z, y, x).
 template <class T>
-struct VoxelGrid {
+struct VoxelGrid {  // axes are x, y, z
   T lower[3];
   T size[3];
   int64_t cells[3];
@@ -22,13 +21,14 @@ struct VoxelGrid {
 // What the first step leaves for the second. The caller provides the memory: n entries each. Key is uint32
 // where narrow_keys, else uint64.
 struct VoxelAssignment {
-  void* voxel_key;     // Key: the cell of every voxel
+  void* voxel_key;     // Key: the cell of every voxel (CellKeys)
   int32_t* counts;     // points stored in every voxel
   int32_t* source;     // rows of the stored points; ascending within a voxel
   int32_t* place;      // their rows in (V * P), with mean their voxel; memory for n Keys; null: not wanted
   int64_t* begin;      // (batch + 1,) first voxel of every batch element
   int64_t stored;
   int64_t voxels;
+  bool lexicographic;  // voxel_key holds (z * cells_y + y) * cells_x + x instead
 };
 
 template <class T>
@@ -90,15 +90,35 @@ static inline T voxel_cell(T coordinate, T lower, T size) {
   return std::floor((coordinate - lower) / size);
 }
 
+// Cells as keys. A block of 2 x 2 x 2 cells has eight consecutive keys: points that follow each other in a scan
+// mostly stay in few blocks, hence in few cache lines of a table over keys.
+template <class Key>
+struct CellKeys {
+  Key blocks_x, blocks_y, blocks_z;
+
+  template <class T>
+  explicit CellKeys(const VoxelGrid<T>& grid)
+      : blocks_x(static_cast<Key>((grid.cells[0] + 1) / 2)),
+        blocks_y(static_cast<Key>((grid.cells[1] + 1) / 2)),
+        blocks_z(static_cast<Key>((grid.cells[2] + 1) / 2)) {}
+
+  Key operator()(Key x, Key y, Key z) const {
+    const Key block = ((z >> 1) * blocks_y + (y >> 1)) * blocks_x + (x >> 1);
+    return block << 3 | (z & 1) << 2 | (y & 1) << 1 | (x & 1);
+  }
+};
+
+// Number of keys: below 2^64 for fewer than 2^63 cells and 2^31 along each axis.
 template <class T>
-static inline int64_t total_cells(const VoxelGrid<T>& grid) {
-  return grid.cells[0] * grid.cells[1] * grid.cells[2];
+static inline uint64_t total_keys(const VoxelGrid<T>& grid) {
+  const CellKeys<uint64_t> keys(grid);
+  return 8 * keys.blocks_x * keys.blocks_y * keys.blocks_z;
 }
 
 // Whether keys fit 31 bits.
 template <class T>
 static inline bool narrow_keys(const VoxelGrid<T>& grid) {
-  return total_cells(grid) < (int64_t{1} << 31);
+  return total_keys(grid) < (uint64_t{1} << 31);
 }
 
 TENFOLD_END

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "common/arena.h"
 #include "common/radix.h"
@@ -16,21 +17,76 @@ constexpr int64_t kAhead = 16;
 
 // ---- points to keys ------------------------------------------------------------------------------------
 
-// Writes key and row of the points inside the grid, in order, and returns their number.
+typedef float float4 __attribute__((vector_size(16)));
+typedef int32_t int4 __attribute__((vector_size(16)));
+
+// x, y and z of `count` rows, side by side. Four rows are transposed at a time where they can be read as four
+// columns.
+inline void split_rows(const float* points, int64_t channels, int count, float* x, float* y, float* z) {
+  int i = 0;
+  for (; channels >= 4 && i + 4 <= count; i += 4) {
+    float4 row[4];
+    for (int k = 0; k < 4; ++k) std::memcpy(&row[k], points + (i + k) * channels, sizeof row[k]);
+    const float4 xy01 = __builtin_shuffle(row[0], row[1], int4{0, 4, 1, 5});
+    const float4 xy23 = __builtin_shuffle(row[2], row[3], int4{0, 4, 1, 5});
+    const float4 z01 = __builtin_shuffle(row[0], row[1], int4{2, 6, 2, 6});
+    const float4 z23 = __builtin_shuffle(row[2], row[3], int4{2, 6, 2, 6});
+    const float4 x4 = __builtin_shuffle(xy01, xy23, int4{0, 1, 4, 5});
+    const float4 y4 = __builtin_shuffle(xy01, xy23, int4{2, 3, 6, 7});
+    const float4 z4 = __builtin_shuffle(z01, z23, int4{0, 1, 4, 5});
+    std::memcpy(x + i, &x4, sizeof x4);
+    std::memcpy(y + i, &y4, sizeof y4);
+    std::memcpy(z + i, &z4, sizeof z4);
+  }
+  for (; i < count; ++i) {
+    x[i] = points[i * channels];
+    y[i] = points[i * channels + 1];
+    z[i] = points[i * channels + 2];
+  }
+}
+
+inline void split_rows(const double* points, int64_t channels, int count, double* x, double* y, double* z) {
+  for (int i = 0; i < count; ++i) {
+    x[i] = points[i * channels];
+    y[i] = points[i * channels + 1];
+    z[i] = points[i * channels + 2];
+  }
+}
+
+inline int keep_inside(const uint32_t* key, const int32_t* inside, int count, int32_t row, uint32_t* keys,
+                       int32_t* rows) {
+  int m = 0;
+  const vint lanes = viota();
+  for (int i = 0; i < count; i += kLanes) {
+    const lane_mask take = vlt(vload(inside + i), vset(0)) & first_lanes(count - i);
+    vcompress(rows + m, lanes + (row + i), take);
+    m += vcompress(reinterpret_cast<int32_t*>(keys) + m, vload(reinterpret_cast<const int32_t*>(key) + i), take);
+  }
+  return m;
+}
+
+inline int keep_inside(const uint64_t* key, const int32_t* inside, int count, int32_t row, uint64_t* keys,
+                       int32_t* rows) {
+  int m = 0;
+  for (int i = 0; i < count; ++i) {
+    keys[m] = key[i];
+    rows[m] = row + i;
+    m -= inside[i];
+  }
+  return m;
+}
+
+// Writes key and row of the points inside the grid, in order, and returns their number. The output has room for
+// kBlock and a vector more.
 template <class T, class Key>
 int quantise_block(const T* points, int64_t channels, int64_t row, int count, const VoxelGrid<T>& grid, Key* keys,
                    int32_t* rows) {
   T x[kBlock], y[kBlock], z[kBlock];
-  for (int i = 0; i < count; ++i) {
-    const T* p = points + (row + i) * channels;
-    x[i] = p[0];
-    y[i] = p[1];
-    z[i] = p[2];
-  }
-  // A coordinate below 2^63 that is no T rounds up, which keeps the comparison right: no T lies between.
+  split_rows(points + row * channels, channels, count, x, y, z);
+  // A number of cells that is no T rounds to one: the comparison stays right, because no T lies between.
   const T end_x = static_cast<T>(grid.cells[0]), end_y = static_cast<T>(grid.cells[1]),
           end_z = static_cast<T>(grid.cells[2]);
-  const Key step_y = static_cast<Key>(grid.cells[0]), step_z = static_cast<Key>(grid.cells[1]);
+  const CellKeys<Key> key_of(grid);
   Key key[kBlock];
   int32_t inside[kBlock];
   for (int i = 0; i < count; ++i) {
@@ -41,16 +97,10 @@ int quantise_block(const T* points, int64_t channels, int64_t row, int count, co
     const Key kx = static_cast<Key>(static_cast<int32_t>(in ? cx : 0));
     const Key ky = static_cast<Key>(static_cast<int32_t>(in ? cy : 0));
     const Key kz = static_cast<Key>(static_cast<int32_t>(in ? cz : 0));
-    key[i] = (kz * step_z + ky) * step_y + kx;
-    inside[i] = in;
+    key[i] = key_of(kx, ky, kz);
+    inside[i] = -static_cast<int32_t>(in);
   }
-  int m = 0;
-  for (int i = 0; i < count; ++i) {
-    keys[m] = key[i];
-    rows[m] = static_cast<int32_t>(row + i);
-    m += inside[i];
-  }
-  return m;
+  return keep_inside(key, inside, count, static_cast<int32_t>(row), keys, rows);
 }
 
 // The first row in [begin, end) with a coordinate that is not finite, or -1.
@@ -65,8 +115,8 @@ int64_t first_not_finite(const T* points, int64_t channels, int64_t begin, int64
 
 template <class T, class Key>
 int64_t quantise(VoxelAssignArgs<T>& a, int64_t begin, int64_t end, Key* keys, int32_t* rows) {
-  Key block_keys[kBlock + 1];
-  int32_t block_rows[kBlock + 1];
+  Key block_keys[kBlock + kLanes];
+  int32_t block_rows[kBlock + kLanes];
   int64_t m = 0;
   for (int64_t row = begin; row < end; row += kBlock) {
     const int count = static_cast<int>(end - row < kBlock ? end - row : kBlock);
@@ -96,16 +146,25 @@ struct DenseTable {
   int32_t find(uint32_t key) const { return voxel[key]; }
 };
 
-// Multiplicative hash to any number of slots: the high half of the product, scaled.
+// Multiplicative hash of the block to any number of lines of eight slots, one slot for each of its cells.
 struct HashPlace {
   uint64_t multiplier;
-  uint64_t slots;
+  uint64_t lines;
 
+  int64_t slots() const { return static_cast<int64_t>(8 * lines); }
   template <class Key>
   int64_t operator()(Key key) const {
-    return static_cast<int64_t>(((static_cast<uint64_t>(key) * multiplier) >> 32) * slots >> 32);
+    const uint64_t hash = ((static_cast<uint64_t>(key) >> 3) * multiplier) >> 32;
+    return static_cast<int64_t>((hash * lines >> 32) << 3 | (key & 7));
   }
 };
+
+// Load at most one half, and one quarter where a cap on voxels keeps the table small. At least one slot stays
+// free, which ends every probe.
+HashPlace hash_place(uint64_t multiplier, int64_t points, int64_t voxels) {
+  const int64_t lines = points / 4 < voxels / 2 ? points / 4 : voxels / 2;
+  return {multiplier, static_cast<uint64_t>(lines + 1)};
+}
 
 // Open addressing with key and voxel side by side.
 struct NarrowTable {
@@ -119,8 +178,8 @@ struct NarrowTable {
 
   int64_t probe(uint32_t key) const {
     int64_t i = place(key);
-    while (slot[i].key != key && slot[i].key != kFree)
-      if (++i == static_cast<int64_t>(place.slots)) i = 0;
+    while ((slot[i].key != key) & (slot[i].key != kFree))  // one branch, not two
+      if (++i == place.slots()) i = 0;
     return i;
   }
   void prefetch_key(uint32_t key) const { prefetch_write(slot + place(key)); }
@@ -145,7 +204,7 @@ struct WideTable {
   int64_t probe(uint64_t key) const {
     int64_t i = place(key);
     while (voxel[i] >= 0 && voxel_key[voxel[i]] != key)
-      if (++i == static_cast<int64_t>(place.slots)) i = 0;
+      if (++i == place.slots()) i = 0;
     return i;
   }
   void prefetch_key(uint64_t key) const { prefetch_write(voxel + place(key)); }
@@ -203,53 +262,108 @@ void number_voxels(Table table, const Numbering<Key>& a, VoxelAssignment& result
   result.stored = stored;
 }
 
-void number_with_table(const Numbering<uint32_t>& a, int64_t cells, int64_t n,
-                       uint64_t multiplier, VoxelAssignment& result) {
-  Scratch scratch;
-  if (cells <= 4 * n) {
-    int32_t* voxel = scratch.take<int32_t>(cells);
-    std::memset(voxel, 0xff, static_cast<size_t>(cells) * sizeof(int32_t));
-    return number_voxels(DenseTable{voxel}, a, result);
-  }
-  const int64_t most = a.m < a.limit - a.first ? a.m : a.limit - a.first;
-  const int64_t slots = 2 * most + 1;  // at least one stays free, which ends every probe
-  auto* slot = scratch.take<NarrowTable::Slot>(slots);
-  std::memset(static_cast<void*>(slot), 0xff, static_cast<size_t>(slots) * sizeof(NarrowTable::Slot));
-  number_voxels(NarrowTable{slot, {multiplier, static_cast<uint64_t>(slots)}}, a, result);
-}
-
-void number_with_table(const Numbering<uint64_t>& a, int64_t, int64_t, uint64_t multiplier,
+void number_with_table(const Numbering<uint32_t>& a, uint64_t keys, int64_t n, uint64_t multiplier,
                        VoxelAssignment& result) {
   Scratch scratch;
-  const int64_t most = a.m < a.limit - a.first ? a.m : a.limit - a.first;
-  const int64_t slots = 2 * most + 1;
-  int32_t* voxel = scratch.take<int32_t>(slots);
-  std::memset(voxel, 0xff, static_cast<size_t>(slots) * sizeof(int32_t));
-  const WideTable table{voxel, static_cast<const uint64_t*>(result.voxel_key),
-                        {multiplier, static_cast<uint64_t>(slots)}};
-  number_voxels(table, a, result);
+  if (keys <= static_cast<uint64_t>(4 * n)) {
+    int32_t* voxel = scratch.take<int32_t>(static_cast<int64_t>(keys));
+    std::memset(voxel, 0xff, keys * sizeof(int32_t));
+    return number_voxels(DenseTable{voxel}, a, result);
+  }
+  const HashPlace place = hash_place(multiplier, a.m, a.limit - a.first);
+  auto* slot = scratch.take<NarrowTable::Slot>(place.slots());
+  std::memset(static_cast<void*>(slot), 0xff, static_cast<size_t>(place.slots()) * sizeof(NarrowTable::Slot));
+  number_voxels(NarrowTable{slot, place}, a, result);
 }
+
+void number_with_table(const Numbering<uint64_t>& a, uint64_t, int64_t, uint64_t multiplier,
+                       VoxelAssignment& result) {
+  Scratch scratch;
+  const HashPlace place = hash_place(multiplier, a.m, a.limit - a.first);
+  int32_t* voxel = scratch.take<int32_t>(place.slots());
+  std::memset(voxel, 0xff, static_cast<size_t>(place.slots()) * sizeof(int32_t));
+  number_voxels(WideTable{voxel, static_cast<const uint64_t*>(result.voxel_key), place}, a, result);
+}
+
+// ---- keys to cells -------------------------------------------------------------------------------------
+
+// Division by one number many times. 31-bit keys go through double, which is off by one at most and vectorises.
+struct NarrowDivider {
+  uint32_t divisor;
+  double inverse;
+  explicit NarrowDivider(uint64_t d) : divisor(static_cast<uint32_t>(d)), inverse(1.0 / static_cast<double>(d)) {}
+  uint32_t quotient(uint32_t key) const {
+    const int32_t q = static_cast<int32_t>(static_cast<double>(static_cast<int32_t>(key)) * inverse);
+    const int32_t rest = static_cast<int32_t>(key) - q * static_cast<int32_t>(divisor);
+    return static_cast<uint32_t>(q - (rest < 0) + (rest >= static_cast<int32_t>(divisor)));
+  }
+};
+struct WideDivider {
+  uint64_t divisor;
+  explicit WideDivider(uint64_t d) : divisor(d) {}
+  uint64_t quotient(uint64_t key) const { return key / divisor; }
+};
+
+template <class Key>
+struct CellDecoder {
+  using Divider = std::conditional_t<sizeof(Key) == 4, NarrowDivider, WideDivider>;
+  Divider x, y;
+  int shift;  // cells of a block along each axis: 1 << shift
+
+  template <class T>
+  CellDecoder(const VoxelGrid<T>& grid, bool lexicographic)
+      : x(lexicographic ? static_cast<uint64_t>(grid.cells[0]) : CellKeys<uint64_t>(grid).blocks_x),
+        y(lexicographic ? static_cast<uint64_t>(grid.cells[1]) : CellKeys<uint64_t>(grid).blocks_y),
+        shift(lexicographic ? 0 : 1) {}
+
+  void operator()(Key key, Key cell[3]) const {
+    const Key block = key >> (3 * shift);
+    const Key yz = x.quotient(block);
+    const Key z = y.quotient(yz);
+    const Key inner = shift ? key & 7 : 0;
+    cell[0] = (block - yz * static_cast<Key>(x.divisor)) << shift | (inner & 1);
+    cell[1] = (yz - z * static_cast<Key>(y.divisor)) << shift | (inner >> 1 & 1);
+    cell[2] = z << shift | inner >> 2;
+  }
+};
 
 int bit_width(uint64_t value) { return value == 0 ? 1 : 64 - __builtin_clzll(value); }
 
-// Renumbers the voxels [first, end) of the rows [begin, row_end) in the order of their keys.
-template <class Key>
-void sort_voxels(int64_t first, int64_t end, int64_t row, int64_t row_end, int64_t cells, int32_t* point2voxel,
+// Replaces keys by ones that sort as (z, y, x).
+template <class Key, class T>
+void make_lexicographic(const VoxelGrid<T>& grid, Key* keys, int64_t count) {
+  const CellDecoder<Key> decode(grid, false);
+  const Key nx = static_cast<Key>(grid.cells[0]), ny = static_cast<Key>(grid.cells[1]);
+  for (int64_t v = 0; v < count; ++v) {
+    Key cell[3];
+    decode(keys[v], cell);
+    keys[v] = (cell[2] * ny + cell[1]) * nx + cell[0];
+  }
+}
+
+// Renumbers the voxels from `first` on, those of the rows listed from `stored` on, in the order of (z, y, x).
+template <class Key, class T>
+void sort_voxels(int64_t first, int64_t stored, const VoxelGrid<T>& grid, int32_t* point2voxel,
                  VoxelAssignment& result) {
-  const int64_t count = end - first;
+  const int64_t count = result.voxels - first;
+  const int64_t cells = grid.cells[0] * grid.cells[1] * grid.cells[2];
+  Key* keys = static_cast<Key*>(result.voxel_key) + first;
+  make_lexicographic(grid, keys, count);
   Scratch scratch;
+  int32_t* old = scratch.take<int32_t>(count);
+  for (int64_t v = 0; v < count; ++v) old[v] = static_cast<int32_t>(v);
+  radix_sort(keys, old, count, bit_width(static_cast<uint64_t>(cells - 1)));
   int32_t* fresh = scratch.take<int32_t>(count);
   int32_t* counts = result.counts + first;
-  int32_t* old = counts;  // counted anew below
-  for (int64_t v = 0; v < count; ++v) old[v] = static_cast<int32_t>(v);
-  radix_sort(static_cast<Key*>(result.voxel_key) + first, old, count, bit_width(static_cast<uint64_t>(cells - 1)));
-  for (int64_t v = 0; v < count; ++v) fresh[old[v]] = static_cast<int32_t>(v);
-  std::memset(counts, 0, static_cast<size_t>(count) * sizeof(int32_t));
-  for (; row < row_end; ++row) {
-    if (point2voxel[row] < 0) continue;
-    const int32_t v = fresh[point2voxel[row] - first];
-    point2voxel[row] = static_cast<int32_t>(first + v);
-    ++counts[v];
+  int32_t* sorted_counts = scratch.take<int32_t>(count);
+  for (int64_t v = 0; v < count; ++v) {
+    fresh[old[v]] = static_cast<int32_t>(first + v);
+    sorted_counts[v] = counts[old[v]];
+  }
+  std::memcpy(counts, sorted_counts, static_cast<size_t>(count) * sizeof(int32_t));
+  for (; stored < result.stored; ++stored) {
+    int32_t& voxel = point2voxel[result.source[stored]];
+    voxel = fresh[voxel - first];
   }
 }
 
@@ -264,20 +378,21 @@ int64_t assign_element(VoxelAssignArgs<T>& a, int64_t begin, int64_t end) {
   const int64_t m = quantise(a, begin, end, keys, rows);
   const int64_t limit = r.voxels + (a.max_voxels < m ? a.max_voxels : m);
   const Numbering<Key> numbering{keys, rows, m, r.voxels, limit, a.max_points, a.mean, a.point2voxel};
-  number_with_table(numbering, total_cells(a.grid), end - begin, a.hash_multiplier, r);
+  number_with_table(numbering, total_keys(a.grid), end - begin, a.hash_multiplier, r);
   return m;
 }
 
 template <class T, class Key>
 void assign(VoxelAssignArgs<T>& a) {
   VoxelAssignment& r = a.result;
+  r.lexicographic = a.sorted;
   std::memset(a.point2voxel, 0xff, static_cast<size_t>(a.n) * sizeof(int32_t));
   int64_t inside = 0;
   for (int64_t b = 0; b < a.batch; ++b) {
     r.begin[b] = r.voxels;
+    const int64_t stored = r.stored;
     inside += assign_element<T, Key>(a, a.offsets[b], a.offsets[b + 1]);
-    if (a.sorted)
-      sort_voxels<Key>(r.begin[b], r.voxels, a.offsets[b], a.offsets[b + 1], total_cells(a.grid), a.point2voxel, r);
+    if (a.sorted) sort_voxels<Key>(r.begin[b], stored, a.grid, a.point2voxel, r);
   }
   r.begin[a.batch] = r.voxels;
   int64_t in_voxels = 0;
@@ -333,14 +448,13 @@ template <class T, class Key>
 void write_coords(const VoxelFillArgs<T>& a) {
   const VoxelAssignment& r = a.assignment;
   const Key* keys = static_cast<const Key*>(r.voxel_key);
-  const Key nx = static_cast<Key>(a.grid.cells[0]), ny = static_cast<Key>(a.grid.cells[1]);
+  const CellDecoder<Key> decode(a.grid, r.lexicographic);
   for (int64_t b = 0; b < a.batch; ++b)
     for (int64_t v = r.begin[b]; v < r.begin[b + 1]; ++v) {
-      const Key yz = keys[v] / nx;
+      Key cell[3];
+      decode(keys[v], cell);
       a.coords[4 * v] = static_cast<int32_t>(b);
-      a.coords[4 * v + 1] = static_cast<int32_t>(yz / ny);
-      a.coords[4 * v + 2] = static_cast<int32_t>(yz % ny);
-      a.coords[4 * v + 3] = static_cast<int32_t>(keys[v] % nx);
+      for (int axis = 0; axis < 3; ++axis) a.coords[4 * v + 3 - axis] = static_cast<int32_t>(cell[axis]);
     }
 }
 
