@@ -362,8 +362,8 @@ def test_threads(config, mean):
 
 
 def test_threads_agree_with_reference_on_a_capped_batch():
-    points = cloud(60_000, 9, coarse=False)
-    offsets = torch.tensor([0, 59_990, 60_000])
+    points = cloud(70_000, 9)
+    offsets = torch.tensor([0, 69_990, 70_000])
     size, bounds = (0.01, 0.01, 0.01), UNIT[1]
     with kernels.threads(2):
         result = voxelize(points, size, bounds, 1, 20_000, offsets=offsets)
