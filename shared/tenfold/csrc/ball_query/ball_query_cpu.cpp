@@ -12,7 +12,9 @@ namespace {
 
 constexpr int64_t kBrutePoints = 128;   // no grid below this
 constexpr double kBruteCells = 64;      // nor where the cloud spans so few cells that a ball reaches most
-constexpr float kSizeX = 0.5f;          // cells per radius: short in x, where a run can be cut finely
+// Size of a cell in radii: short in x, where it cuts runs finely at no cost; tall in z, where fewer and longer
+// runs fill the vectors better.
+constexpr float kSize[3] = {0.5f, 1, 2};
 constexpr int64_t kLongRun = 256;       // longer runs are skipped through by blocks
 constexpr int64_t kChunk = 256;         // centres per task
 constexpr int64_t kSerialCenters = 512;
@@ -64,11 +66,24 @@ class Hits {
     bound_ = kNoIndex;
   }
   int32_t bound() const { return bound_; }
-  void push(vint index, lane_mask m) {
-    waiting_ += vcompress(pending_ + waiting_, index, m);
-    if (waiting_ >= W) flush();
+  // For i from begin to end in steps of kLanes: adds index[i + lane] for the lanes of hit(i).
+  template <class F>
+  void push_all(const int32_t* index, int64_t begin, int64_t end, F&& hit) {
+    int waiting = waiting_;  // members would be reloaded after every store
+    int32_t bound = bound_;
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const vint number = vload(index + i);
+      const lane_mask m = hit(i) & first_lanes(end - i) & vlt(number, vset(bound));
+      waiting += vcompress(pending_ + waiting, number, m);
+      if (waiting < W) continue;
+      waiting_ = waiting;
+      flush();
+      waiting = waiting_;
+      bound = bound_;
+    }
+    waiting_ = waiting;
   }
-  // For indices that come in ascending order, instead of push; true once there are k.
+  // For indices that come in ascending order, instead of push_all; true once there are k.
   bool append(vint index, lane_mask m) {
     if (waiting_ < k_) waiting_ += vcompress(pending_ + waiting_, index, m);
     return waiting_ >= k_;
@@ -129,9 +144,13 @@ class Hits<0> {
     bound_ = kNoIndex;
   }
   int32_t bound() const { return bound_; }
-  void push(vint index, lane_mask m) {
-    waiting_ += vcompress(pending_ + waiting_, index, m);
-    if (waiting_ >= room_) cut();
+  template <class F>
+  void push_all(const int32_t* index, int64_t begin, int64_t end, F&& hit) {
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const vint number = vload(index + i);
+      waiting_ += vcompress(pending_ + waiting_, number, hit(i) & first_lanes(end - i) & vlt(number, vset(bound_)));
+      if (waiting_ >= room_) cut();
+    }
   }
   bool append(vint index, lane_mask m) {
     if (waiting_ < k_) waiting_ += vcompress(pending_ + waiting_, index, m);
@@ -258,19 +277,18 @@ class Searcher {
   }
 
   template <class D>
-  lane_mask inside(const Scale<T>& scale, const D& d2) const {
+  static lane_mask inside(const Scale<T>& scale, const D& d2) {
     lane_mask m = below(d2, scale.square);
     if (scale.min_square > 0) m &= ~below(d2, scale.min_square) | is_zero(d2);
     return m;
   }
 
   void scan(const PointGrid<T>& grid, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += kLanes) {
-      const auto d2 = distances(grid.column, i, q_);
-      const vint index = vload(grid.index + i);
-      const lane_mask valid = first_lanes(end - i);
-      for (int64_t s = 0; s < scales(); ++s)
-        hits_[s].push(index, inside(query_.scales[s], d2) & valid & vlt(index, vset(hits_[s].bound())));
+    T* const column[3] = {grid.column[0], grid.column[1], grid.column[2]};
+    const T q[3] = {q_[0], q_[1], q_[2]};
+    for (int64_t s = 0; s < scales(); ++s) {
+      const Scale<T> scale = query_.scales[s];
+      hits_[s].push_all(grid.index, begin, end, [&](int64_t i) { return inside(scale, distances(column, i, q)); });
     }
   }
 
@@ -419,7 +437,8 @@ void prepare(const BallQueryArgs<T>& args, T radius, Element<T>& element) {
   }
   if (element.brute) return;
   T lo[3], hi[3];
-  const T inv[3] = {inverse_size(radius * T(kSizeX)), inverse_size(radius), inverse_size(radius)};
+  T inv[3];
+  for (int a = 0; a < 3; ++a) inv[a] = inverse_size(radius * T(kSize[a]));
   element.brute = !PointGrid<T>::bounds(xyz, rows.point_count, lo, hi);
   if (element.brute) return;
   element.grid.cells.cover(lo, hi, inv, table_size(rows.point_count));
