@@ -1,4 +1,4 @@
-"""ball_query: contract, brute force in NumPy (bit-equal), SciPy's kd-tree, real frames, wrong variants caught."""
+"""ball_query: contract, brute force in NumPy (bit-equal), SciPy's kd-tree, real frames, wrong variants."""
 
 import os
 import time
@@ -19,7 +19,9 @@ from tenfold.testing import kernels
 DATA = Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).resolve().parents[4] / "../shared/data"))
 
 
-def numpy_ball_query(xyz, centers, radius, k, min_radius=0.0, *, le=False, nearest=False, contracted=False, pad=True):
+def numpy_ball_query(
+    xyz, centers, radius, k, min_radius=0.0, *, le=False, nearest=False, contracted=False, pad=True
+):
     """The definition in NumPy; the options make the wrong variants that the checks must turn down."""
     xyz, centers = np.asarray(xyz), np.asarray(centers)
     kind = xyz.dtype.type
@@ -96,7 +98,9 @@ def check_rounding(query):
     center = torch.zeros(1, 3)
     d2 = (points[:, 0] * points[:, 0] + points[:, 1] * points[:, 1]) + points[:, 2] * points[:, 2]
     for radius in d2.sqrt()[:200].tolist():
-        kernels.assert_same(query(points, center, radius, 4000), numpy_ball_query(points, center, radius, 4000))
+        kernels.assert_same(
+            query(points, center, radius, 4000), numpy_ball_query(points, center, radius, 4000)
+        )
 
 
 CHECKS = [check_boundary, check_index_order, check_padding, check_rounding]
@@ -132,7 +136,9 @@ def test_equals_numpy(k, min_radius, dtype):
         kernels.assert_same(ball_query(points, centers, radius, k, min_radius=min_radius), expected)
 
 
-@pytest.mark.parametrize(("name", "radius"), [("kitti", 0.5), ("kitti", 1.0), ("nuscenes", 1.0), ("scannet", 0.2)])
+@pytest.mark.parametrize(
+    ("name", "radius"), [("kitti", 0.5), ("kitti", 1.0), ("nuscenes", 1.0), ("scannet", 0.2)]
+)
 def test_real_frames(name, radius):
     points = frame(name)
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
@@ -211,7 +217,9 @@ def test_collinear_and_flat_clouds():
     for keep in ([0], [1], [2], [0, 1], [1, 2]):
         points = torch.zeros(3000, 3)
         points[:, keep] = cloud(3000, 6, scale=50)[:, keep]
-        kernels.assert_same(ball_query(points, points[::40], 0.8, 20), numpy_ball_query(points, points[::40], 0.8, 20))
+        kernels.assert_same(
+            ball_query(points, points[::40], 0.8, 20), numpy_ball_query(points, points[::40], 0.8, 20)
+        )
     diagonal = cloud(3000, 6, scale=5000)[:, :1].expand(-1, 3).contiguous()
     expected = numpy_ball_query(diagonal, diagonal[::40], 9.0, 20)
     kernels.assert_same(ball_query(diagonal, diagonal[::40], 9.0, 20), expected)
@@ -230,7 +238,7 @@ def test_many_equal_points_are_not_quadratic():
     begin = time.process_time()
     assert int(ball_query(points[:100_000], near, 1.0, 32)[1].max()) == 0
     assert int(ball_query(points, near, 1.0, 32)[1].max()) <= 32
-    assert time.process_time() - begin < 20.0
+    assert time.process_time() - begin < 10.0
 
 
 def test_radius_that_covers_the_cloud_stops_early():
@@ -245,7 +253,9 @@ def test_radius_that_covers_the_cloud_stops_early():
 def test_sizes_that_shrink_and_grow_leave_nothing_behind():
     for n in (3000, 200, 5, 0, 150, 4000):
         points = cloud(n, n)
-        kernels.assert_same(ball_query(points, points[:20], 0.9, 33), numpy_ball_query(points, points[:20], 0.9, 33))
+        kernels.assert_same(
+            ball_query(points, points[:20], 0.9, 33), numpy_ball_query(points, points[:20], 0.9, 33)
+        )
 
 
 def test_sizes_around_the_grid_threshold():
@@ -310,7 +320,9 @@ def test_stacked_batch_uses_global_rows():
         kernels.assert_same((idx[rows], count[rows]), (e_idx, e_count))
     expected = ref.ball_query(xyz, centers, 1.2, 0.0, 12, None, None, offsets, center_offsets)
     kernels.assert_same((idx, count), expected)
-    multi = ball_query_multi(xyz, centers, [1.2, 0.5], [12, 70], offsets=offsets, center_offsets=center_offsets)
+    multi = ball_query_multi(
+        xyz, centers, [1.2, 0.5], [12, 70], offsets=offsets, center_offsets=center_offsets
+    )
     kernels.assert_same(multi[0], (idx, count))
     expected = ref.ball_query(xyz, centers, 0.5, 0.0, 70, None, None, offsets, center_offsets)
     kernels.assert_same(multi[1], expected)
@@ -354,7 +366,9 @@ def test_threads_levels_strides():
         kernels.check_levels(call)
     kernels.check_strides(lambda p, c: ball_query(p, c, 0.9, 24), points[:2000], centers[:100])
     offsets = torch.tensor([0, 5, 20])
-    kernels.check_strides(lambda p, o: ball_query(p, p, 9.0, 4, offsets=o, center_offsets=o), points[:20], offsets)
+    kernels.check_strides(
+        lambda p, o: ball_query(p, p, 9.0, 4, offsets=o, center_offsets=o), points[:20], offsets
+    )
 
 
 def test_operator_checks():
@@ -363,7 +377,9 @@ def test_operator_checks():
     op, multi = torch.ops.tenfold.ball_query.default, torch.ops.tenfold.ball_query_multi.default
     kernels.check_op(op, (points, points[:9], 1.0, 0.0, 4, None, None, None, None, True))
     kernels.check_op(op, (points, points, 1.0, 0.0, 4, None, None, offsets, offsets, True))
-    kernels.check_op(multi, (points, points[:9], [1.0, 2.0], [0.0, 0.5], [4, 6], None, None, None, None, True))
+    kernels.check_op(
+        multi, (points, points[:9], [1.0, 2.0], [0.0, 0.5], [4, 6], None, None, None, None, True)
+    )
 
 
 def test_compiles_without_graph_breaks():
@@ -425,7 +441,11 @@ PADDED, OFFSETS = cloud(6).view(2, 3, 3), torch.tensor([0, 3, 6])
         (lambda: ball_query(P[:, :2], C, 1.0, 3), ValueError, r"ball_query: xyz: got shape \(6, 2\)"),
         (lambda: ball_query(torch.zeros(6, 4), C, 1.0, 3), ValueError, "slice the coordinates off"),
         (lambda: ball_query(P, C[0], 1.0, 3), ValueError, r"ball_query: centers: got shape \(3,\)"),
-        (lambda: ball_query(P, C[None], 1.0, 3), ValueError, "ball_query: centers: .*both padded or both stacked"),
+        (
+            lambda: ball_query(P, C[None], 1.0, 3),
+            ValueError,
+            "ball_query: centers: .*both padded or both stacked",
+        ),
         (lambda: ball_query(PADDED, C[None], 1.0, 3), ValueError, "ball_query: centers: got batch size 1"),
         (lambda: ball_query(P, C.to("meta"), 1.0, 3), ValueError, "ball_query: centers: on meta"),
         (lambda: ball_query(P, C, 0.0, 3), ValueError, "ball_query: radius: got 0.0"),
@@ -436,9 +456,17 @@ PADDED, OFFSETS = cloud(6).view(2, 3, 3), torch.tensor([0, 3, 6])
         (lambda: ball_query(P, C, 1.0, 3, min_radius=2), ValueError, "ball_query: min_radius: got 2"),
         (lambda: ball_query(P, C, 1.0, 0), ValueError, "ball_query: k: got 0"),
         (lambda: ball_query(P, C, 1.0, 2**31), ValueError, "ball_query: k: got 2147483648"),
-        (lambda: ball_query(P, C, 1.0, 3, lengths=torch.tensor([6])), ValueError, "ball_query: lengths: .*use offsets"),
+        (
+            lambda: ball_query(P, C, 1.0, 3, lengths=torch.tensor([6])),
+            ValueError,
+            "ball_query: lengths: .*use offsets",
+        ),
         (lambda: ball_query(PADDED, PADDED, 1.0, 3, offsets=OFFSETS), ValueError, "offsets: .*use lengths"),
-        (lambda: ball_query(PADDED, PADDED, 1.0, 3, lengths=torch.ones(2)), TypeError, "lengths: got torch.float32"),
+        (
+            lambda: ball_query(PADDED, PADDED, 1.0, 3, lengths=torch.ones(2)),
+            TypeError,
+            "lengths: got torch.float32",
+        ),
         (
             lambda: ball_query(PADDED, PADDED, 1.0, 3, center_lengths=torch.tensor([1])),
             ValueError,
@@ -449,9 +477,15 @@ PADDED, OFFSETS = cloud(6).view(2, 3, 3), torch.tensor([0, 3, 6])
             ValueError,
             "ball_query: lengths: entry 1 is 4; expected 0 to 3",
         ),
-        (lambda: ball_query(P, P, 1.0, 3, offsets=OFFSETS), ValueError, "center_offsets: got 1 batch elements"),
         (
-            lambda: ball_query(P, P, 1.0, 3, offsets=torch.tensor([0, 4, 3, 6]), center_offsets=torch.tensor([0, 1, 2, 6])),
+            lambda: ball_query(P, P, 1.0, 3, offsets=OFFSETS),
+            ValueError,
+            "center_offsets: got 1 batch elements",
+        ),
+        (
+            lambda: ball_query(
+                P, P, 1.0, 3, offsets=torch.tensor([0, 4, 3, 6]), center_offsets=torch.tensor([0, 1, 2, 6])
+            ),
             ValueError,
             "ball_query: offsets: entry 2 is 3; expected values that rise from 0 to 6",
         ),
@@ -462,7 +496,11 @@ PADDED, OFFSETS = cloud(6).view(2, 3, 3), torch.tensor([0, 3, 6])
         ),
         (lambda: ball_query_multi(P, C, [], []), ValueError, "ball_query_multi: radii: got none"),
         (lambda: ball_query_multi(P, C, [1.0], [1, 2]), ValueError, "ball_query_multi: ks: got 2 values"),
-        (lambda: ball_query_multi(P, C, [1.0], [1], min_radii=[]), ValueError, "ball_query_multi: min_radii: got 0"),
+        (
+            lambda: ball_query_multi(P, C, [1.0], [1], min_radii=[]),
+            ValueError,
+            "ball_query_multi: min_radii: got 0",
+        ),
         (lambda: ball_query_multi(P, C, [1.0, -1.0], [1, 1]), ValueError, "radii: got -1.0 as entry 1"),
     ],
 )
