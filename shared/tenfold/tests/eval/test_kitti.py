@@ -203,7 +203,7 @@ def test_small_detections_are_ignored_whatever_their_class():
 
 def test_a_second_detection_of_an_object_is_wrong():
     assert counted([], [("Car", 0.1, 20)], score=0.4) == PERFECT
-    # Above the true positive it takes the object in the pass by score; in that by overlap the better one does.
+    # Above the true positive it takes the object in the pass by score; by overlap the better one does.
     gt, found = objects(("Car", 0, 20)), objects(("Car", 0, 20), ("Car", 0.1, 20), scores=[0.5, 0.9])
     c = kitti_eval([gt] * 50, [found] * 50, ["Car"]).curve("Car")
     assert c.thresholds[0] == 0.9
@@ -354,13 +354,20 @@ def plain_excused(det, d, gt, limit):
     return False
 
 
-def plain_curves(gts, dets, name, level, metric, limit):
-    """(n_gt, precision, orientation): the steps of the metric, one loop each."""
+def plain_curves(gts, dets, name, level, metric, limit, memo):
+    """(n_gt, precision, orientation): the steps of the metric, one loop each. memo keeps overlaps."""
+
+    def overlap_of(frame, d, g):
+        key = metric, frame, d, g
+        if key not in memo:
+            memo[key] = plain_overlap(metric, dets[frame], d, gts[frame], g)
+        return memo[key]
+
     cases = []
-    for gt, det in zip(gts, dets, strict=True):
+    for frame, (gt, det) in enumerate(zip(gts, dets, strict=True)):
         truth, found = plain_states(gt, det, name, level)
         overlap = {
-            (d, g): plain_overlap(metric, det, d, gt, g)
+            (d, g): overlap_of(frame, d, g)
             for d in range(len(det))
             for g in range(len(gt))
             if truth[g] >= 0 and found[d] >= 0
@@ -421,12 +428,13 @@ def plain_curves(gts, dets, name, level, metric, limit):
 
 def check_against_plain(gts, dets, evaluate=kitti_eval, names=CLASSES, levels=range(3)):
     result = evaluate(gts, dets, names)
+    memo = {}
     for name in names:
         for level in levels:
             for table in range(2):
                 for place, metric in enumerate(("2d", "bev", "3d")):
                     limit = MIN_OVERLAPS[name][table][place]
-                    n_gt, precision, orientation = plain_curves(gts, dets, name, level, metric, limit)
+                    n_gt, precision, orientation = plain_curves(gts, dets, name, level, metric, limit, memo)
                     where = (name, metric, DIFFICULTIES[level], TABLES[table])
                     c = result.curve(*where)
                     assert c.n_gt == n_gt, where
