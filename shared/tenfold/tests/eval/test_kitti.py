@@ -20,6 +20,7 @@ from tenfold.eval.kitti import (
     read_annotation_folder,
     read_annotations,
 )
+from tenfold.testing.data import sample_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::tenfold.eval.kitti.FewObjectsWarning")
 
@@ -618,6 +619,25 @@ def test_wrong_arguments_are_named(call, message):
     gt = objects(("Car", 0, 20))
     with pytest.raises(ValueError, match=message):
         call(gt, replace(gt, score=[0.5]))
+
+
+def test_real_labels_as_detections():
+    frames = read_annotation_folder(sample_data("kitti", "training", "label_2"), scores=False)
+    gt = list(frames.values())
+    objects_only = [np.array([n != "DontCare" for n in f.name]) for f in gt]
+    det = [
+        KittiAnnotations(
+            np.array(f.name)[keep],
+            *(f.truncated[keep], f.occluded[keep], f.alpha[keep], f.bbox[keep], f.dimensions[keep]),
+            *(f.location[keep], f.rotation_y[keep]),
+            score=np.linspace(0.9, 0.5, keep.sum()),
+        )
+        for f, keep in zip(gt, objects_only, strict=True)
+    ]
+    check_against_plain(gt, det)
+    result = kitti_eval(gt * 41, det * 41)
+    assert {c.class_name for c in result.curves if c.n_gt} >= {"Car", "Pedestrian"}
+    assert all(c.ap == {11: 100.0, 40: 100.0} for c in result.curves if c.n_gt)
 
 
 LINE = "Car 0.10 1 -1.57 600.00 150.00 660.00 210.00 1.50 1.60 3.90 1.00 1.70 20.00 -1.50"
