@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import tenfold
-
 from report import scenes
 from tenfold import ops
 from tenfold.viz import Part, Picture, Table, bev_image, draw_boxes_3d, draw_points, encode_image

@@ -421,7 +421,7 @@ def test_growth_is_near_linear(density):
     with kernels.threads(1):
         for n in sizes:
             boxes, scores = spread(n, extent=1000 if density == "constant area" else 1000 * math.sqrt(n / 10000))
-            seconds.append(process_seconds(lambda: nms(boxes, scores, 0.5), 9))  # noqa: B023
+            seconds.append(process_seconds(lambda: nms(boxes, scores, 0.5), 9))
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
     assert exponent <= 1.15, (exponent, seconds)
 

@@ -43,7 +43,7 @@ class PaddedVoxels(NamedTuple):
     num_points: Tensor
     point2voxel: Tensor
     dropped: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
 # ---- operators ------------------------------------------------------------------------------------------

@@ -4,17 +4,12 @@ from tenfold.ref._ball_query import (
     ball_query,
     ball_query_multi,
 )
-from tenfold.ref._batching import (
-    element_rows,
-    raise_non_finite,
-)
 from tenfold.ref._iou import (
     box_iou,
     pairs_iou_bev,
 )
 from tenfold.ref._nms import (
     batched_nms,
-    box_iou,
     nms,
     nms_padded,
 )
@@ -54,10 +49,8 @@ __all__ = [
     "ball_query_multi",
     "batched_nms",
     "box_iou",
-    "box_iou",
     "cells",
     "dynamic_voxelize",
-    "element_rows",
     "nms",
     "nms_padded",
     "nms_rotated",
@@ -67,7 +60,6 @@ __all__ = [
     "points_in_boxes_first",
     "points_in_boxes_mask",
     "points_in_boxes_padded",
-    "raise_non_finite",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",

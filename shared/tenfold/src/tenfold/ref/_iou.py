@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -71,7 +73,7 @@ def hull_area(points: list[list[float]]) -> float:
                     break
                 chain.pop()
             chain.append(q)
-        area += 0.5 * sum(p[0] * q[1] - p[1] * q[0] for p, q in zip(chain, chain[1:], strict=False))
+        area += 0.5 * sum(p[0] * q[1] - p[1] * q[0] for p, q in itertools.pairwise(chain))
     return area
 
 
