@@ -354,7 +354,6 @@ class SparseHalf(torch.nn.Module):
         return height_compression(self.model.encode(points, 1).out)
 
 
-@pytest.mark.xfail(strict=True, reason="SparseTensor takes len() of rows whose number depends on data")
 def test_sparse_export():
     half = SparseHalf(build_detector("second", **NARROW).eval())
     points = {seed: simulated(seed)[0] for seed in (0, 1)}

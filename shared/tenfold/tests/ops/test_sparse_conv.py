@@ -238,6 +238,11 @@ def test_gradients():
         t.requires_grad_()
     assert torch.autograd.gradcheck(lambda x, w, b: ops.sparse_conv(x, w, table, b), (x, w, b), nondet_tol=0)
     assert torch.autograd.gradcheck(lambda x: ops.sparse_max_pool(x, table), (x,), nondet_tol=0)
+    same = ops.rulebook_submanifold(coords, SHAPE, 2, 3)
+    for symmetric in (False, True):
+        assert torch.autograd.gradcheck(
+            lambda x, w, s=symmetric: ops.sparse_conv(x, w, same, symmetric=s), (x, w), nondet_tol=0
+        )
     y = ops.sparse_conv(x, w, table, b)
     (first,) = torch.autograd.grad(y.square().sum(), w, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives"):

@@ -118,7 +118,9 @@ def _check_rows(features: Tensor, table: Tensor) -> None:
         raise ValueError("sparse_conv: table: an entry names a row that features do not have")
 
 
-def sparse_conv(features: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor) -> Tensor:
+def sparse_conv(
+    features: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor, symmetric: bool = False
+) -> Tensor:
     """out[o] = bias + sum over k of weight[:, k] @ features[table[k, o]]; weight is (C_out, K, C_in)."""
     _check_rows(features, table)
     out = features.new_zeros(table.shape[1], weight.shape[0])

@@ -56,8 +56,8 @@ class _Convolution(SparseModule):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def _convolve(self, x: SparseTensor, table: Tensor) -> Tensor:
-        return sparse_conv(x.features, self.weight, table, self.bias)
+    def _convolve(self, x: SparseTensor, table: Tensor, *, symmetric: bool = False) -> Tensor:
+        return sparse_conv(x.features, self.weight, table, self.bias, symmetric=symmetric)
 
     def extra_repr(self) -> str:
         """Channels, kernel and key, for ``print(module)``."""
@@ -97,7 +97,9 @@ class SubMConv3d(_Convolution):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Convolve; sites and their order stay."""
         book = named(x, self.key, x.sites.submanifold(self.kernel_size, self.dilation))
-        return x.replace(self._convolve(x, book.table))
+        # Sites are unique from validation level "cheap" on; below it a repeated one spoils the symmetry.
+        symmetric = all(k % 2 for k in self.kernel_size) and x.sites.unique
+        return x.replace(self._convolve(x, book.table, symmetric=symmetric))
 
 
 class SparseConv3d(_Convolution):
