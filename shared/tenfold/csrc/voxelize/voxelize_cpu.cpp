@@ -760,16 +760,20 @@ void write_points(const VoxelArgs<T>& a, const Split<Key>& s, int64_t p) {
   std::memset(a.point2voxel + begin, 0xff, static_cast<size_t>(s.piece_end[p] - begin) * sizeof(int32_t));
   for (int64_t j = begin; j < end; ++j) a.point2voxel[s.row[j]] = s.voxel[s.slot[j]];
   if (!a.copy || a.mean) return;
+  // Ranks go back to the order of rows: both the points and the voxels they open then follow each other.
+  Scratch scratch;
+  int32_t* rank = scratch.take<int32_t>(s.piece_end[p] - begin);
+  for (int64_t j = begin; j < end; ++j) rank[s.row[j] - begin] = s.rank[j];
   const int64_t channels = kChannels ? kChannels : a.channels;
-  const auto place = [&](int64_t j) {
-    const int64_t v = s.voxel[s.slot[j]];
-    return v < 0 || s.rank[j] >= a.max_points ? nullptr : a.voxels + (v * a.max_points + s.rank[j]) * channels;
+  const auto place = [&](int64_t row) {
+    const int64_t v = a.point2voxel[row];
+    const bool stored = v >= 0 && rank[row - begin] < a.max_points;
+    return stored ? a.voxels + (v * a.max_points + rank[row - begin]) * channels : nullptr;
   };
-  for (int64_t j = begin; j < end; ++j) {
-    if (j + kAhead < end) prefetch_write(place(j + kAhead));
-    T* to = place(j);
-    if (to != nullptr)
-      std::memcpy(to, a.points + s.row[j] * channels, static_cast<size_t>(channels) * sizeof(T));
+  for (int64_t row = begin; row < s.piece_end[p]; ++row) {
+    if (row + kAhead < s.piece_end[p]) prefetch_write(place(row + kAhead));
+    T* to = place(row);
+    if (to != nullptr) std::memcpy(to, a.points + row * channels, static_cast<size_t>(channels) * sizeof(T));
   }
 }
 

@@ -133,16 +133,17 @@ def _x_major(points, size, bounds, offsets, order):
     return coords[by], torch.where(p2v >= 0, by.argsort()[p2v.clamp(min=0).long()].int(), p2v), counts[by]
 
 
+def _capped(points, size, bounds, offsets, order):
+    coords, p2v, counts = reference(points, size, bounds, offsets=offsets, order=order)
+    return coords, p2v, counts.clamp(max=1)
+
+
 WRONG = {
     "ignores the order": _wrong(lambda p, s, r, o, _: reference(p, s, r, offsets=o, order="lex")),
     "never sorts": _wrong(lambda p, s, r, o, _: reference(p, s, r, offsets=o, order="first")),
     "x-major": _wrong(_x_major),
     "batch forgotten": _wrong(lambda p, s, r, o, order: reference(p, s, r, order=order)),
-    "counts capped": _wrong(
-        lambda p, s, r, o, order: (lambda t: (t[0], t[1], t[2].clamp(max=1)))(
-            reference(p, s, r, offsets=o, order=order)
-        )
-    ),
+    "counts capped": _wrong(_capped),
     "reciprocal": _wrong(
         lambda p, s, r, o, order: reference(
             (p[:, :3] - torch.tensor(r[:3])) * (1 / torch.tensor(s)),
