@@ -427,7 +427,18 @@ void assign(VoxelArgs<T>& a, Assignment<Key>& r) {
 
 // ---- outputs -------------------------------------------------------------------------------------------
 
-// kChannels = 0: any number.
+// Calls f with the number of channels as a type where it is a common one, else with 0: short copies and sums are
+// several times faster when the compiler knows their length.
+template <class F>
+void with_channels(int64_t channels, F f) {
+  switch (channels) {
+    case 3: return f(std::integral_constant<int, 3>{});
+    case 4: return f(std::integral_constant<int, 4>{});
+    case 5: return f(std::integral_constant<int, 5>{});
+    default: return f(std::integral_constant<int, 0>{});
+  }
+}
+
 template <int kChannels, class T, class Key>
 void copy_rows(const VoxelArgs<T>& a, const Assignment<Key>& r, int64_t total) {
   constexpr int64_t kZeroed = 2048;  // cleared just ahead of the rows that open voxels, while still in cache
@@ -486,12 +497,7 @@ void fill(const VoxelArgs<T>& a, const Assignment<Key>& r) {
   clear_rest(a);
   if (!a.copy) return;
   const int64_t total = a.rows * row_size(a);
-  switch (a.channels) {
-    case 3: copy_rows<3>(a, r, total); break;
-    case 4: copy_rows<4>(a, r, total); break;
-    case 5: copy_rows<5>(a, r, total); break;
-    default: copy_rows<0>(a, r, total);
-  }
+  with_channels(a.channels, [&](auto known) { copy_rows<known>(a, r, total); });
   if (!a.mean) return;
   for (int64_t v = 0; v < r.voxels; ++v) divide(a.voxels + v * a.channels, a.channels, r.counts[v]);
 }
@@ -515,8 +521,8 @@ void voxelize_serial(VoxelArgs<T>& a) {
 // ---- several threads -----------------------------------------------------------------------------------
 // Pieces of the rows are quantised and dealt into bins, by a hash of the cell's block or, for sorted voxels, by
 // ranges of lexicographic keys. Every bin finds its voxels, which it calls by slots of its own range. The rows that
-// are first in their voxel, in order, number the voxels (sorted: the order within bins does). Then pieces write the
-// points and bins their voxels. Three regions, and the same result as the serial path.
+// are first in their voxel, in order, number the voxels (sorted: the order within bins does). Then pieces write
+// their points and a run of voxels, and bins the means. Three regions, and the same result as the serial path.
 
 constexpr int64_t kPiece = int64_t{1} << 14;
 constexpr int kBins = 16;
@@ -528,6 +534,7 @@ struct Split {
   int64_t* piece_end;
   int64_t* piece_element;
   int64_t* element_piece;  // (batch + 1,) first piece of every batch element
+  int64_t* element_voxel;  // (batch + 1,) first voxel of every batch element
   int64_t* piece_bad;
   int32_t* bin_end;        // (pieces, kBins) within the piece
   int64_t* slot_begin;     // (batch * kBins,) first slot of every bin of every element
@@ -538,6 +545,7 @@ struct Split {
   Key* voxel_key;          // by slot, as all that follow
   int32_t* voxel;          // first row (sorted: place in the bin), later the voxel or -1
   int32_t* count;
+  int32_t* voxel_slot;     // by voxel
   uint8_t* is_first;       // (n,) by row; null where voxels are sorted
   Key* splitters;          // (batch, kBins - 1) of lexicographic keys; null where bins are hashed
 };
@@ -574,6 +582,7 @@ void choose_splitters(const VoxelArgs<T>& a, const CellKeys<Key>& key_of, int64_
 template <class T, class Key>
 void plan(const VoxelArgs<T>& a, Split<Key>& s, Scratch& scratch) {
   s.element_piece = scratch.take<int64_t>(a.batch + 1);
+  s.element_voxel = scratch.take<int64_t>(a.batch + 1);
   for (int64_t b = 0; b < a.batch; ++b) {
     s.element_piece[b] = s.pieces;
     s.pieces += (a.offsets[b + 1] - a.offsets[b] + kPiece - 1) / kPiece;
@@ -705,10 +714,12 @@ void number_first_come(VoxelArgs<T>& a, const Split<Key>& s) {
       for (int64_t slot = s.slot_begin[task]; slot < s.slot_end[task]; ++slot) {
         const int64_t id = firsts_before(s.voxel[slot]) - skipped;
         s.voxel[slot] = static_cast<int32_t>(id < kept ? next + id : -1);
+        if (id < kept) s.voxel_slot[next + id] = static_cast<int32_t>(slot);
       }
+    s.element_voxel[b] = next;
     next += kept;
   }
-  a.count = next;
+  s.element_voxel[a.batch] = a.count = next;
 }
 
 // Numbers the voxels by (b, z, y, x): bins hold ascending ranges.
@@ -716,10 +727,14 @@ template <class T, class Key>
 void number_sorted(VoxelArgs<T>& a, const Split<Key>& s) {
   int64_t next = 0;
   for (int64_t task = 0; task < a.batch * kBins; ++task) {
-    for (int64_t slot = s.slot_begin[task]; slot < s.slot_end[task]; ++slot) s.voxel[slot] += static_cast<int32_t>(next);
+    if (task % kBins == 0) s.element_voxel[task / kBins] = next;
+    for (int64_t slot = s.slot_begin[task]; slot < s.slot_end[task]; ++slot) {
+      s.voxel[slot] += static_cast<int32_t>(next);
+      s.voxel_slot[s.voxel[slot]] = static_cast<int32_t>(slot);
+    }
     next += s.slot_end[task] - s.slot_begin[task];
   }
-  a.count = next;
+  s.element_voxel[a.batch] = a.count = next;
 }
 
 template <class T, class Key>
@@ -738,48 +753,68 @@ void count_dropped(VoxelArgs<T>& a, const Split<Key>& s) {
 }
 
 // point2voxel of the piece, and the copies of its points.
-template <class T, class Key>
-void write_piece(const VoxelArgs<T>& a, const Split<Key>& s, int64_t p) {
+template <int kChannels, class T, class Key>
+void write_points(const VoxelArgs<T>& a, const Split<Key>& s, int64_t p) {
   const int64_t begin = s.piece_begin[p];
   const int64_t end = begin + s.bin_end[p * kBins + kBins - 1];
   std::memset(a.point2voxel + begin, 0xff, static_cast<size_t>(s.piece_end[p] - begin) * sizeof(int32_t));
-  const bool copy = a.copy && !a.mean;
-  for (int64_t j = begin; j < end; ++j) {
-    const int64_t v = s.voxel[s.slot[j]];
-    a.point2voxel[s.row[j]] = static_cast<int32_t>(v);
-    if (copy && v >= 0 && s.rank[j] < a.max_points)
-      std::memcpy(a.voxels + (v * a.max_points + s.rank[j]) * a.channels, a.points + s.row[j] * a.channels,
-                  static_cast<size_t>(a.channels) * sizeof(T));
+  for (int64_t j = begin; j < end; ++j) a.point2voxel[s.row[j]] = s.voxel[s.slot[j]];
+  if (!a.copy || a.mean) return;
+  // Ranks go back to the order of rows: both the points and the voxels they open then follow each other.
+  Scratch scratch;
+  int32_t* rank = scratch.take<int32_t>(s.piece_end[p] - begin);
+  for (int64_t j = begin; j < end; ++j) rank[s.row[j] - begin] = s.rank[j];
+  const int64_t channels = kChannels ? kChannels : a.channels;
+  const auto place = [&](int64_t row) {
+    const int64_t v = a.point2voxel[row];
+    const bool stored = v >= 0 && rank[row - begin] < a.max_points;
+    return stored ? a.voxels + (v * a.max_points + rank[row - begin]) * channels : nullptr;
+  };
+  for (int64_t row = begin; row < s.piece_end[p]; ++row) {
+    if (row + kAhead < s.piece_end[p]) prefetch_write(place(row + kAhead));
+    T* to = place(row);
+    if (to != nullptr) std::memcpy(to, a.points + row * channels, static_cast<size_t>(channels) * sizeof(T));
   }
 }
 
-// What only the owner of a voxel may write: coords, counts, unused slots, and sums in ascending order.
+// coords and num_points of the piece's share of the voxels, and their unused slots.
 template <class T, class Key>
-void write_bin(const VoxelArgs<T>& a, const Split<Key>& s, int64_t task) {
-  const int64_t element = task / kBins;
+void write_voxels(const VoxelArgs<T>& a, const Split<Key>& s, int64_t p) {
   const CellDecoder<Key> decode(CellKeys<Key>(a.grid, a.sorted));
-  for (int64_t slot = s.slot_begin[task]; slot < s.slot_end[task]; ++slot) {
-    const int64_t v = s.voxel[slot];
-    if (v < 0) continue;
+  int64_t element = 0;
+  for (int64_t v = a.count * p / s.pieces; v < a.count * (p + 1) / s.pieces; ++v) {
+    const int64_t slot = s.voxel_slot[v];
+    while (v >= s.element_voxel[element + 1]) ++element;
     const int32_t count = s.count[slot] < a.max_points ? s.count[slot] : static_cast<int32_t>(a.max_points);
     write_coords(decode, s.voxel_key[slot], element, a.coords + 4 * v);
     a.num_points[v] = count;
-    if (!a.copy) continue;
-    const int64_t used = a.mean ? 0 : count * a.channels;
+    if (!a.copy || a.mean) continue;
+    const int64_t used = count * a.channels;
     std::memset(a.voxels + v * row_size(a) + used, 0, static_cast<size_t>(row_size(a) - used) * sizeof(T));
   }
-  if (!a.copy || !a.mean) return;
-  for_bin(s, element, static_cast<int>(task % kBins), [&](int64_t begin, int64_t end) {
+}
+
+// Means of the bin's voxels: sums in ascending order of rows, close together until they are complete.
+template <int kChannels, class T, class Key>
+void write_means(const VoxelArgs<T>& a, const Split<Key>& s, int64_t task) {
+  Scratch scratch;
+  const int64_t channels = kChannels ? kChannels : a.channels;
+  const int64_t base = s.slot_begin[task];
+  T* sums = scratch.zeros<T>((s.slot_end[task] - base) * channels);
+  for_bin(s, task / kBins, static_cast<int>(task % kBins), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
-      const int64_t v = s.voxel[s.slot[j]];
-      if (v < 0 || s.rank[j] >= a.max_points) continue;
-      const T* from = a.points + s.row[j] * a.channels;
-      for (int64_t c = 0; c < a.channels; ++c) a.voxels[v * a.channels + c] += from[c];
+      if (j + kAhead < end) prefetch(a.points + s.row[j + kAhead] * channels);
+      if (s.rank[j] >= a.max_points) continue;
+      const T* from = a.points + s.row[j] * channels;
+      T* sum = sums + (static_cast<int64_t>(s.slot[j]) - base) * channels;
+      for (int64_t c = 0; c < channels; ++c) sum[c] += from[c];
     }
   });
-  for (int64_t slot = s.slot_begin[task]; slot < s.slot_end[task]; ++slot) {
-    const int64_t v = s.voxel[slot];
-    if (v >= 0) divide(a.voxels + v * a.channels, a.channels, a.num_points[v]);
+  for (int64_t slot = base; slot < s.slot_end[task]; ++slot) {
+    if (s.voxel[slot] < 0) continue;
+    T* sum = sums + (slot - base) * channels;
+    divide(sum, channels, s.count[slot] < a.max_points ? s.count[slot] : static_cast<int32_t>(a.max_points));
+    std::memcpy(a.voxels + s.voxel[slot] * channels, sum, static_cast<size_t>(channels) * sizeof(T));
   }
 }
 
@@ -794,6 +829,7 @@ void voxelize_parallel(VoxelArgs<T>& a) {
   s.voxel_key = scratch.take<Key>(a.n);
   s.voxel = scratch.take<int32_t>(a.n);
   s.count = scratch.take<int32_t>(a.n);
+  s.voxel_slot = scratch.take<int32_t>(a.n);
   if (a.sorted) {
     s.splitters = scratch.take<Key>(a.batch * (kBins - 1));
     for (int64_t b = 0; b < a.batch; ++b)
@@ -818,11 +854,21 @@ void voxelize_parallel(VoxelArgs<T>& a) {
     number_first_come(a, s);
   count_dropped(a, s);
   a.allocate(a, a.context);
-  parallel_tasks(a.parallel, s.pieces + a.batch * kBins, [&](int64_t task) {
-    if (task < s.pieces)
-      write_piece(a, s, task);
-    else
-      write_bin(a, s, task - s.pieces);
+  const int64_t means = a.copy && a.mean ? a.batch * kBins : 0;
+  parallel_tasks(a.parallel, s.pieces + means, [&](int64_t task) {
+    // Means are spread among the pieces, so that every run of tasks holds some of both.
+    const int64_t before = means * task / (s.pieces + means);
+    const bool is_mean = means * (task + 1) / (s.pieces + means) > before;
+    // From both ends: early pieces open and fill most voxels, and tasks are handed out in runs.
+    const int64_t t = task - before;
+    const int64_t piece = t % 2 == 0 ? t / 2 : s.pieces - 1 - t / 2;
+    if (!is_mean) write_voxels(a, s, piece);
+    with_channels(a.channels, [&](auto known) {
+      if (is_mean)
+        write_means<known>(a, s, before);
+      else
+        write_points<known>(a, s, piece);
+    });
   });
   clear_rest(a);
   if (a.copy)
