@@ -15,7 +15,7 @@ constexpr int64_t kFewCells = 64;       // a ball reaches most of them: better o
 // Size of a cell in radii: short in x, where it cuts runs finely at no cost; tall in z, where fewer and longer
 // runs fill the vectors better.
 constexpr float kSize[3] = {0.5f, 1, 2};
-constexpr int64_t kLongRun = 256;       // longer runs are skipped through by blocks
+constexpr int64_t kLongRun = 128;       // longer runs are skipped through by blocks
 constexpr int64_t kGroup = kBlocksBehind;  // blocks looked at together
 constexpr int64_t kChunk = 256;         // centres per task
 constexpr int64_t kSerialCenters = 512;
