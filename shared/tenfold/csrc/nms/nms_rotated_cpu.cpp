@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kTaskBoxes = 2048;
 constexpr int64_t kSmall = 64;  // up to here one list of kept boxes beats the grid
+constexpr int64_t kAhead = 16;  // boxes are visited in rank order, which is random in memory
 constexpr int kClasses = 16;
 constexpr int kFewKept = 16;  // more kept boxes in a cell: the nearest is no longer a good guess
 constexpr int kBins = 1024;
@@ -28,7 +29,7 @@ RectFormat format_of(const NmsRotatedArgs<T>& a) {
 // some distance tests and needs no probing; neighbouring cells stay neighbours in memory.
 
 struct Cell {
-  int32_t start;  // first slot of the cell; it has one slot for each of its boxes
+  int32_t start;  // first slot of the cell; it has a slot for each of its boxes, should all be kept
   int32_t kept;   // slots in use
 };
 
@@ -41,11 +42,14 @@ struct SizeClass {
   uint64_t tiles;
 };
 
+struct Boxes {
+  RectArrays rects;
+  double *z, *hz;  // for volumes
+};
+
 struct Grid {
-  RectArrays rects;  // by slot
-  double *z, *hz;    // by slot, for volumes
-  int32_t* slot;     // of each box, -1 without extent
-  int32_t* home;     // place of each box's cell in the table
+  Boxes kept;     // by slot
+  int32_t* home;  // place in the table of each box's cell, -1 without extent
   Cell* table;
   int64_t cells;
   SizeClass classes[kClasses];
@@ -97,7 +101,7 @@ void make_classes(Grid& g, const double* largest, const double* smallest, const 
   }
 }
 
-// Finds the size classes; leaves each box's bin in g.slot.
+// Finds the size classes; leaves each box's bin in g.home.
 template <class T, class RowOf>
 void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   const RectFormat format = format_of(a);
@@ -108,8 +112,9 @@ void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   int32_t* count = temporary.zeros<int32_t>(kBins);
   for (int bin = 0; bin < kBins; ++bin) smallest[bin] = HUGE_VAL;
   for (int64_t i = 0; i < n; ++i) {
+    prefetch(a.boxes + row_of(i + kAhead < n ? i + kAhead : i) * a.columns);
     const T* row = a.boxes + row_of(i) * a.columns;
-    g.slot[i] = -1;
+    g.home[i] = -1;
     if (box_extent(row, format) != Extent::full) continue;
     const double hx = 0.5 * static_cast<double>(row[size]);
     const double hy = 0.5 * static_cast<double>(row[size + 1]);
@@ -118,7 +123,7 @@ void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
     largest[bin] = max_of(largest[bin], squared);
     smallest[bin] = min_of(smallest[bin], squared);
     ++count[bin];
-    g.slot[i] = bin;
+    g.home[i] = bin;
   }
   make_classes(g, largest, smallest, count);
 }
@@ -133,13 +138,14 @@ void make_table(Scratch& scratch, Grid& g) {
   g.table = scratch.zeros<Cell>(g.cells);
 }
 
-// Turns the bins in g.slot into slots; the boxes of a cell lie in rank order.
+// Turns the bins in g.home into places in the table and gives every cell its slots.
 template <class T, class RowOf>
-void assign_slots(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
+void assign_cells(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   for (int64_t i = 0; i < n; ++i) {
-    if (g.slot[i] < 0) continue;
+    prefetch(a.boxes + row_of(i + kAhead < n ? i + kAhead : i) * a.columns);
+    if (g.home[i] < 0) continue;
     const T* row = a.boxes + row_of(i) * a.columns;
-    const SizeClass& c = g.classes[g.class_of_bin[g.slot[i]]];
+    const SizeClass& c = g.classes[g.class_of_bin[g.home[i]]];
     const int64_t place = cell_place(c, cell_index(row[0], c.inverse), cell_index(row[1], c.inverse));
     ++g.table[place].kept;
     g.home[i] = static_cast<int32_t>(place);
@@ -151,29 +157,15 @@ void assign_slots(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of
     slots += cell.kept;
     cell.kept = 0;
   }
-  for (int64_t i = 0; i < n; ++i) {
-    if (g.slot[i] < 0) continue;
-    Cell& cell = g.table[g.home[i]];
-    g.slot[i] = cell.start + cell.kept++;
-  }
-  for (int64_t place = 0; place < g.cells; ++place) g.table[place].kept = 0;
 }
 
-template <class T, class RowOf>
-void put_boxes(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
-  const RectFormat format = format_of(a);
-  int64_t slots = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const int32_t at = g.slot[i];
-    if (at < 0) continue;
-    ++slots;
-    const T* row = a.boxes + row_of(i) * a.columns;
-    put_rect(g.rects, at, row, format);
-    if (!format.volume) continue;
-    g.z[at] = row[2];
-    g.hz[at] = 0.5 * static_cast<double>(row[5]);
+Boxes take_boxes(Scratch& scratch, int64_t n, bool volume) {
+  Boxes boxes{take_rects(scratch, n), nullptr, nullptr};
+  if (volume) {
+    boxes.z = scratch.take<double>(n);
+    boxes.hz = scratch.take<double>(n);
   }
-  finish_angles(g.rects, slots);
+  return boxes;
 }
 
 // Few boxes: one class, one cell.
@@ -190,17 +182,12 @@ void one_cell(Grid& g, int64_t n) {
 template <class T, class RowOf>
 void build_grid(Scratch& scratch, Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   g.cells = 0;
-  g.slot = scratch.take<int32_t>(n);
   g.home = scratch.take<int32_t>(n);
   classify(g, a, n, row_of);
   if (n <= kSmall) one_cell(g, n);
   make_table(scratch, g);
-  assign_slots(g, a, n, row_of);
-  g.rects = take_rects(scratch, n);
-  const bool volume = a.metric == NmsMetric::volume;
-  g.z = volume ? scratch.take<double>(n) : nullptr;
-  g.hz = volume ? scratch.take<double>(n) : nullptr;
-  put_boxes(g, a, n, row_of);
+  assign_cells(g, a, n, row_of);
+  g.kept = take_boxes(scratch, n, a.metric == NmsMetric::volume);
 }
 
 // ---- one box against the kept ones
@@ -216,12 +203,12 @@ struct Query {
 template <class T, bool kVolume>
 bool meets(const Grid& g, const Query& q, int64_t begin, int64_t end) {
   for (int64_t at = begin; at < end; at += kWide) {
-    const vdouble dx = load_lanes(g.rects.cx + at) - q.rect.cx;
-    const vdouble dy = load_lanes(g.rects.cy + at) - q.rect.cy;
-    const vdouble reach = load_lanes(g.rects.r + at) + q.radius;
+    const vdouble dx = load_lanes(g.kept.rects.cx + at) - q.rect.cx;
+    const vdouble dy = load_lanes(g.kept.rects.cy + at) - q.rect.cy;
+    const vdouble reach = load_lanes(g.kept.rects.r + at) + q.radius;
     const uint32_t near = lane_bits(less_equal(dx * dx + dy * dy, reach * reach)) & first_bits(end - at);
     if (near == 0) continue;
-    const Rect<vdouble> other = rect_load(g.rects, at);
+    const Rect<vdouble> other = rect_load(g.kept.rects, at);
     const vdouble area = rect_area(other);
     const dmask similar = less_equal(max_of(area, q.area) * q.lower, min_of(area, q.area));
     const uint32_t lanes = near & lane_bits(similar);
@@ -230,8 +217,8 @@ bool meets(const Grid& g, const Query& q, int64_t begin, int64_t end) {
     vdouble inter = intersection_area(q.rect, other, needed, lane_mask_of(lanes));
     vdouble size = area, own = q.area;
     if constexpr (kVolume) {
-      const vdouble h = load_lanes(g.hz + at);
-      inter = inter * interval_overlap(load_lanes(g.z + at) - q.z, q.hz, h);
+      const vdouble h = load_lanes(g.kept.hz + at);
+      inter = inter * interval_overlap(load_lanes(g.kept.z + at) - q.z, q.hz, h);
       size = area * (h * 2.0);
       own = q.area * (q.hz * 2.0);
     }
@@ -274,24 +261,46 @@ bool meets_class(const Grid& g, const Query& q, int k, double x, double y, doubl
   return false;
 }
 
-// The slot of a kept box moves to the front of its cell: everything between has been decided before.
-inline void move_to_front(Grid& g, Cell& cell, int32_t from) {
+inline void keep_box(Grid& g, Cell& cell, const Boxes& block, int lane) {
   const int32_t to = cell.start + cell.kept++;
-  if (to == from) return;
-  const RectArrays& r = g.rects;
-  for (double* field : {r.cx, r.cy, r.hx, r.hy, r.c, r.s, r.r}) field[to] = field[from];
-  if (g.z == nullptr) return;
-  g.z[to] = g.z[from];
-  g.hz[to] = g.hz[from];
+  const RectArrays &k = g.kept.rects, &b = block.rects;
+  k.cx[to] = b.cx[lane];
+  k.cy[to] = b.cy[lane];
+  k.hx[to] = b.hx[lane];
+  k.hy[to] = b.hy[lane];
+  k.c[to] = b.c[lane];
+  k.s[to] = b.s[lane];
+  k.r[to] = b.r[lane];
+  if (block.z == nullptr) return;
+  g.kept.z[to] = block.z[lane];
+  g.kept.hz[to] = block.hz[lane];
 }
 
-// Boxes are visited in rank order, which is random in memory.
-inline void prefetch_boxes(const Grid& g, int64_t first, int64_t n) {
-  const int64_t end = first + kWide < n ? first + kWide : n;
-  for (int64_t i = first; i < end; ++i) {
-    if (g.slot[i] < 0) continue;
-    const RectArrays& r = g.rects;
-    for (const double* field : {r.cx, r.cy, r.hx, r.hy, r.c, r.s, r.r}) prefetch(field + g.slot[i]);
+// Reads up to kWide boxes that are next in rank.
+template <class T, class RowOf>
+void load_block(const Boxes& block, const NmsRotatedArgs<T>& a, int64_t first, int count, RowOf&& row_of) {
+  const RectFormat format = format_of(a);
+  for (int lane = 0; lane < count; ++lane) {
+    const T* row = a.boxes + row_of(first + lane) * a.columns;
+    put_rect(block.rects, lane, row, format);
+    if (!format.volume) continue;
+    block.z[lane] = row[2];
+    block.hz[lane] = 0.5 * static_cast<double>(row[5]);
+  }
+  finish_angles(block.rects, count);
+}
+
+// What the next blocks will read: rows and cells two blocks ahead, the cells' kept boxes one ahead.
+template <class T, class RowOf>
+void prefetch_block(const Grid& g, const NmsRotatedArgs<T>& a, int64_t first, int64_t n, RowOf&& row_of) {
+  for (int64_t i = first + kWide; i < first + 2 * kWide && i < n; ++i) {
+    prefetch(a.boxes + row_of(i) * a.columns);
+    if (g.home[i] >= 0) prefetch(g.table + g.home[i]);
+  }
+  for (int64_t i = first; i < first + kWide && i < n; ++i) {
+    if (g.home[i] < 0) continue;
+    const int32_t start = g.table[g.home[i]].start;
+    for (const double* field : {g.kept.rects.cx, g.kept.rects.cy, g.kept.rects.r}) prefetch(field + start);
   }
 }
 
@@ -306,42 +315,21 @@ Query make_query(const Grid& g, const NmsRotatedArgs<T>& a) {
   return q;
 }
 
-inline int class_of(const Grid& g, int32_t slot) {
-  const double hx = g.rects.hx[slot], hy = g.rects.hy[slot];
-  return g.class_of_bin[radius_bin(hx * hx + hy * hy)];
-}
-
-// IoU of kWide pairs of slots; lanes whose sizes or hulls cannot reach the threshold give 0.
+// Most dropped boxes fall to the nearest kept box of their cell. This tries that one box for all of a block at
+// once, which takes hardly longer than for one, and returns the bits of those it drops.
 template <class T, bool kVolume>
-vdouble iou_of_slots(const Grid& g, const Query& q, const int32_t* one, const int32_t* two, uint32_t lanes) {
-  const Rect<vdouble> a = rect_gather(g.rects, one), b = rect_gather(g.rects, two);
-  vdouble size_a = rect_area(a), size_b = rect_area(b);
-  vdouble inter = intersection_area(a, b, (size_a + size_b) * q.share, lane_mask_of(lanes));
-  if constexpr (kVolume) {
-    const vdouble ha = gather(g.hz, one), hb = gather(g.hz, two);
-    inter = inter * interval_overlap(gather(g.z, two) - gather(g.z, one), ha, hb);
-    size_a = size_a * (ha * 2.0);
-    size_b = size_b * (hb * 2.0);
-  }
-  return rounded(over_union(inter, size_a, size_b), T{});
-}
-
-// Most dropped boxes fall to the nearest kept box of their cell. This tries that one box for several candidates
-// at once, which takes hardly longer than for one, and returns the bits of those it drops.
-template <class T, bool kVolume>
-uint32_t dropped_by_nearest(const Grid& g, const Query& q, int64_t first, int count) {
-  int32_t self[kWide] = {}, nearest[kWide] = {};
+uint32_t dropped_by_nearest(const Grid& g, const Query& q, const Boxes& block, const int32_t* home, int count) {
+  int32_t nearest[kWide] = {};
   uint32_t lanes = 0;
+  const RectArrays& kept = g.kept.rects;
   for (int lane = 0; lane < count; ++lane) {
-    const int32_t at = g.slot[first + lane];
-    if (at < 0) continue;
-    const Cell& cell = g.table[g.home[first + lane]];
+    if (home[lane] < 0) continue;
+    const Cell& cell = g.table[home[lane]];
     if (cell.kept == 0 || cell.kept > kFewKept) continue;
     double best = HUGE_VAL;
-    self[lane] = at;
     for (int32_t other = cell.start; other < cell.start + cell.kept; ++other) {
-      const double dx = g.rects.cx[other] - g.rects.cx[at];
-      const double dy = g.rects.cy[other] - g.rects.cy[at];
+      const double dx = kept.cx[other] - block.rects.cx[lane];
+      const double dy = kept.cy[other] - block.rects.cy[lane];
       const double d = dx * dx + dy * dy;
       nearest[lane] = d < best ? other : nearest[lane];
       best = min_of(d, best);
@@ -349,21 +337,30 @@ uint32_t dropped_by_nearest(const Grid& g, const Query& q, int64_t first, int co
     lanes |= best < HUGE_VAL ? 1u << lane : 0u;
   }
   if (lanes == 0) return 0;
-  const vdouble iou = iou_of_slots<T, kVolume>(g, q, self, nearest, lanes);
+  const Rect<vdouble> own = rect_load(block.rects, 0), other = rect_gather(kept, nearest);
+  vdouble size = rect_area(own), other_size = rect_area(other);
+  vdouble inter = intersection_area(own, other, (size + other_size) * q.share, lane_mask_of(lanes));
+  if constexpr (kVolume) {
+    const vdouble h = load_lanes(block.hz), other_h = gather(g.kept.hz, nearest);
+    inter = inter * interval_overlap(gather(g.kept.z, nearest) - load_lanes(block.z), h, other_h);
+    size = size * (h * 2.0);
+    other_size = other_size * (other_h * 2.0);
+  }
+  const vdouble iou = rounded(over_union(inter, size, other_size), T{});
   return lane_bits(less(splat<vdouble>(q.threshold), iou)) & lanes;
 }
 
-// Whether a kept box suppresses the one in a slot.
+// Whether a kept box suppresses one of the block.
 template <class T, bool kVolume>
-bool is_suppressed(const Grid& g, Query& q, int32_t at, int64_t home) {
-  const Rect<double> own = rect_at(g.rects, at);
-  const double r = g.rects.r[at];
-  q.rect = rect_splat(g.rects, at);
+bool is_suppressed(const Grid& g, Query& q, const Boxes& block, int lane, int64_t home) {
+  const Rect<double> own = rect_at(block.rects, lane);
+  const double r = block.rects.r[lane];
+  q.rect = rect_splat(block.rects, lane);
   q.radius = splat<vdouble>(r);
   q.area = rect_area(q.rect);
   if constexpr (kVolume) {
-    q.z = splat<vdouble>(g.z[at]);
-    q.hz = splat<vdouble>(g.hz[at]);
+    q.z = splat<vdouble>(block.z[lane]);
+    q.hz = splat<vdouble>(block.hz[lane]);
   }
   const Cell& cell = g.table[home];
   if (meets<T, kVolume>(g, q, cell.start, int64_t{cell.start} + cell.kept)) return true;
@@ -392,29 +389,28 @@ void suppress(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n, int64
   Scratch scratch;
   Grid g;
   build_grid(scratch, g, a, n, row_of);
+  const Boxes block = take_boxes(scratch, kWide, kVolume);
   Query q = make_query(g, a);
   uint32_t dropped = 0;
   for (; i < n && kept < limit; ++i) {
-    if (i % kWide == 0) {
-      prefetch_boxes(g, i + 3 * kWide, n);
-      dropped = dropped_by_nearest<T, kVolume>(g, q, i, static_cast<int>(n - i < kWide ? n - i : kWide));
+    const int lane = static_cast<int>(i % kWide);
+    if (lane == 0) {
+      const int count = static_cast<int>(n - i < kWide ? n - i : kWide);
+      prefetch_block(g, a, i + kWide, n, row_of);
+      load_block(block, a, i, count, row_of);
+      dropped = dropped_by_nearest<T, kVolume>(g, q, block, g.home + i, count);
     }
-    const int32_t at = g.slot[i];
-    if (at < 0) {  // without extent it meets nothing
+    const int32_t home = g.home[i];
+    if (home < 0) {  // without extent it meets nothing
       ++kept;
-      continue;
-    }
-    if (dropped >> (i % kWide) & 1) {
+    } else if ((dropped >> lane & 1) != 0 || is_suppressed<T, kVolume>(g, q, block, lane, home)) {
       drop(i);
-      continue;
+    } else {
+      const double hx = block.rects.hx[lane], hy = block.rects.hy[lane];
+      ++g.classes[g.class_of_bin[radius_bin(hx * hx + hy * hy)]].kept;
+      keep_box(g, g.table[home], block, lane);
+      ++kept;
     }
-    if (is_suppressed<T, kVolume>(g, q, at, g.home[i])) {
-      drop(i);
-      continue;
-    }
-    ++kept;
-    ++g.classes[class_of(g, at)].kept;
-    move_to_front(g, g.table[g.home[i]], at);
   }
   for (; i < n; ++i) drop(i);
 }
