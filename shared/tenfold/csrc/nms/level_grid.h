@@ -132,7 +132,7 @@ class LevelGrid {
 
   // Build: `plan` from some of the boxes, `count` every box, `allot`; then `put` those that are kept.
   void plan(double mean_log2_width, double mean_log2_height) {
-    x_.plan(threshold_, mean_log2_width, 1.0);
+    x_.plan(threshold_, mean_log2_width, 2.0);
     y_.plan(threshold_, mean_log2_height, 2.0);
   }
   void count(const Box<T>& b) {
@@ -154,9 +154,7 @@ class LevelGrid {
     }
   }
   void put(const Box<T>& b, T scaled_area, bool open) {
-    const Interval x = interval(b.x1, b.x2);
-    const Interval y = interval(b.y1, b.y2);
-    slots_.put(cell_[bucket(x, x_.level(x.size), y, y_.level(y.size))].end++, b, scaled_area, open);
+    slots_.put(cell_[bucket(b)].end++, b, scaled_area, open);
   }
 
   const BoxSlots<T>& slots() const { return slots_; }
@@ -164,6 +162,9 @@ class LevelGrid {
   // As Overlap::visit, over all boxes that were put in.
   template <class F>
   bool visit(const Box<T>& b, const Overlap<T>& candidate, F&& hit) const {
+    // Where many boxes were kept, the one that suppresses is most likely in the candidate's own cell.
+    const Bucket own = cell_[bucket(b)];
+    if (own.end - own.start >= kCrowded && candidate.visit(slots_, own.start, own.end, hit)) return true;
     CellRange xs[GridAxis::kLevels];
     CellRange ys[GridAxis::kLevels];
     const int nx = x_.ranges(interval(b.x1, b.x2), xs);
@@ -198,6 +199,12 @@ class LevelGrid {
     return static_cast<int64_t>(at & static_cast<uint64_t>(buckets_ - 1));
   }
 
+  int64_t bucket(const Box<T>& b) const {
+    const Interval x = interval(b.x1, b.x2);
+    const Interval y = interval(b.y1, b.y2);
+    return bucket(x, x_.level(x.size), y, y_.level(y.size));
+  }
+
   // `width` < buckets_ consecutive buckets, wrapping round the end of the table.
   template <class F>
   bool visit_row(uint64_t first, int64_t width, const Overlap<T>& candidate, F&& hit) const {
@@ -217,7 +224,8 @@ class LevelGrid {
     return false;
   }
 
-  static constexpr int64_t kWholeRun = 64;
+  static constexpr int32_t kCrowded = 4;
+  static constexpr int64_t kWholeRun = 96;
 
   BoxSlots<T> slots_;
   int64_t capacity_;

@@ -238,75 +238,114 @@ void suppress_groups(NmsArgs<T>& a, int32_t* row, int64_t m, int64_t limit) {
   a.kept = collect_kept(row, m, limit);
 }
 
-// Candidates sorted by tile, descending score inside each; `start` gets the tiles' first positions and the end.
+// Suppression of one group that is large enough to be cut into tiles.
 template <class T>
-void sort_into_tiles(const NmsArgs<T>& a, const Tiling& tiling, const int32_t* row, int64_t m, int32_t* rank,
-                     int32_t* start, Region& sizes) {
-  Scratch scratch;
-  uint16_t* tile = scratch.take<uint16_t>(m);
-  for (int64_t r = 0; r < m; ++r) {
-    prefetch(a.boxes + 4 * int64_t{row[r + 12 < m ? r + 12 : r]});
-    const Box<T> b = box_at(a, row[r]);
-    const Interval x = interval(b.x1, b.x2);
-    const Interval y = interval(b.y1, b.y2);
-    tile[r] = static_cast<uint16_t>(tiling.tile(x.centre, y.centre));
-    ++start[tile[r] + 1];
-    if (!takes_part(box_area(b))) continue;
-    sizes.widest = x.size > sizes.widest ? x.size : sizes.widest;
-    sizes.highest = y.size > sizes.highest ? y.size : sizes.highest;
+class TiledSuppression {
+ public:
+  // The candidates are the ranks from[0..count), ascending (null: all below count); row[rank] is their row.
+  TiledSuppression(const NmsArgs<T>& a, int32_t* row, const int32_t* from, int64_t count)
+      : a_(a), row_(row), from_(from), count_(count) {
+    plane_.threshold = lowered_threshold<T>(a.iou_threshold);
   }
-  for (int t = 0; t < tiling.tiles(); ++t) start[t + 1] += start[t];
-  int32_t* next = scratch.take<int32_t>(tiling.tiles());
-  for (int t = 0; t < tiling.tiles(); ++t) next[t] = start[t];
-  for (int64_t r = 0; r < m; ++r) rank[next[tile[r]]++] = static_cast<int32_t>(r);
-}
 
-// Tiles in parallel, then what they left open; false where too many boxes lie on borders for that to pay.
-template <class T>
-bool suppress_tiles(NmsArgs<T>& a, int32_t* row, int64_t m) {
-  constexpr int64_t kTile = 8192;
-  int per_axis = 1;
-  while (per_axis < Tiling::kMostPerAxis && (per_axis + 1) * (per_axis + 1) * kTile <= m + m / 4) ++per_axis;
-  if (per_axis == 1) return false;
-  Scratch scratch;
-  int32_t* rank = scratch.take<int32_t>(m);
-  const Tiling tiling(per_axis, m, [&](int64_t r) { return box_at(a, row[r]); });
-  const int tiles = tiling.tiles();
-  int32_t* start = scratch.zeros<int32_t>(tiles + 1);
-  int32_t* live = scratch.take<int32_t>(tiles);
-  Region sizes;
-  sort_into_tiles(a, tiling, row, m, rank, start, sizes);
-  const auto region_of = [&](int tile) {
-    Region region = tiling.region(tile);
-    region.threshold = lowered_threshold<T>(a.iou_threshold);
-    region.widest = sizes.widest;
-    region.highest = sizes.highest;
-    return region;
-  };
-  int64_t outside = 0;
-  constexpr int64_t kEvery = 16;
-  for (int t = 0; t < tiles; ++t) {
-    const Region region = region_of(t);
-    for (int64_t i = start[t]; i < start[t + 1]; i += kEvery) outside += !region.encloses(box_at(a, row[rank[i]]));
+  // Marks the kept rows. Returns false, with nothing done, where tiles would be too few or have too much border.
+  // `repeats`: how often what tiles leave open is cut into other tiles before it is treated as a whole.
+  bool run(int repeats, int avoid = 1) {
+    constexpr int64_t kTile = 8192;
+    int per_axis = 1;
+    while (per_axis < Tiling::kMostPerAxis && (per_axis + 1) * (per_axis + 1) * kTile <= count_ + count_ / 4) ++per_axis;
+    for (; per_axis > 1; --per_axis) {
+      int p = per_axis;  // other cuts than those that left these boxes open
+      while (p < Tiling::kMostPerAxis && common_divisor(p, avoid) > 1) ++p;
+      const Tiling tiling(p, count_, [&](int64_t i) { return box(i); });
+      if (few_on_borders(tiling)) return run_tiles(tiling, repeats, p);
+    }
+    return false;
   }
-  if (outside * kEvery > m / 4) return false;
-  parallel_tasks(a.parallel, tiles, [&](int64_t t) {
-    const Region region = region_of(static_cast<int>(t));
-    const int64_t count = start[t + 1] - start[t];
-    live[t] = static_cast<int32_t>(Suppression<T>(a, row, rank + start[t], count, count, &region).run());
-    for (int64_t i = start[t]; i < start[t] + live[t]; ++i)
-      if (rank[i] >= 0) row[rank[i]] |= kMark;
-  });
-  PositionSet open(scratch, m);
-  for (int t = 0; t < tiles; ++t)
-    for (int64_t i = start[t]; i < start[t] + live[t]; ++i)
-      if (rank[i] < 0) open.mark(unmarked(rank[i]));
-  int64_t left = 0;
-  for (int64_t r = open.next(0, m); r < m; r = open.next(r + 1, m)) rank[left++] = static_cast<int32_t>(r);
-  const int64_t kept = Suppression<T>(a, row, rank, left, left).run();
-  for (int64_t i = 0; i < kept; ++i) row[rank[i]] |= kMark;
-  return true;
-}
+
+ private:
+  static int common_divisor(int a, int b) { return b == 0 ? a : common_divisor(b, a % b); }
+  int32_t rank_of(int64_t i) const { return from_ ? from_[i] : static_cast<int32_t>(i); }
+  int64_t row_of(int64_t i) const { return unmarked(row_[rank_of(i)]); }
+  Box<T> box(int64_t i) const { return box_at(a_, row_of(i)); }
+
+  bool few_on_borders(const Tiling& tiling) const {
+    constexpr int64_t kSamples = 1024;
+    const int64_t step = count_ / kSamples + 1;
+    Region plane = plane_;
+    int64_t sampled = 0;
+    int64_t outside = 0;
+    for (int64_t i = 0; i < count_; i += step) {
+      const Box<T> b = box(i);
+      if (!takes_part(box_area(b))) continue;
+      plane.note_size(b);
+      ++sampled;
+      outside += !tiling.region(tiling.tile(b), plane).encloses(b);
+    }
+    return outside * 4 < sampled;
+  }
+
+  bool run_tiles(const Tiling& tiling, int repeats, int per_axis) {
+    Scratch scratch;
+    const int tiles = tiling.tiles();
+    int32_t* rank = scratch.take<int32_t>(count_);
+    int32_t* start = scratch.zeros<int32_t>(tiles + 1);
+    int32_t* live = scratch.take<int32_t>(tiles);
+    sort_into_tiles(tiling, rank, start);
+    if (!few_on_borders(tiling)) return false;  // some box that the sample missed is far larger
+    parallel_tasks(a_.parallel, tiles, [&](int64_t t) {
+      const Region region = tiling.region(static_cast<int>(t), plane_);
+      const int64_t count = start[t + 1] - start[t];
+      live[t] = static_cast<int32_t>(Suppression<T>(a_, row_, rank + start[t], count, count, &region).run());
+      for (int64_t i = start[t]; i < start[t] + live[t]; ++i)
+        if (rank[i] >= 0) row_[rank[i]] |= kMark;
+    });
+    const int64_t left = collect_open(rank, start, live, tiles);
+    if (repeats > 0 && TiledSuppression(a_, row_, rank, left).run(repeats - 1, per_axis)) return true;
+    const int64_t kept = Suppression<T>(a_, row_, rank, left, left).run();
+    for (int64_t i = 0; i < kept; ++i) row_[rank[i]] |= kMark;
+    return true;
+  }
+
+  // Ranks by tile, ascending inside each; tile t has those at [start[t], start[t + 1]).
+  void sort_into_tiles(const Tiling& tiling, int32_t* rank, int32_t* start) {
+    constexpr int64_t kAhead = 12;
+    Scratch scratch;
+    uint16_t* tile = scratch.take<uint16_t>(count_);
+    for (int64_t i = 0; i < count_; ++i) {
+      if (i + kAhead < count_) prefetch(a_.boxes + 4 * row_of(i + kAhead));
+      const Box<T> b = box(i);
+      tile[i] = static_cast<uint16_t>(tiling.tile(b));
+      ++start[tile[i] + 1];
+      if (takes_part(box_area(b))) plane_.note_size(b);
+    }
+    int32_t* next = scratch.take<int32_t>(tiling.tiles());
+    for (int t = 0; t < tiling.tiles(); ++t) {
+      start[t + 1] += start[t];
+      next[t] = start[t];
+    }
+    for (int64_t i = 0; i < count_; ++i) rank[next[tile[i]]++] = rank_of(i);
+  }
+
+  // Moves the marked (open) ranks of all tiles, unmarked and ascending, to the front.
+  int64_t collect_open(int32_t* rank, const int32_t* start, const int32_t* live, int tiles) const {
+    Scratch scratch;
+    const int64_t end = rank_of(count_ - 1) + int64_t{1};
+    PositionSet open(scratch, end);
+    for (int t = 0; t < tiles; ++t)
+      for (int64_t i = start[t]; i < start[t] + live[t]; ++i)
+        if (rank[i] < 0) open.mark(unmarked(rank[i]));
+    int64_t left = 0;
+    for (int64_t r = open.next(0, end); r < end; r = open.next(r + 1, end)) rank[left++] = static_cast<int32_t>(r);
+    return left;
+  }
+
+  const NmsArgs<T>& a_;
+  int32_t* row_;
+  const int32_t* from_;
+  int64_t count_;
+  Region plane_;  // unbounded; with the threshold and the largest sizes
+};
 
 template <class T>
 void nms(NmsArgs<T>& a) {
@@ -318,7 +357,7 @@ void nms(NmsArgs<T>& a) {
   if (m == 0 || limit == 0) return;
   if (a.labels != nullptr)
     suppress_groups(a, a.keep, m, limit);
-  else if (limit < m || a.iou_threshold >= 1 || !suppress_tiles(a, a.keep, m))
+  else if (limit < m || a.iou_threshold >= 1 || !TiledSuppression<T>(a, a.keep, nullptr, m).run(1))
     a.kept = Suppression<T>(a, nullptr, a.keep, m, limit).run();
   else
     a.kept = collect_kept(a.keep, m, limit);

@@ -21,6 +21,14 @@ struct Region {
   double widest = 0;
   double highest = 0;
 
+  template <class T>
+  void note_size(const Box<T>& b) {
+    const double w = interval(b.x1, b.x2).size;
+    const double h = interval(b.y1, b.y2).size;
+    widest = w > widest ? w : widest;
+    highest = h > highest ? h : highest;
+  }
+
   // Whether every centre that may belong to an overlapping box lies in the region.
   template <class T>
   bool encloses(const Box<T>& b) const {
@@ -41,7 +49,7 @@ class Tiling {
   template <class F>
   Tiling(int per_axis, int64_t count, F&& box_at) : per_axis_(per_axis) {
     Scratch scratch;
-    const int64_t step = count / (kSampleAxis * per_axis * per_axis) + 1;
+    const int64_t step = count / (kSamples * per_axis * per_axis) + 1;
     const int64_t sampled = (count + step - 1) / step;
     double* x = scratch.take<double>(sampled);
     double* y = scratch.take<double>(sampled);
@@ -50,23 +58,24 @@ class Tiling {
       x[i] = interval(b.x1, b.x2).centre;
       y[i] = interval(b.y1, b.y2).centre;
     }
-    cut(scratch, x, sampled, x_cut_);
+    cut(x, sampled, x_cut_);
     double* inside = scratch.take<double>(sampled);
     for (int c = 0; c < per_axis_; ++c) {
       int64_t n = 0;
       for (int64_t i = 0; i < sampled; ++i)
         if (place(x_cut_, x[i]) == c) inside[n++] = y[i];
-      cut(scratch, inside, n, y_cut_[c]);
+      cut(inside, n, y_cut_[c]);
     }
   }
 
   int tiles() const { return per_axis_ * per_axis_; }
-  int tile(double x, double y) const {
-    const int c = place(x_cut_, x);
-    return c * per_axis_ + place(y_cut_[c], y);
+  template <class T>
+  int tile(const Box<T>& b) const {
+    const int c = place(x_cut_, interval(b.x1, b.x2).centre);
+    return c * per_axis_ + place(y_cut_[c], interval(b.y1, b.y2).centre);
   }
-  Region region(int tile) const {
-    Region r;
+  // `r` with the bounds of the tile.
+  Region region(int tile, Region r) const {
     const int c = tile / per_axis_;
     const int k = tile % per_axis_;
     if (c > 0) r.x_low = x_cut_[c - 1];
@@ -77,10 +86,11 @@ class Tiling {
   }
 
  private:
-  static constexpr int64_t kSampleAxis = 128;
+  static constexpr int64_t kSamples = 128;  // per tile
 
   // Values at which [low, cut) and [cut, high) part; n may be 0.
-  void cut(Scratch& scratch, const double* value, int64_t n, double* cuts) const {
+  void cut(const double* value, int64_t n, double* cuts) const {
+    Scratch scratch;
     uint64_t* key = scratch.take<uint64_t>(n);
     int32_t* index = scratch.take<int32_t>(n);
     for (int64_t i = 0; i < n; ++i) {

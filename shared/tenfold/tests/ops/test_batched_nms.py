@@ -28,7 +28,9 @@ def make_case(n: int, groups: int, seed: int = 0, *, extent: float = 100.0, ties
     return torch.cat([centre - size / 2, centre + size / 2], dim=1), scores, labels
 
 
-def per_group(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, batch: Tensor | None = None) -> Tensor:
+def per_group(
+    boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, batch: Tensor | None = None
+) -> Tensor:
     """torchvision's nms on every group, merged by score descending and row ascending."""
     columns = labels[:, None] if batch is None else torch.stack([labels, batch], dim=1)
     rows = []
@@ -43,7 +45,12 @@ def check_groups(run) -> None:
     """Many ties, far groups, labels whose difference overflows: what an offset per label would get wrong."""
     boxes, scores, labels = make_case(600, 7, ties=True)
     boxes = boxes + 2.0**20
-    for wide in (labels, labels * 2**33, labels * (2**62 // 3) - 2**62, torch.where(labels > 3, LOW, HIGH) + 0 * labels):
+    for wide in (
+        labels,
+        labels * 2**33,
+        labels * (2**62 // 3) - 2**62,
+        torch.where(labels > 3, LOW, HIGH) + 0 * labels,
+    ):
         kernels.assert_same(run(boxes, scores, wide, 0.4), per_group(boxes, scores, wide, 0.4))
 
 
@@ -76,7 +83,9 @@ def test_wrong_variants_are_caught(wrong):
 def test_equals_the_loop_over_groups(n, groups, threshold, dtype):
     boxes, scores, labels = make_case(n, groups, seed=n, extent=400, ties=n == 5000)
     boxes, scores = boxes.to(dtype), scores.to(dtype)
-    kernels.assert_same(batched_nms(boxes, scores, labels, threshold), per_group(boxes, scores, labels, threshold))
+    kernels.assert_same(
+        batched_nms(boxes, scores, labels, threshold), per_group(boxes, scores, labels, threshold)
+    )
 
 
 @pytest.mark.parametrize("span", [3, 2**20, 2**40, 2**63])
@@ -87,7 +96,9 @@ def test_batch_and_label(span):
     expected = per_group(boxes, scores, labels, 0.3, batch)
     kernels.assert_same(batched_nms(boxes, scores, labels, 0.3, batch=batch), expected)
     one = torch.full_like(labels, HIGH)
-    kernels.assert_same(batched_nms(boxes, scores, one, 0.3, batch=labels), per_group(boxes, scores, labels, 0.3))
+    kernels.assert_same(
+        batched_nms(boxes, scores, one, 0.3, batch=labels), per_group(boxes, scores, labels, 0.3)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
@@ -107,7 +118,9 @@ def test_max_out_and_score_threshold():
     keep = batched_nms(boxes, scores, labels, 0.5)
     for count in (0, 1, 100, 10**9):
         kernels.assert_same(batched_nms(boxes, scores, labels, 0.5, max_out=count), keep[:count])
-    kernels.assert_same(batched_nms(boxes, scores, labels, 0.5, score_threshold=0.6), keep[scores[keep] > 0.6])
+    kernels.assert_same(
+        batched_nms(boxes, scores, labels, 0.5, score_threshold=0.6), keep[scores[keep] > 0.6]
+    )
 
 
 @st.composite
@@ -118,13 +131,23 @@ def problem(draw):
     if n and draw(st.booleans()):
         for _ in range(draw(st.integers(1, 6))):
             row = draw(st.integers(0, n - 1))
-            boxes[row, draw(st.integers(0, 3))] = draw(st.sampled_from([math.nan, math.inf, -0.0, 1e-40, 1e6, -3e38]))
+            boxes[row, draw(st.integers(0, 3))] = draw(
+                st.sampled_from([math.nan, math.inf, -0.0, 1e-40, 1e6, -3e38])
+            )
             labels[row] = draw(st.sampled_from([LOW, HIGH, -1, 2**31, -(2**32)]))
     batch = draw(st.none() | st.just(labels.flip(0) % 3) | st.just(labels.flip(0)))
     if draw(st.booleans()):
         boxes, scores = boxes.double(), scores.double()
     score_threshold = draw(st.none() | st.sampled_from([0.0, 0.5]))
-    return boxes, scores, labels, draw(st.floats(0, 1)), batch, score_threshold, draw(st.none() | st.integers(0, 40))
+    return (
+        boxes,
+        scores,
+        labels,
+        draw(st.floats(0, 1)),
+        batch,
+        score_threshold,
+        draw(st.none() | st.integers(0, 40)),
+    )
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -185,13 +208,33 @@ def test_no_gradient():
 @pytest.mark.parametrize(
     ("labels", "batch", "error", "text"),
     [
-        (torch.zeros(3), None, TypeError, "batched_nms: labels: got torch.float32; expected an integer dtype"),
+        (
+            torch.zeros(3),
+            None,
+            TypeError,
+            "batched_nms: labels: got torch.float32; expected an integer dtype",
+        ),
         (torch.zeros(3, dtype=torch.bool), None, TypeError, "batched_nms: labels: got torch.bool"),
         ([0, 0, 0], None, TypeError, "batched_nms: labels: got list; expected a torch.Tensor"),
-        (torch.zeros(2, dtype=torch.int64), None, ValueError, r"batched_nms: labels: got shape \(2,\); expected \(3,\)"),
+        (
+            torch.zeros(2, dtype=torch.int64),
+            None,
+            ValueError,
+            r"batched_nms: labels: got shape \(2,\); expected \(3,\)",
+        ),
         (torch.zeros(3, 1, dtype=torch.int64), None, ValueError, "batched_nms: labels: got shape"),
-        (torch.zeros(3, dtype=torch.int64), torch.zeros(3), TypeError, "batched_nms: batch: got torch.float32"),
-        (torch.zeros(3, dtype=torch.int64), torch.zeros(4, dtype=torch.int32), ValueError, "batched_nms: batch: got shape"),
+        (
+            torch.zeros(3, dtype=torch.int64),
+            torch.zeros(3),
+            TypeError,
+            "batched_nms: batch: got torch.float32",
+        ),
+        (
+            torch.zeros(3, dtype=torch.int64),
+            torch.zeros(4, dtype=torch.int32),
+            ValueError,
+            "batched_nms: batch: got shape",
+        ),
         (torch.zeros(3, dtype=torch.int64, device="meta"), None, ValueError, "batched_nms: labels: on meta"),
     ],
 )
@@ -214,7 +257,14 @@ def test_errors_name_this_op():
 def test_raw_op_misuse_does_not_crash():
     op = torch.ops.tenfold.batched_nms.default
     boxes, scores, labels = make_case(5, 2)
-    for wrong in (labels[:3], labels.int(), labels.float(), labels[:, None], labels.sum(), torch.zeros(9, dtype=torch.int64)):
+    for wrong in (
+        labels[:3],
+        labels.int(),
+        labels.float(),
+        labels[:, None],
+        labels.sum(),
+        torch.zeros(9, dtype=torch.int64),
+    ):
         with pytest.raises(RuntimeError):
             op(boxes, scores, wrong, 0.5, None, None, None, True)
         with pytest.raises(RuntimeError):

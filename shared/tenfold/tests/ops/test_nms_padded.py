@@ -26,7 +26,12 @@ def check_padding(run) -> None:
         boxes, scores = make_boxes(n)
         rows = torchvision.ops.nms(boxes, scores, 0.4)[:max_out]
         keep, count = run(boxes, scores, 0.4, max_out=max_out)
-        assert (keep.dtype, keep.shape, count.dtype, count.shape) == (torch.int64, (max_out,), torch.int32, ())
+        assert (keep.dtype, keep.shape, count.dtype, count.shape) == (
+            torch.int64,
+            (max_out,),
+            torch.int32,
+            (),
+        )
         assert int(count) == len(rows)
         kernels.assert_same(keep[: len(rows)], rows)
         assert bool((keep[len(rows) :] == -1).all())
@@ -53,7 +58,14 @@ def test_wrong_variants_are_caught(wrong):
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.integers(0, 200), st.integers(0, 2**20), st.integers(0, 60), st.floats(0, 1), st.none() | st.floats(0, 1), st.booleans())
+@given(
+    st.integers(0, 200),
+    st.integers(0, 2**20),
+    st.integers(0, 60),
+    st.floats(0, 1),
+    st.none() | st.floats(0, 1),
+    st.booleans(),
+)
 def test_fuzz_against_reference(n, seed, max_out, threshold, score_threshold, special):
     boxes, scores = make_boxes(n, seed)
     if n and special:
@@ -137,6 +149,11 @@ def test_errors_name_this_op():
 def test_raw_op_misuse_does_not_crash():
     op = torch.ops.tenfold.nms_padded.default
     boxes, scores = make_boxes(5)
-    for args in ((boxes[0], scores, 0.5, 3), (boxes, scores[:2], 0.5, 3), (boxes, scores, 0.5, -3), (boxes, scores, 0.5, 2**40)):
+    for args in (
+        (boxes[0], scores, 0.5, 3),
+        (boxes, scores[:2], 0.5, 3),
+        (boxes, scores, 0.5, -3),
+        (boxes, scores, 0.5, 2**40),
+    ):
         with pytest.raises(RuntimeError):
             op(*args, None, True)
