@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "report")
     parser.add_argument("--skip-bench", action="store_true", help="leave the timings out")
     options = parser.parse_args(arguments)
-    page = Report("tenfold", INTRO, provenance=provenance(0, ("torch", "torchvision", "numpy"), tenfold=__version__))
+    page = Report(
+        "tenfold", INTRO, provenance=provenance(0, ("torch", "torchvision", "numpy"), tenfold=__version__)
+    )
     page.section("Kernels on LiDAR frames")
     passed = [add(page, build) for build in CARDS]
     if not options.skip_bench:

@@ -27,6 +27,8 @@ for module in ("lightning", "matplotlib", "open3d", "torchvision", "scipy"):
     assert module not in sys.modules, module
 
 # The console script answers without any extra; what needs one says how to get it, with exit code 4.
-done = subprocess.run([sys.executable, "-m", "tenfold.cli", "--help"], capture_output=True, text=True, check=False)
+done = subprocess.run(
+    [sys.executable, "-m", "tenfold.cli", "--help"], capture_output=True, text=True, check=False
+)
 assert done.returncode in (0, 4), done.stderr
 print((done.stdout or done.stderr).splitlines()[0])

@@ -35,7 +35,9 @@ def _fake_submanifold(
     return coords.new_empty((kernel[0] * kernel[1] * kernel[2], coords.shape[0]), dtype=torch.int32)
 
 
-def _fake_strided(coords: Tensor, shape: Triple, batch_size: int, kernel: Triple, *_: Any) -> tuple[Tensor, Tensor]:
+def _fake_strided(
+    coords: Tensor, shape: Triple, batch_size: int, kernel: Triple, *_: Any
+) -> tuple[Tensor, Tensor]:
     rows = torch.library.get_ctx().new_dynamic_size()
     volume = kernel[0] * kernel[1] * kernel[2]
     return coords.new_empty((rows, 4)), coords.new_empty((volume, rows))
@@ -316,7 +318,10 @@ def sparse_conv(
     require_shape(op, "table", table, ("K", "V_out"))
     require_shape(op, "weight", weight, ("C_out", "kz", "ky", "kx", features.shape[1]))
     volume = weight.shape[1] * weight.shape[2] * weight.shape[3]
-    require(volume == table.shape[0], f"{op}: table: got {table.shape[0]} offsets; expected {volume} for this weight")
+    require(
+        volume == table.shape[0],
+        f"{op}: table: got {table.shape[0]} offsets; expected {volume} for this weight",
+    )
     if bias is not None:
         require_shape(op, "bias", bias, (weight.shape[0],))
     kept = features.dtype

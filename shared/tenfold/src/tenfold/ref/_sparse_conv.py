@@ -21,7 +21,11 @@ Site = tuple[int, int, int, int]
 
 
 def output_shape(
-    shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> list[int]:
     """Extents (Z, Y, X) of a strided convolution's output; may be <= 0."""
     return [
@@ -65,7 +69,8 @@ def rulebook_submanifold(
             continue
         for k, offset in enumerate(offsets):
             z, y, x = (
-                v + (o - (n - 1) // 2) * d for v, o, n, d in zip(place, offset, kernel_size, dilation, strict=True)
+                v + (o - (n - 1) // 2) * d
+                for v, o, n, d in zip(place, offset, kernel_size, dilation, strict=True)
             )
             table[k, row] = rows.get((b, z, y, x), -1)
     return table.to(coords.device)

@@ -39,7 +39,9 @@ class SparseModule(nn.Module):
 class _Convolution(SparseModule):
     """Weight, bias and their initialisation."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: Triple, bias: bool, key: str | None) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Triple, bias: bool, key: str | None
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -91,7 +93,9 @@ class SubMConv3d(_Convolution):
         bias: bool = True,
         key: str | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, _triple("SubMConv3d", "kernel_size", kernel_size, 1), bias, key)
+        super().__init__(
+            in_channels, out_channels, _triple("SubMConv3d", "kernel_size", kernel_size, 1), bias, key
+        )
         self.dilation = _triple("SubMConv3d", "dilation", dilation, 1)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -162,7 +166,13 @@ class SparseInverseConv3d(_Convolution):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], *, key: str, bias: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        *,
+        key: str,
+        bias: bool = True,
     ) -> None:
         kernel = _triple("SparseInverseConv3d", "kernel_size", kernel_size, 1)
         super().__init__(in_channels, out_channels, kernel, bias, key)
@@ -177,7 +187,9 @@ class SparseInverseConv3d(_Convolution):
                 f"SparseInverseConv3d: kernel_size: got {self.kernel_size}; layer {self.key!r} has {book.geometry[0]}"
             )
         if book.target is not x.sites:
-            raise ValueError(f"SparseInverseConv3d: input: its sites are not the output sites of layer {self.key!r}")
+            raise ValueError(
+                f"SparseInverseConv3d: input: its sites are not the output sites of layer {self.key!r}"
+            )
         return book
 
     def forward(self, x: SparseTensor) -> SparseTensor:

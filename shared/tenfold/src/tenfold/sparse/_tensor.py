@@ -160,7 +160,9 @@ class SparseTensor:
         c = self.coords.long()
         row = ((c[:, 0] * z + c[:, 1]) * y + c[:, 2]) * x + c[:, 3]
         channels = self.features.shape[1]
-        flat = self.features.new_zeros(self.batch_size * z * y * x, channels).index_copy(0, row, self.features)
+        flat = self.features.new_zeros(self.batch_size * z * y * x, channels).index_copy(
+            0, row, self.features
+        )
         return flat.view(self.batch_size, z, y, x, channels).permute(0, 4, 1, 2, 3).contiguous()
 
     def __repr__(self) -> str:
@@ -189,5 +191,7 @@ def named(x: SparseTensor, key: str | None, book: Rulebook) -> Rulebook:
             f"{known.geometry}; got {book.kind} {book.geometry}; give layers of different geometry their own keys"
         )
     if not _same_sites(known.source, book.source):
-        raise ValueError(f"sparse: key: {key!r} belongs to other sites; give layers on other sites their own keys")
+        raise ValueError(
+            f"sparse: key: {key!r} belongs to other sites; give layers on other sites their own keys"
+        )
     return known
