@@ -17,6 +17,7 @@ constexpr int kBins = 1024;
 constexpr int64_t kFarCell = int64_t{1} << 28;
 constexpr int kTile = 8;  // cells a side
 constexpr int kTileCells = kTile * kTile;
+constexpr int64_t kMostTiles = int64_t{1} << 20;  // of a class: places fit in 32 bits
 
 template <class T>
 RectFormat format_of(const NmsRotatedArgs<T>& a) {
@@ -56,8 +57,6 @@ struct Grid {
   int class_count;
   int8_t class_of_bin[kBins];
 };
-
-inline double radius_above(double squared) { return std::sqrt(squared) * (1.0 + 1e-12) + 1e-300; }
 
 // Power-of-two bin of a radius, from the exponent of its square.
 inline int radius_bin(double squared) {
@@ -131,7 +130,8 @@ void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
 void make_table(Scratch& scratch, Grid& g) {
   for (int k = 0; k < g.class_count; ++k) {
     SizeClass& c = g.classes[k];
-    c.tiles = static_cast<uint64_t>(c.boxes / (kTileCells / 2) + 1);
+    const int64_t tiles = c.boxes / (kTileCells / 2) + 1;
+    c.tiles = static_cast<uint64_t>(tiles < kMostTiles ? tiles : kMostTiles);
     c.first_cell = g.cells;
     g.cells += static_cast<int64_t>(c.tiles) * kTileCells;
   }
