@@ -305,7 +305,7 @@ void prefetch_block(const Grid& g, const NmsRotatedArgs<T>& a, int64_t first, in
 }
 
 template <class T>
-Query make_query(const Grid& g, const NmsRotatedArgs<T>& a) {
+Query make_query(const NmsRotatedArgs<T>& a) {
   Query q{};
   q.threshold = a.iou_threshold;
   const double lower = a.iou_threshold * (1.0 - 1e-6);
@@ -390,7 +390,7 @@ void suppress(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n, int64
   Grid g;
   build_grid(scratch, g, a, n, row_of);
   const Boxes block = take_boxes(scratch, kWide, kVolume);
-  Query q = make_query(g, a);
+  Query q = make_query(a);
   uint32_t dropped = 0;
   for (; i < n && kept < limit; ++i) {
     const int lane = static_cast<int>(i % kWide);
