@@ -48,8 +48,12 @@ constexpr int kWide = 8;
 typedef double vdouble __attribute__((vector_size(64)));
 typedef __mmask8 dmask;
 // Masked forms of full width: the plain ones name an undefined source, which compilers warn about.
-static inline vdouble min_of(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b); }
-static inline vdouble max_of(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b); }
+static inline vdouble min_of(vdouble a, vdouble b) {
+  return (vdouble)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b);
+}
+static inline vdouble max_of(vdouble a, vdouble b) {
+  return (vdouble)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
+}
 static inline dmask less(vdouble a, vdouble b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ); }
 static inline dmask less_equal(vdouble a, vdouble b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LE_OQ);

@@ -17,6 +17,7 @@ constexpr int kBins = 1024;
 constexpr int64_t kFarCell = int64_t{1} << 28;
 constexpr int kTile = 8;  // cells a side
 constexpr int kTileCells = kTile * kTile;
+constexpr int64_t kMostTiles = int64_t{1} << 20;  // of a class: places fit in 32 bits
 
 template <class T>
 RectFormat format_of(const NmsRotatedArgs<T>& a) {
@@ -56,8 +57,6 @@ struct Grid {
   int class_count;
   int8_t class_of_bin[kBins];
 };
-
-inline double radius_above(double squared) { return std::sqrt(squared) * (1.0 + 1e-12) + 1e-300; }
 
 // Power-of-two bin of a radius, from the exponent of its square.
 inline int radius_bin(double squared) {
@@ -131,7 +130,8 @@ void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
 void make_table(Scratch& scratch, Grid& g) {
   for (int k = 0; k < g.class_count; ++k) {
     SizeClass& c = g.classes[k];
-    c.tiles = static_cast<uint64_t>(c.boxes / (kTileCells / 2) + 1);
+    const int64_t tiles = c.boxes / (kTileCells / 2) + 1;
+    c.tiles = static_cast<uint64_t>(tiles < kMostTiles ? tiles : kMostTiles);
     c.first_cell = g.cells;
     g.cells += static_cast<int64_t>(c.tiles) * kTileCells;
   }
@@ -305,7 +305,7 @@ void prefetch_block(const Grid& g, const NmsRotatedArgs<T>& a, int64_t first, in
 }
 
 template <class T>
-Query make_query(const Grid& g, const NmsRotatedArgs<T>& a) {
+Query make_query(const NmsRotatedArgs<T>& a) {
   Query q{};
   q.threshold = a.iou_threshold;
   const double lower = a.iou_threshold * (1.0 - 1e-6);
@@ -390,7 +390,7 @@ void suppress(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n, int64
   Grid g;
   build_grid(scratch, g, a, n, row_of);
   const Boxes block = take_boxes(scratch, kWide, kVolume);
-  Query q = make_query(g, a);
+  Query q = make_query(a);
   uint32_t dropped = 0;
   for (; i < n && kept < limit; ++i) {
     const int lane = static_cast<int>(i % kWide);
