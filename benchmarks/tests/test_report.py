@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_page_shows_every_kernel_card(tmp_path):
     require("chromium")
-    assert page.main(["--out", str(tmp_path), "--skip-bench"]) == 0
+    assert page.main(["--out", str(tmp_path), "--skip-bench", "--skip-packages"]) == 0
     opened = open_page(tmp_path / "index.html", width=360, screenshot=tmp_path / "page.png")
     assert not opened.errors
     text = (tmp_path / "index.html").read_text()
@@ -36,7 +36,7 @@ def test_a_failed_card_hides_no_other(tmp_path, monkeypatch, capsys):
         return Card("A good result", "claim", "1", "control", True)
 
     monkeypatch.setattr(page, "CARDS", (broken, wrong, fine))
-    assert page.main(["--out", str(tmp_path), "--skip-bench"]) == 1
+    assert page.main(["--out", str(tmp_path), "--skip-bench", "--skip-packages"]) == 1
     text = (tmp_path / "index.html").read_text()
     assert "the kernel fell over" in text
     assert "A wrong result" in text
