@@ -56,8 +56,6 @@ def test_readme_examples_run_and_print_what_they_say(block):
     code = f"import sys; sys.path[:0] = {sys.path!r}\n{block}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    promised = [line.split("#", 1)[1].strip() for line in block.splitlines() if re.match(r"print\(.*#", line)]
-    printed = done.stdout.strip().splitlines()
-    assert len(printed) == len(promised)
-    for said, got in zip(promised, printed, strict=True):
-        assert got == said or not said.startswith("tensor"), (said, got)
+    promised = [line.rsplit("# ", 1)[1] for line in block.splitlines() if re.match(r"print\(.*# ", line)]
+    assert promised
+    assert done.stdout.splitlines()[: len(promised)] == promised

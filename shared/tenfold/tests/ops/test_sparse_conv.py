@@ -231,7 +231,7 @@ def test_all_tile_shapes_equal_reference(c_in, c_out, dtype):
 
     def run():
         return (
-            torch.ops.tenfold.sparse_conv(x, w, b.to(dtype), table),
+            torch.ops.tenfold.sparse_conv(x, w, b.to(dtype), table, True),
             torch.ops.tenfold.sparse_conv_weight(x, values(len(coords), c_out, seed=5, dtype=dtype), table),
         )
 
@@ -303,7 +303,7 @@ def test_operators_pass_opcheck_and_compile():
         op.rulebook_strided.default, (coords, list(SHAPE), 2, [3] * 3, [2] * 3, [1] * 3, [1] * 3, True)
     )
     kernels.check_op(op.rulebook_invert.default, (table, 50))
-    kernels.check_op(op.sparse_conv.default, (x, w, None, table))
+    kernels.check_op(op.sparse_conv.default, (x, w, None, table, True))
     kernels.check_op(op.sparse_max_pool.default, (x, table))
 
     def pipeline(x, coords, w):
@@ -398,9 +398,9 @@ def test_misuse_of_raw_operators_does_not_crash():
         lambda: op.rulebook_submanifold(coords, list(SHAPE), 2, [2**20] * 3, [1] * 3, False),
         lambda: op.rulebook_strided(coords, list(SHAPE), 2, [9] * 3, [1] * 3, [0] * 3, [1] * 3, False),
         lambda: op.rulebook_invert(table, -1),
-        lambda: op.sparse_conv(x, w[:, :26], None, table),
-        lambda: op.sparse_conv(x, w, torch.zeros(3), table),
-        lambda: op.sparse_conv(x[:3], w, None, table),
+        lambda: op.sparse_conv(x, w[:, :26], None, table, False),
+        lambda: op.sparse_conv(x, w, torch.zeros(3), table, False),
+        lambda: op.sparse_conv(x[:3], w, None, table, False),
         lambda: op.sparse_conv_weight(x, torch.zeros(3, 4), table),
         lambda: op.sparse_max_pool(x[:3], table),
     ]

@@ -103,10 +103,10 @@ def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None
 
 
 _conv = define(
-    "sparse_conv(Tensor features, Tensor weight, Tensor? bias, Tensor table, bool symmetric=False) -> Tensor",
+    "sparse_conv(Tensor features, Tensor weight, Tensor? bias, Tensor table, bool symmetric) -> Tensor",
     contract=1,
     reference=ref.sparse_conv,
-    fake=lambda features, weight, bias, table, symmetric=False: features.new_empty(
+    fake=lambda features, weight, bias, table, symmetric: features.new_empty(
         (table.shape[1], weight.shape[0])
     ),
     backward=_conv_backward,
