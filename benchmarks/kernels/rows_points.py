@@ -167,16 +167,26 @@ def _voxel_row(
 # ------------------------------------------------------------------ dynamic mean
 
 
-def _ours_mean(case: Case) -> Call:
-    from tenfold.ops import dynamic_voxelize, scatter
+def _ours_mean(order: str) -> Callable[[Case], Call]:
+    def build(case: Case) -> Call:
+        from tenfold.ops import dynamic_voxelize, scatter
 
-    grid, points = case["grid"], case["points"]
+        grid, points = case["grid"], case["points"]
 
-    def run() -> tuple[torch.Tensor, torch.Tensor]:
-        coords, owner, _ = dynamic_voxelize(points, grid.size, grid.limits)
-        return coords, scatter(points, owner, len(coords), "mean")
+        def run() -> tuple[torch.Tensor, torch.Tensor]:
+            coords, owner, _ = dynamic_voxelize(points, grid.size, grid.limits, order=order)
+            return coords, scatter(points, owner, len(coords), "mean")
 
-    return run
+        return run
+
+    return build
+
+
+def _sorted_mean(raw: tuple[torch.Tensor, torch.Tensor], _: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Cells and means in lexicographic order, whichever order they came in."""
+    cells, means = raw[0][:, -3:].numpy(), raw[1].numpy()
+    order = np.lexsort(cells.T[::-1])
+    return cells[order], means[order]
 
 
 def _torch_mean(case: Case) -> Call:
@@ -217,16 +227,18 @@ def _mean_by_definition(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return coords, total / counts[:, None]
 
 
-def _mean_row(key: str, title: str, frame: Callable[[], frames.Frame], grid: Grid, **more: Any) -> Row:
+def _mean_row(
+    key: str, title: str, frame: Callable[[], frames.Frame], grid: Grid, order: str = "first", **more: Any
+) -> Row:
     return Row(
         key=key,
         op="dynamic_voxelize + scatter",
         title=title,
         make=_voxel_case(frame, grid),
-        ours=_ours_mean,
+        ours=_ours_mean(order),
         # Sums of up to thousands of coordinates, in another order.
         agree=within(2e-5),
-        normal=lambda raw, _: (raw[0][:, 1:].numpy(), raw[1].numpy()),
+        normal=_sorted_mean,
         peers=(
             Peer("torch unique + index_add", "torch", "torch", _torch_mean),
             Peer(
@@ -590,6 +602,14 @@ ROWS: tuple[Row, ...] = (
     ),
     _mean_row("mean-voxels-kitti", "dynamic mean voxels, KITTI sweep", frames.kitti, SECOND, quick=True),
     _mean_row("mean-voxels-sweeps", "dynamic mean voxels, ten sweeps", frames.nuscenes_sweeps, SWEEPS),
+    _mean_row("mean-voxels-kitti-lex", "the same, voxels sorted by (z, y, x)", frames.kitti, SECOND, "lex"),
+    _mean_row(
+        "mean-voxels-sweeps-lex",
+        "the same, ten sweeps, voxels sorted",
+        frames.nuscenes_sweeps,
+        SWEEPS,
+        "lex",
+    ),
     Row(
         "scatter-max",
         "scatter",
