@@ -10,6 +10,13 @@ from tenfold.ops._batching import (
     pad,
     stack,
 )
+from tenfold.ops._iou import (
+    box_iou_3d,
+    box_iou_aligned_3d,
+    box_iou_bev,
+    boxes_overlap_bev,
+    pairs_iou_bev,
+)
 from tenfold.ops._library import (
     __contract__,
 )
@@ -17,6 +24,12 @@ from tenfold.ops._nms import (
     batched_nms,
     nms,
     nms_padded,
+)
+from tenfold.ops._nms_rotated import (
+    nms_3d,
+    nms_bev_aligned,
+    nms_rotated,
+    nms_rotated_padded,
 )
 from tenfold.ops._points_in_boxes import (
     points_in_boxes,
@@ -47,11 +60,20 @@ __all__ = [
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "box_iou_3d",
+    "box_iou_aligned_3d",
+    "box_iou_bev",
+    "boxes_overlap_bev",
     "dynamic_voxelize",
     "nms",
+    "nms_3d",
+    "nms_bev_aligned",
     "nms_padded",
+    "nms_rotated",
+    "nms_rotated_padded",
     "offsets_from_batch_index",
     "pad",
+    "pairs_iou_bev",
     "points_in_boxes",
     "points_in_boxes_padded",
     "rulebook_invert",

@@ -8,11 +8,19 @@ from tenfold.ref._batching import (
     element_rows,
     raise_non_finite,
 )
+from tenfold.ref._iou import (
+    box_iou,
+    pairs_iou_bev,
+)
 from tenfold.ref._nms import (
     batched_nms,
     box_iou,
     nms,
     nms_padded,
+)
+from tenfold.ref._nms_rotated import (
+    nms_rotated,
+    nms_rotated_padded,
 )
 from tenfold.ref._points_in_boxes import (
     points_in_boxes_csr,
@@ -51,6 +59,9 @@ __all__ = [
     "element_rows",
     "nms",
     "nms_padded",
+    "nms_rotated",
+    "nms_rotated_padded",
+    "pairs_iou_bev",
     "points_in_boxes_csr",
     "points_in_boxes_first",
     "points_in_boxes_mask",

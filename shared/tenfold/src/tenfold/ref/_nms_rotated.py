@@ -1,0 +1,89 @@
+"""Reference of rotated suppression: the definition, one candidate at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tenfold.ref._iou import box_iou
+
+__all__ = ["nms_rotated", "nms_rotated_padded"]
+
+_OPS = ("nms_rotated", "nms_3d", "nms_bev_aligned")
+
+
+def _check(op: str, boxes: Tensor, scores: Tensor) -> None:
+    """Raise ValueError for the first box that is not finite or NaN score."""
+    finite = boxes.isfinite().all(1)
+    bad = ~finite | scores.isnan()
+    if not bool(bad.any()):
+        return
+    row = int(bad.nonzero()[0])
+    if not bool(finite[row]):
+        raise ValueError(f"{op}: boxes: row {row} is not finite; expected finite boxes")
+    raise ValueError(f"{op}: scores: row {row} is NaN; expected numbers")
+
+
+def _overlaps(box: Tensor, others: Tensor, metric: int) -> Tensor:
+    """IoU of one box (C,) with others (M, C)."""
+    if metric == 2:  # seen from above without the yaw
+        box, others = box.clone(), others.clone()
+        box[-1], others[:, -1] = 0.0, 0.0
+    return box_iou(box[None], others, 1 if metric == 1 else 0, 0, False)[0]
+
+
+def _groups(values: Tensor | None, rows: Tensor) -> list[int]:
+    return [0] * len(rows) if values is None else values[rows].tolist()
+
+
+def nms_rotated(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    batch: Tensor | None,
+    iou_threshold: float,
+    metric: int,
+    pre_max: int | None = None,
+    post_max: int | None = None,
+    validate: bool = False,
+) -> Tensor:
+    """Greedy suppression as `tenfold.ops.nms_rotated` (metric 0), `nms_3d` (1) and `nms_bev_aligned` (2) define it."""
+    if validate:
+        _check(_OPS[metric], boxes, scores)
+    rows = (boxes.isfinite().all(1) & ~scores.isnan()).nonzero().flatten()
+    rows = rows[torch.sort(scores[rows], descending=True, stable=True).indices]
+    label, element = _groups(labels, rows), _groups(batch, rows)
+    seen: dict[int, int] = {}
+    taken: dict[int, int] = {}
+    keep: list[int] = []
+    alive = torch.ones(len(rows), dtype=torch.bool)
+    group = torch.tensor([label, element], dtype=torch.int64)
+    for rank, row in enumerate(rows.tolist()):
+        b = element[rank]
+        seen[b] = seen.get(b, 0) + 1
+        if pre_max is not None and seen[b] > pre_max:
+            continue
+        if not bool(alive[rank]) or (post_max is not None and taken.get(b, 0) >= post_max):
+            continue
+        taken[b] = taken.get(b, 0) + 1
+        keep.append(row)
+        same = (group == group[:, rank, None]).all(0)
+        alive &= ~(same & (_overlaps(boxes[row], boxes[rows], metric).double() > iou_threshold))
+    return torch.tensor(keep, dtype=torch.int64, device=boxes.device)
+
+
+def nms_rotated_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    metric: int,
+    pre_max: int | None,
+    post_max: int,
+    validate: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The rows of `nms_rotated` in a tensor of fixed size, filled up with -1, and their number."""
+    rows = nms_rotated(boxes, scores, labels, None, iou_threshold, metric, pre_max, post_max, validate)
+    keep = rows.new_full((post_max,), -1)
+    keep[: len(rows)] = rows
+    return keep, torch.tensor(len(rows), dtype=torch.int32, device=boxes.device)
