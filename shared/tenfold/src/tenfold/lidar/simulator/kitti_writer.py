@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from tenfold.geometry import Calibration, kitti_alpha
-from tenfold.lidar.kitti import DONT_CARE, KittiLabels, require_pillow, write_calibration, write_labels
+from tenfold.io import write_image
+from tenfold.lidar.kitti import DONT_CARE, KittiLabels, write_calibration, write_labels
 from tenfold.lidar.simulator.camera import CameraView, render_camera, view_objects
 from tenfold.lidar.simulator.ground import Ground
 from tenfold.lidar.simulator.scan import KITTI_64, Scan, Sensor, scan
@@ -56,7 +57,7 @@ def write_kitti(
         write_calibration(folder / "calib" / f"{frame_id}.txt", calibration)
         if images:
             image, view = render_camera(scene, calibration, image_size)
-            require_pillow().fromarray(image).save(folder / "image_2" / f"{frame_id}.png")
+            write_image(folder / "image_2" / f"{frame_id}.png", image)
         else:
             view = view_objects(scene, calibration, image_size)
         if split != "test":
