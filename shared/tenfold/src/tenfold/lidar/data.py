@@ -35,7 +35,8 @@ class Frame:
         gt_boxes: ``(M, 8)`` float32, the 1-based class in the last column.
         calibration: of the camera.
         image_size: (height, width), None when unknown.
-        labels: all labels with the "DontCare" regions, for evaluation; None in training and on the test split.
+        labels: all labels with the "DontCare" regions, for evaluation; None in training and on the test
+            split.
     """
 
     index: int
@@ -59,9 +60,9 @@ class Batch(TypedDict):
 class DetectionFrames(Dataset[Frame]):
     """Frames of a reader as samples of a detector.
 
-    With `augmentation`, sample ``index`` of epoch ``epoch`` depends on (seed, epoch, index) alone, and a frame
-    that is left without an object is replaced by a random other one. Without, samples are what evaluation
-    sees: nothing moved, points in file order.
+    With `augmentation`, sample ``index`` of epoch ``epoch`` depends on (seed, epoch, index) alone, and a
+    frame that is left without an object is replaced by a random other one. Without, samples are what
+    evaluation sees: nothing moved, points in file order.
 
     Args:
         frames: the reader.
