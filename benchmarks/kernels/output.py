@@ -100,6 +100,8 @@ def _growth(record: Record) -> str:
 
 def _exact(record: Record) -> str:
     check = record["check"]
+    if record["ours"]["status"] != "ok":
+        return "–"
     if check["against"]:
         return f"{check['text']} ({check['against']})"
     return str(check["text"])
@@ -299,9 +301,8 @@ def summary(results: Results) -> str:
 
 def card_parts(results: Results) -> list[Part]:
     """Chart and tables of the ratios, for this report and for a card on another page."""
-    rows = [
-        [_tone(cell) if i in _JUDGED else cell for i, cell in enumerate(line(r))] for r in results["rows"]
-    ]
+    lines = [line(record) for record in results["rows"]]
+    rows = [[_tone(cell) if i in _JUDGED else cell for i, cell in enumerate(cells)] for cells in lines]
     return [
         Chart(charts(results)["ratios"], "One thread, float32."),
         Table(COLUMNS, rows, caption="All measurements"),

@@ -182,17 +182,14 @@ def fit_exponent(points: Sequence[tuple[float, float]]) -> float | None:
     return sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
 
 
-def _growth(
-    row: Row, plan: Plan, dtype: str, base: Mapping[str, tuple[int, float]], seconds: Mapping[str, float]
-) -> dict[str, Any]:
+def _growth(row: Row, plan: Plan, dtype: str, base: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
     """Times at the other sizes, and the exponent fitted through all of them.
 
     Args:
         row: what to run.
         plan: its scales.
         dtype: of the inputs.
-        base: name to (size, milliseconds) at the nominal size.
-        seconds: name to seconds of the first call, from which the time at other sizes is foreseen.
+        base: name to (size, milliseconds) at the nominal size, from which the time at others is foreseen.
     """
     points: dict[str, list[tuple[int, float]]] = {name: [point] for name, point in base.items()}
     for scale in plan.scales:
@@ -200,7 +197,7 @@ def _growth(
         candidates = {"ours": _first_call(row.ours, case, "not built")}
         for peer in row.peers:
             # A quadratic peer at four times the size takes sixteen times as long.
-            if peer.name in base and seconds[peer.name] * max(1.0, scale) ** 2 <= plan.patience:
+            if peer.name in base and base[peer.name][1] * max(1.0, scale) ** 2 <= 1e3 * plan.patience:
                 candidates[peer.name] = _try_peer(peer, case)
         good = {
             name: c
@@ -269,17 +266,13 @@ def _run_dtype(row: Row, plan: Plan, dtype: str, limits: Mapping[int, Limits]) -
         timings = _time(good, plan)
         if threads == 1:
             one_thread = timings
-            slow = {
-                name: peers[name].seconds
-                for name in peers
-                if name in good and peers[name].seconds > plan.patience
-            }
+            # Processor time, so that a busy machine leaves out no more peers than an idle one.
+            typical = {name: timing.score(1) for name, timing in timings.items()}
+            slow = {name: typical[name] for name in peers if typical.get(name, 0.0) > plan.patience}
         growth = None
         if threads == 1 and row.growth and dtype == row.dtypes[0] and "ours" in timings:
-            base = {
-                name: (case.size, 1e3 * t.score(1)) for name, t in timings.items() if name != "ours, out="
-            }
-            growth = _growth(row, plan, dtype, base, {name: c.seconds for name, c in good.items()})
+            base = {name: (case.size, 1e3 * typical[name]) for name in typical if name != "ours, out="}
+            growth = _growth(row, plan, dtype, base)
         for mode, name in (("fresh", "ours"), ("out", "ours, out=")):
             if name not in everyone:
                 continue

@@ -12,16 +12,18 @@ from tenfold._errors import SlowPathWarning
 if TYPE_CHECKING:
     from tenfold._native import empty_cache, show_config
     from tenfold._validation import validation
+    from tenfold.ops._library import reference
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "empty_cache": "tenfold._native",
+    "reference": "tenfold.ops._library",
     "show_config": "tenfold._native",
     "validation": "tenfold._validation",
 }
 
-__all__ = ["SlowPathWarning", "__version__", "empty_cache", "show_config", "validation"]
+__all__ = ["SlowPathWarning", "__version__", "empty_cache", "reference", "show_config", "validation"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,17 +6,21 @@ name. The reference sits on ``CompositeExplicitAutograd``, which every device fa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
 
 from tenfold import _native
 
-__all__ = ["__contract__", "define", "invoke"]
+__all__ = ["__contract__", "define", "invoke", "reference"]
 
 _LIBRARY = torch.library.Library("tenfold", "DEF")
 _MARK = "[tenfold:ValueError]"
+
+_references: dict[Any, Callable[..., Any]] = {}
+_use_reference = False
 
 #: op name -> contract number, raised whenever a documented edge case changes.
 __contract__: dict[str, int] = {}
@@ -57,7 +61,30 @@ def define(
             f"tenfold::{name}", backward, setup_context=setup_context, lib=_LIBRARY
         )
     __contract__[name] = contract
-    return getattr(torch.ops.tenfold, name).default
+    op = getattr(torch.ops.tenfold, name).default
+    _references[op] = reference
+    return op
+
+
+@contextmanager
+def reference() -> Iterator[None]:
+    """Run the readable references instead of the kernels, for this process, to compare both on one's own data.
+
+    Example:
+        >>> import torch, tenfold
+        >>> from tenfold.ops import nms
+        >>> boxes, scores = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9]]), torch.tensor([0.5, 0.9])
+        >>> with tenfold.reference():
+        ...     expected = nms(boxes, scores, 0.5)
+        >>> torch.equal(nms(boxes, scores, 0.5), expected)
+        True
+    """
+    global _use_reference
+    before, _use_reference = _use_reference, True
+    try:
+        yield
+    finally:
+        _use_reference = before
 
 
 def _raise_value_error(error: RuntimeError) -> NoReturn:
@@ -70,6 +97,8 @@ def _raise_value_error(error: RuntimeError) -> NoReturn:
 
 def invoke(op: Any, *args: Any) -> Any:
     """Call an operator; a content check that fails in the kernel comes back as a ValueError."""
+    if _use_reference:
+        return _references[op](*args)
     try:
         return op(*args)
     except RuntimeError as error:

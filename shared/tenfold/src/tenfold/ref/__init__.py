@@ -54,6 +54,7 @@ __all__ = [
     "ball_query_multi",
     "batched_nms",
     "box_iou",
+    "box_iou",
     "cells",
     "dynamic_voxelize",
     "element_rows",

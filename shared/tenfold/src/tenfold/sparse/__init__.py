@@ -1,6 +1,6 @@
 """Sparse 3D convolution: tensors, layers and checkpoints."""
 
-from tenfold.sparse._checkpoint import convert_spconv_state_dict
+from tenfold.sparse._checkpoint import convert_spconv_state_dict, load_spconv_state_dict
 from tenfold.sparse._layers import (
     SparseConv3d,
     SparseInverseConv3d,
@@ -24,4 +24,5 @@ __all__ = [
     "SubMConv3d",
     "ToDense",
     "convert_spconv_state_dict",
+    "load_spconv_state_dict",
 ]
