@@ -1,7 +1,17 @@
 // The list of functions that the NumPy module offers; the one place that both bindings and tests go by.
 #pragma once
+#include "host/iou_capi.h"
 #include "host/matching_capi.h"
+#include "host/points_in_boxes_capi.h"
+#include "host/voxelize_capi.h"
 
 #define TENFOLD_HOST_FUNCTIONS(X) \
+  X(box_iou)                      \
+  X(kitti_counts)                 \
   X(kitti_scores)                 \
-  X(kitti_counts)
+  X(points_in_boxes_f32)          \
+  X(points_in_boxes_f64)          \
+  X(voxel_assign_f32)             \
+  X(voxel_assign_f64)             \
+  X(voxel_fill_f32)               \
+  X(voxel_fill_f64)

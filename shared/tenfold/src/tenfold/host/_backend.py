@@ -23,8 +23,12 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 #: Arguments of each C function: p a NumPy buffer, i an int64, f a double. All return an int64.
 SIGNATURES = {
-    "kitti_scores": "ippppppfp",
+    "box_iou": "ippppiipp",
     "kitti_counts": "ipppppppppfippp",
+    "kitti_scores": "ippppppfp",
+    **{f"points_in_boxes_{t}": "ipipffippppp" for t in ("f32", "f64")},
+    **{f"voxel_assign_{t}": "iipippppiiiipppppppp" for t in ("f32", "f64")},
+    **{f"voxel_fill_{t}": "ipipppiippppppppp" for t in ("f32", "f64")},
 }
 _CTYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_double}
 
@@ -70,7 +74,7 @@ _backend: Any = None
 
 
 def call(name: str, *args: Any) -> int:
-    """Call one C function; negative results become exceptions.
+    """Call one C function; lack of memory becomes an exception, -2 (refused) is the caller's to word.
 
     Raises:
         MemoryError: scratch memory could not be had.

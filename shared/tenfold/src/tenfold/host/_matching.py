@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.host._arrays import array
+from tenfold.host._arrays import array, offsets
 from tenfold.host._backend import call
 
 __all__ = ["KittiCounts", "match_kitti", "match_kitti_scores"]
@@ -32,23 +32,13 @@ class KittiCounts:
     similarity: Floats
 
 
-def _offsets(op: str, name: str, value: object, rows: int) -> NDArray[np.int64]:
-    offsets = array(op, name, value, np.int64, 1)
-    fits = (
-        len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == rows and bool((np.diff(offsets) >= 0).all())
-    )
-    if not fits:
-        raise ValueError(f"{op}: {name}: expected non-decreasing offsets from 0 to {rows}")
-    return offsets
-
-
 def _frames(
     op: str, det_offsets: object, gt_offsets: object, overlaps: object, det_state: object, gt_state: object
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, NDArray[np.int8], NDArray[np.int8]]:
     det = array(op, "det_state", det_state, np.int8, 1)
     gt = array(op, "gt_state", gt_state, np.int8, 1)
-    det_rows = _offsets(op, "det_offsets", det_offsets, len(det))
-    gt_rows = _offsets(op, "gt_offsets", gt_offsets, len(gt))
+    det_rows = offsets(op, "det_offsets", det_offsets, len(det))
+    gt_rows = offsets(op, "gt_offsets", gt_offsets, len(gt))
     if len(det_rows) != len(gt_rows):
         raise ValueError(
             f"{op}: gt_offsets: got {len(gt_rows)} entries; expected {len(det_rows)}, one per frame + 1"
@@ -81,7 +71,7 @@ def match_kitti_scores(
     """Scores of the true positives of the KITTI evaluation when every detection counts.
 
     Ground truth is visited in order; each takes the free detection with the highest score among those whose
-    overlap is strictly greater than ``min_overlap``. From these scores the recall-spaced thresholds are chosen.
+    overlap is strictly greater than ``min_overlap``. Recall-spaced thresholds are chosen from these scores.
 
     Args:
         det_offsets: (F+1,) first detection of each frame.

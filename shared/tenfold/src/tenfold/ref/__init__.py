@@ -14,7 +14,6 @@ from tenfold.ref._iou import (
 )
 from tenfold.ref._nms import (
     batched_nms,
-    box_iou,
     nms,
     nms_padded,
 )
