@@ -321,7 +321,8 @@ def real_frames(limits: Sequence[float], folder: Path | None = None) -> list[Rea
 def _kitti_frames(root: Path, limits: Sequence[float]) -> list[RealFrame]:
     ids = sorted(path.stem for path in (root / "training" / "velodyne").glob("*.bin"))
     frames = []
-    for frame in KittiObject(root, ids=ids, with_image=True) if ids else ():
+    data = KittiObject(root, ids=ids, with_image=True)
+    for frame in (data[k] for k in range(len(data))):
         assert frame.labels is not None
         cars = frame.labels.boxes[[name == "Car" for name in frame.labels.names]].astype(np.float32)
         labels = _visible(frame.points, cars, limits)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,17 +33,17 @@ class Evaluated:
 def annotations(labels: KittiLabels, calibration: Calibration) -> KittiAnnotations:
     """Labels, or detections with scores, in the camera's frame, as the evaluation takes them."""
     fields = boxes_to_kitti(labels.boxes, calibration)
-    return KittiAnnotations(
-        name=labels.names,
-        truncated=labels.truncation,
-        occluded=labels.occlusion,
-        alpha=labels.alpha,
-        bbox=labels.boxes2d,
-        dimensions=fields[:, :3],
-        location=fields[:, 3:6],
-        rotation_y=fields[:, 6],
-        score=labels.scores,
-    )
+    columns: dict[str, Any] = {
+        "truncated": labels.truncation,
+        "occluded": labels.occlusion,
+        "alpha": labels.alpha,
+        "bbox": labels.boxes2d,
+        "dimensions": fields[:, :3],
+        "location": fields[:, 3:6],
+        "rotation_y": fields[:, 6],
+        "score": labels.scores,
+    }
+    return KittiAnnotations(labels.names, **columns)
 
 
 def evaluate(frames: Sequence[Evaluated], class_names: Sequence[str]) -> KittiResult:

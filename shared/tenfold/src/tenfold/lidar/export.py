@@ -29,7 +29,7 @@ def export(checkpoint: Path, output: Path) -> None:
     # Written beside its place and moved there, so that nobody ever sees half a file.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
         written = Path(folder) / output.name
-        export_dense(model, written)
+        export_dense(model, written)  # type: ignore[arg-type]  # which detectors have a dense part
         for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
             os.replace(file, output.parent / file.name)
     print(f"dense part of {checkpoint} -> {output}")

@@ -105,7 +105,7 @@ def read_frame(file: str | Path, intensity_scale: float = 1.0) -> FloatArray:
         print(f"note: {file} has no intensity; 0 is used", file=sys.stderr)
         intensity: Any = np.zeros(len(cloud))
     else:
-        intensity = cloud.fields[name].reshape(len(cloud), -1)[:, 0] * intensity_scale
+        intensity = cloud.array([name])[:, 0] * intensity_scale
     points = np.column_stack((cloud.xyz, intensity)).astype(np.float32)
     require_finite(points, file)
     return points
@@ -180,7 +180,7 @@ def _render(
         size = None if picture is None else (picture.shape[0], picture.shape[1])
         text = format_labels(detections_to_kitti(found, names, calibration, size), calibration)
         files[f"{stem}.txt"] = text.encode()
-    shown = {"labels": found["labels"], "scores": found["scores"], "class_names": names}
+    shown: dict[str, Any] = {"labels": found["labels"], "scores": found["scores"], "class_names": names}
     view = bev_image(points, found["boxes"], range=point_range(model), resolution=0.1, **shown)
     files[f"{stem}_bev.png"] = encode_image(view)
     if calibration is not None and picture is not None:

@@ -68,10 +68,16 @@ class LidarData(LightningDataModule):
         if batch_size < 1 or workers < 0:
             raise UserInputError(f"data: batch_size, workers: got {batch_size}, {workers}; too small")
         self.root, self.splits = Path(root), {"train": train_split, "val": val_split}
-        self.loader = {"batch_size": batch_size, "num_workers": workers, "seed": seed, "collate_fn": collate}
+        self.seed = seed
+        self.loader: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "seed": seed,
+            "collate_fn": collate,
+        }
         usual = Augmentation().counts if counts is None else counts
         self.augmentation = (
-            Augmentation(flip, rotation, tuple(scale), usual, scene_limited, road_plane) if augment else None
+            Augmentation(flip, rotation, scale, usual, scene_limited, road_plane) if augment else None
         )
         self.fov_only, self.image_size, self.simulate = fov_only, image_size, simulate
         self.frames: dict[str, DetectionFrames] = {}
@@ -79,14 +85,14 @@ class LidarData(LightningDataModule):
     def prepare_data(self) -> None:
         """Simulates the data where asked to, with its object database; one process does it for all."""
         if self.simulate is not None:
-            simulate_into(self.root, tuple(self.simulate), int(self.loader["seed"]))
+            simulate_into(self.root, self.simulate, self.seed)
             if self._pastes() and not prepared_paths(self.root, self.splits["train"])[0].is_file():
                 build_database(self._reader("train"))
 
     def setup(self, stage: str) -> None:
         """Opens the splits; classes and range are the model's."""
-        model = self.trainer.lightning_module.model  # type: ignore[union-attr]
-        known = {"class_names": model.class_names, "limits": point_range(model)}
+        model: Any = self.trainer.lightning_module.model  # type: ignore[union-attr]
+        known: dict[str, Any] = {"class_names": model.class_names, "limits": point_range(model)}
         if stage == "fit":
             self.frames["train"] = self.train_frames(**known)
         self.frames["val"] = DetectionFrames(self._reader("val"), **known)
@@ -100,7 +106,7 @@ class LidarData(LightningDataModule):
             limits=limits,
             augmentation=self.augmentation,
             database=ObjectDatabase.load(path) if self._pastes() else None,
-            seed=int(self.loader["seed"]),
+            seed=self.seed,
         )
 
     def train_dataloader(self) -> ResumableLoader[Batch]:
@@ -113,14 +119,17 @@ class LidarData(LightningDataModule):
 
     test_dataloader = val_dataloader
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves the tensors; what evaluation needs of the frames stays where it is."""
+        return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
     def _pastes(self) -> bool:
         return self.augmentation is not None and any(self.augmentation.counts.values())
 
     def _reader(self, name: str) -> KittiObject:
         plane = name == "train" and self.augmentation is not None and self.augmentation.road_plane
-        size = tuple(self.image_size) if self.image_size is not None else None
         return KittiObject(
-            self.root, self.splits[name], fov_only=self.fov_only, image_size=size, with_plane=plane
+            self.root, self.splits[name], fov_only=self.fov_only, image_size=self.image_size, with_plane=plane
         )
 
 
@@ -179,7 +188,7 @@ class LidarTask(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model = build_from(self.hparams)
+        self.model: Any = build_from(self.hparams)
         self.result: KittiResult | None = None
         self._found: dict[int, Evaluated] = {}
 
@@ -187,7 +196,8 @@ class LidarTask(LightningModule):
         """Loss of one batch; every part of it is logged."""
         losses = self.model(batch)
         for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=batch["batch_size"])
+            number = value.detach().float()
+            self.log(f"train/{name}", number, prog_bar=name == "loss", batch_size=batch["batch_size"])
         loss: torch.Tensor = losses["loss"]
         return loss
 
@@ -212,7 +222,8 @@ class LidarTask(LightningModule):
         frames = [together[index] for index in sorted(together)]
         self.result = evaluate(frames, self.model.class_names)
         for name, value in headline(self.result).items():
-            self.log(f"val/{name}", value, rank_zero_only=True)
+            stage = "test" if self.trainer.testing else "val"
+            self.log(f"{stage}/{name}", value, rank_zero_only=True)
         folder = self.hparams["results"]
         if folder and self.trainer.is_global_zero and not self.trainer.sanity_checking:
             write_results(Path(folder), frames, self.result)
@@ -238,10 +249,6 @@ class LidarTask(LightningModule):
             warm_fraction=settings["warm_fraction"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves the tensors; what evaluation needs of the frames stays where it is."""
-        return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def _gathered(value: Any) -> list[Any]:
