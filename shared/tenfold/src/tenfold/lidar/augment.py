@@ -157,7 +157,7 @@ def in_range(sample: Sample, limits: Sequence[float]) -> Sample:
     xy = sample.points[:, :2]
     kept = ((xy >= low[:2]) & (xy <= high[:2])).all(axis=1)
     centre = sample.boxes[:, :3]
-    boxes: BoolArray = np.logical_and(centre >= low, centre <= high).all(axis=1)
+    boxes = np.asarray(((centre >= low) & (centre <= high)).all(axis=1))
     return replace(sample.select(boxes), points=sample.points[kept])
 
 

@@ -184,6 +184,8 @@ class _quiet(warnings.catch_warnings):  # noqa: N801
     """Lightning without its notes on devices, workers and logging."""
 
     def __enter__(self) -> Any:
+        import lightning.pytorch  # noqa: F401  # its import would set the level again
+
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         entered = super().__enter__()
         warnings.simplefilter("ignore")
