@@ -29,9 +29,9 @@ def tiny():
 @pytest.fixture(scope="session")
 def small_kitti(tmp_path_factory):
     """Six frames to train on and two to evaluate, simulated, with the object database."""
+    from tenfold.lidar.kitti import KittiObject
     from tenfold.lidar.sampling import build_database
     from tenfold.lidar.task import simulate_into
-    from tenfold.lidar.kitti import KittiObject
 
     root = tmp_path_factory.mktemp("small")
     simulate_into(root, (6, 2), 0)

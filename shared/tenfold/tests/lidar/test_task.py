@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,14 +13,15 @@ import torch
 
 pytest.importorskip("lightning.pytorch")
 
-from tenfold._errors import UserInputError  # noqa: E402
-from tenfold.lidar.data import DetectionFrames, collate, evaluation_labels  # noqa: E402
-from tenfold.lidar.evaluation import Evaluated, evaluate, headline  # noqa: E402
-from tenfold.lidar.kitti import KittiObject  # noqa: E402
-from tenfold.lidar.predict import detect, load_detector, point_range  # noqa: E402
-from tenfold.lidar.task import LidarData, LidarTask, simulate_into  # noqa: E402
-from tenfold.testing import sigkill_and_resume, two_gloo_ranks  # noqa: E402
-from tenfold.train import make_trainer  # noqa: E402
+from tenfold._errors import UserInputError
+from tenfold.geometry import Calibration
+from tenfold.lidar.data import DetectionFrames, Frame, collate, evaluation_labels
+from tenfold.lidar.evaluation import Evaluated, evaluate, headline
+from tenfold.lidar.kitti import KittiObject
+from tenfold.lidar.predict import detect, load_detector, point_range
+from tenfold.lidar.task import LidarData, LidarTask, simulate_into
+from tenfold.testing import sigkill_and_resume, two_gloo_ranks
+from tenfold.train import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -141,12 +143,8 @@ def test_other_classes_have_overlaps_too(small_kitti):
 
 def test_evaluation_without_labels_is_refused(fitted):
     _, task, _ = fitted
-    frame = DetectionFrames.__new__(DetectionFrames)  # only its collate matters here
-    del frame
-    from tenfold.geometry import Calibration
-    from tenfold.lidar.data import Frame
-
-    empty = Frame(0, "7", np.zeros((0, 4), np.float32), np.zeros((0, 8), np.float32), Calibration.kitti_like(), SIZE)
+    points, boxes = np.zeros((0, 4), np.float32), np.zeros((0, 8), np.float32)
+    empty = Frame(0, "7", points, boxes, Calibration.kitti_like(), SIZE)
     task.model.eval()
     with pytest.raises(UserInputError, match="frame 7: labels: missing"):
         task.validation_step(collate([empty]), 0)
@@ -226,10 +224,21 @@ def test_two_processes_equal_one(small_kitti, tiny):
 def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny, tmp_path, child_environment):
     def command(folder, *more):
         code = "import sys; from tenfold.cli import main; sys.exit(main())"
-        words = ["lidar", "fit", f"data.root={small_kitti}", "data.image_size=[375,1242]", "data.batch_size=2"]
+        words = [
+            "lidar",
+            "fit",
+            f"data.root={small_kitti}",
+            "data.image_size=[375,1242]",
+            "data.batch_size=2",
+        ]
         words += [f"model.overrides={json.dumps(tiny)}", "model.lr=0.01", "data.counts={Car: 4}"]
         words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
-        words += ["--checkpoint_every_n_steps", "1", "trainer.enable_progress_bar=false", "trainer.logger=false"]
+        words += [
+            "--checkpoint_every_n_steps",
+            "1",
+            "trainer.enable_progress_bar=false",
+            "trainer.logger=false",
+        ]
         return [sys.executable, "-c", code, *words, *more]
 
     def state(folder):
@@ -239,12 +248,8 @@ def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny, tmp_path, child_env
         file = Path(folder) / "checkpoints" / "last.ckpt"
         return torch.load(file, weights_only=True)["global_step"] if file.exists() else 0
 
-    from tenfold.testing._child import child_environment as clean
-
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    import subprocess
-
-    subprocess.run(command(whole), check=True, env=clean(child_environment), timeout=400, capture_output=True)
+    subprocess.run(command(whole), check=True, env=child_environment, timeout=400, capture_output=True)
     done = sigkill_and_resume(
         command(parts),
         when=lambda lines: step(parts) >= 4,  # in the second epoch of three steps

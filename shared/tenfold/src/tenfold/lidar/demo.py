@@ -82,6 +82,7 @@ class RealFrame:
         name: such as "KITTI 000001".
         points: ``(N, 4)`` x, y, z, intensity in [0, 1].
         boxes: ``(M, 7)`` labelled cars in the network's range that hold at least ten points.
+        looks: headings, radians, in which the network looks at a quarter of the circle.
         image: camera picture, or None.
         projection: ``(3, 4)`` from the points' frame to the picture, or None.
     """
@@ -89,6 +90,7 @@ class RealFrame:
     name: str
     points: FloatArray
     boxes: FloatArray
+    looks: tuple[float, ...] = (0.0,)
     image: npt.NDArray[np.uint8] | None = None
     projection: npt.NDArray[np.float64] | None = None
 
@@ -246,7 +248,7 @@ def _draw_simulated(model: Any, frames: DetectionFrames, out: Path) -> list[Path
         frame: Frame = frames[k]
         found = _shown(detect(model, frame.points))
         path = out / f"simulated_{k}.png"
-        _draw(path, model, frame.points, found, frame.gt_boxes[:, :7])
+        _draw(path, model, frame.points, found, frame.gt_boxes[:, :7], point_range(model))
         pictures.append(path)
     return pictures
 
@@ -256,14 +258,16 @@ def _shown(found: Detections) -> Detections:
     return {name: values[kept] for name, values in found.items()}
 
 
-def _draw(path: Path, model: Any, points: FloatArray, found: Detections, labels: FloatArray) -> None:
+def _draw(
+    path: Path, model: Any, points: FloatArray, found: Detections, labels: FloatArray, limits: Sequence[float]
+) -> None:
     """Bird's-eye picture: detections in colour, labels in white."""
     picture = bev_image(
         points,
         found["boxes"],
         found["labels"],
         found["scores"],
-        range=point_range(model),
+        range=limits,
         reference=labels,
         class_names=model.class_names,
         point_size=2,
@@ -275,10 +279,14 @@ def _show_real(model: Any, frames: Sequence[RealFrame], out: Path, pictures: lis
     """Draws and counts on real frames; one sentence each."""
     notes = []
     for frame in frames:
-        found = _shown(detect(model, frame.points))
+        found = _shown(detect_around(model, frame.points, frame.looks))
         stem = frame.name.lower().replace(" ", "_")
         pictures.append(out / f"{stem}.png")
-        _draw(pictures[-1], model, frame.points, found, frame.boxes)
+        ahead = point_range(model)
+        around = (-ahead[3], -ahead[3], ahead[2], ahead[3], ahead[3], ahead[5])
+        _draw(
+            pictures[-1], model, frame.points, found, frame.boxes, ahead if len(frame.looks) == 1 else around
+        )
         if frame.image is not None and frame.projection is not None:
             drawn = draw_boxes_3d(
                 frame.image,
@@ -296,6 +304,23 @@ def _show_real(model: Any, frames: Sequence[RealFrame], out: Path, pictures: lis
             f" (bird's-eye overlap {_FOUND_OVERLAP}), {len(found['scores']) - hits} other detections."
         )
     return notes
+
+
+def detect_around(model: Any, points: FloatArray, looks: Sequence[float]) -> Detections:
+    """Detections in one quarter of the circle around each heading, as a forward-looking network sees it."""
+    parts: list[Detections] = []
+    for heading in looks:
+        turned = rotate_z(points, -heading)
+        found = detect(model, turned[_ahead(turned)])
+        found = {name: values[_ahead(found["boxes"])] for name, values in found.items()}
+        parts.append({**found, "boxes": rotate_boxes(found["boxes"], heading)})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _ahead(rows: FloatArray) -> npt.NDArray[np.bool_]:
+    """``(N,)``: within 45 degrees of +x."""
+    ahead: npt.NDArray[np.bool_] = np.abs(rows[:, 1]) <= rows[:, 0]
+    return ahead
 
 
 def found_objects(labelled: FloatArray, found: FloatArray) -> int:
@@ -327,10 +352,11 @@ def _kitti_frames(root: Path, limits: Sequence[float]) -> list[RealFrame]:
     for frame in (data[k] for k in range(len(data))):
         assert frame.labels is not None
         cars = frame.labels.boxes[[name == "Car" for name in frame.labels.names]].astype(np.float32)
-        labels = _visible(frame.points, cars, limits)
+        labels = _visible(frame.points, cars, limits, (0.0,))
         if len(labels):
             projection = camera_matrix(frame.calibration)
-            frames.append(RealFrame(f"KITTI {frame.frame_id}", frame.points, labels, frame.image, projection))
+            name = f"KITTI {frame.frame_id}"
+            frames.append(RealFrame(name, frame.points, labels, (0.0,), frame.image, projection))
     return frames
 
 
@@ -347,15 +373,20 @@ def _nuscenes_frames(root: Path, limits: Sequence[float]) -> list[RealFrame]:
     points[:, 3] /= 255
     rows = [i["bbox_3d"] for i in sample["instances"] if i["bbox_label_3d"] == car]
     boxes = rotate_boxes(np.array(rows, dtype=np.float32).reshape(-1, 7), -np.pi / 2)
-    return [RealFrame("nuScenes", points, _visible(points, boxes, limits))]
+    looks = tuple(k * np.pi / 2 for k in range(4))
+    return [RealFrame("nuScenes", points, _visible(points, boxes, limits, looks), looks)]
 
 
-def _visible(points: FloatArray, boxes: FloatArray, limits: Sequence[float]) -> FloatArray:
+def _visible(
+    points: FloatArray, boxes: FloatArray, limits: Sequence[float], looks: Sequence[float]
+) -> FloatArray:
     """Boxes whose centre the detector looks at and that hold a few points."""
     first, _ = points_in_boxes(
         torch.from_numpy(np.ascontiguousarray(points[:, :3])), torch.from_numpy(boxes), mode="csr"
     )
-    centre = boxes[:, :3]
-    inside = ((centre >= limits[:3]) & (centre <= limits[3:])).all(axis=1)
+    inside = np.zeros(len(boxes), dtype=bool)
+    for heading in looks:
+        centre = rotate_z(boxes[:, :3], -heading)
+        inside |= ((centre >= limits[:3]) & (centre <= limits[3:])).all(axis=1) & _ahead(centre)
     kept: FloatArray = boxes[inside & (first.diff().numpy() >= _LEAST_POINTS)]
     return kept
