@@ -7,11 +7,11 @@ from PIL import Image
 
 pytest.importorskip("lightning.pytorch")
 
-from tenfold.geometry import rotate_boxes, rotate_z  # noqa: E402
-from tenfold.io import read_json  # noqa: E402
-from tenfold.lidar import demo  # noqa: E402
-from tenfold.lidar.kitti import count_points  # noqa: E402
-from tenfold.testing import sample_data  # noqa: E402
+from tenfold.geometry import rotate_boxes, rotate_z
+from tenfold.io import read_json
+from tenfold.lidar import demo
+from tenfold.lidar.kitti import count_points
+from tenfold.testing import sample_data
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LIMITS = (0.0, -25.6, -3.0, 51.2, 25.6, 1.0)

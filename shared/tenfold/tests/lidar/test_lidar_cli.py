@@ -90,6 +90,9 @@ def test_predict_reads_all_formats_alike(cli, frame, eager_checkpoint, tmp_path)
     five = np.column_stack((points * np.array([1, 1, 1, 255]), points[:, :1])).astype(np.float32)
     five.tofile(tmp_path / "n.pcd.bin")
     np.testing.assert_allclose(read_frame(tmp_path / "n.pcd.bin", 1 / 255), points, atol=1e-6)
+    assert cli("predict", "n.pcd.bin", eager_checkpoint)[2].startswith(
+        "note: n.pcd.bin has intensities up to"
+    )
 
 
 def test_a_cloud_without_intensity_is_said(frame, tmp_path, capsys):

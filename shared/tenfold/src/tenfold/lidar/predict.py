@@ -108,6 +108,9 @@ def read_frame(file: str | Path, intensity_scale: float = 1.0) -> FloatArray:
         intensity = cloud.array([name])[:, 0] * intensity_scale
     points = np.column_stack((cloud.xyz, intensity)).astype(np.float32)
     require_finite(points, file)
+    if len(points) and points[:, 3].max() > 1:
+        hint = "models expect 0 to 1; see --intensity_scale"
+        print(f"note: {file} has intensities up to {points[:, 3].max():g}; {hint}", file=sys.stderr)
     return points
 
 

@@ -15,6 +15,7 @@ from tenfold.lidar.data import Batch, DetectionFrames, Frame, collate, detection
 from tenfold.lidar.evaluation import Evaluated, evaluate, headline, write_results
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.predict import build_from, point_range
+from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti
 from tenfold.train.resume import ResumableLoader
@@ -87,7 +88,7 @@ class LidarData(LightningDataModule):
         if self.simulate is not None:
             simulate_into(self.root, self.simulate, self.seed)
             if self._pastes() and not prepared_paths(self.root, self.splits["train"])[0].is_file():
-                build_database(self._reader("train"))
+                build_database(self._reader("train"), progress=lambda indices: bar(indices, "prepare"))
 
     def setup(self, stage: str) -> None:
         """Opens the splits; classes and range are the model's."""
@@ -151,7 +152,16 @@ def simulate_into(root: Path, frames: tuple[int, int], seed: int) -> None:
         raise UserInputError(f"{root}: data.simulate: the folder holds other data; name another folder")
     root.mkdir(parents=True, exist_ok=True)
     (root / ".simulating").touch()
-    simulate_kitti(root, frames, seed, config=SMALL_SCENE, sensor=SECTOR_32, images=False, planes=True)
+    simulate_kitti(
+        root,
+        frames,
+        seed,
+        config=SMALL_SCENE,
+        sensor=SECTOR_32,
+        images=False,
+        planes=True,
+        progress=lambda scenes: bar(scenes, "simulate"),
+    )
     write_json(done, wanted)
     (root / ".simulating").unlink()
 
