@@ -11,7 +11,8 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,10 @@ SMALL: dict[str, Any] = {
     "bev_channels": [32, 64],
     "up_channels": [32, 32],
 }
-_FRAMES = (96, 48)
+_FRAMES = (80, 40)
 _BATCH = 4
 _STEPS = (24, 600)  # fewest and most
+_DRAWING_SECONDS = 8.0
 _SHOWN_SCORE = 0.3
 _FOUND_OVERLAP = 0.5
 _LEAST_POINTS = 10
@@ -129,24 +131,13 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5) -> DemoResult:
         minutes: about how long it may take; the number of steps follows from the measured time of one.
 
     Raises:
-        UserInputError: the folder cannot be written.
+        OSError: the folder cannot be written.
     """
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        from lightning.pytorch import seed_everything
-
-        from tenfold.lidar.task import LidarData, LidarTask
-
-        seed_everything(seed, verbose=False)
-        data = LidarData(
-            folder, batch_size=_BATCH, seed=seed, counts={"Car": 8}, image_size=(375, 1242), simulate=_FRAMES
-        )
-        task = LidarTask("second", "kitti", SMALL, lr=0.01, div=10.0)
-        untrained = _evaluate(_without_threshold(task), data)
-        steps = _affordable_steps(task, data, 60.0 * minutes - (time.monotonic() - start))
-        _train(task, data, steps)
-        trained = _evaluate(task, data)
+        task, data = _task_and_data(folder, seed)
+        untrained, trained, steps = _learn(task, data, start + 60.0 * minutes)
         pictures = _draw_simulated(task.model.eval(), data.frames["val"], out)
     real = real_frames(point_range(task.model))
     rows = [_row("untrained network", untrained), _row(f"after {steps} steps", trained)]
@@ -170,6 +161,31 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5) -> DemoResult:
     return result
 
 
+def _task_and_data(folder: str, seed: int) -> tuple[Any, Any]:
+    """The network and its simulated scenes, which are written here."""
+    from lightning.pytorch import seed_everything
+
+    from tenfold.lidar.task import LidarData, LidarTask
+
+    seed_everything(seed, verbose=False)
+    data = LidarData(
+        folder, batch_size=_BATCH, seed=seed, counts={"Car": 8}, image_size=(375, 1242), simulate=_FRAMES
+    )
+    data.prepare_data()
+    return LidarTask("second", "kitti", SMALL, lr=0.01), data
+
+
+def _learn(task: Any, data: Any, deadline: float) -> tuple[KittiResult, KittiResult, int]:
+    """Evaluates, trains for as long as the deadline allows, evaluates again; both results, and the steps."""
+    before = time.monotonic()
+    untrained = _evaluate(_without_threshold(task), data)
+    # Evaluating once more and drawing must fit in as well.
+    after_training = time.monotonic() - before + _DRAWING_SECONDS
+    steps = _affordable_steps(task, data, deadline - time.monotonic() - after_training)
+    _train(task, data, steps)
+    return untrained, _evaluate(task, data), steps
+
+
 def _headline(result: KittiResult) -> float:
     return result.ap("Car", "3d", table="loose")
 
@@ -182,16 +198,20 @@ def _row(name: str, result: KittiResult) -> tuple[str | float, ...]:
     return (name, result.ap("Car", "bev", table="loose"), _headline(result), result.ap("Car", "3d"))
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Lightning without its notes on devices, workers and logging."""
+    import lightning.pytorch  # noqa: F401  # its import sets the level of its logger
 
-    def __enter__(self) -> Any:
-        import lightning.pytorch  # noqa: F401  # its import would set the level again
-
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        entered = super().__enter__()
-        warnings.simplefilter("ignore")
-        return entered
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _trainer(**options: Any) -> Any:
@@ -227,7 +247,7 @@ def _without_threshold(task: Any) -> Any:
 
 
 def _affordable_steps(task: Any, data: Any, seconds: float) -> int:
-    """Steps that fit into the time left, after evaluation and drawing, by the time of a few on a copy."""
+    """Steps that fit into the time left, by the time of a few on a copy."""
     frames = data.train_frames(task.model.class_names, point_range(task.model))
     model = copy.deepcopy(task.model).train()
     durations = []
@@ -236,10 +256,9 @@ def _affordable_steps(task: Any, data: Any, seconds: float) -> int:
         batch = collate([frames[(k * _BATCH + i) % len(frames)] for i in range(_BATCH)])
         model(batch)["loss"].backward()
         durations.append(time.monotonic() - began)
-    step = 1.1 * min(durations)  # the optimiser's share on top
-    reserve = 0.25 * seconds
+    step = 1.1 * float(np.median(durations[1:]))  # the optimiser's share on top; the first one warms up
     fewest, most = _STEPS
-    return int(np.clip((seconds - reserve) / step, fewest, most))
+    return int(np.clip((seconds - sum(durations)) / step, fewest, most))
 
 
 def _draw_simulated(model: Any, frames: DetectionFrames, out: Path) -> list[Path]:

@@ -1,11 +1,12 @@
 """Training and evaluation of the LiDAR detectors with Lightning."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from tenfold._errors import UserInputError
 from tenfold.eval.kitti import KittiResult
@@ -254,11 +255,26 @@ class LidarTask(LightningModule):
         )
         schedule = one_cycle_schedule(
             optimizer,
-            int(self.trainer.estimated_stepping_batches),
+            _total_steps(self.trainer),
             div=settings["div"],
             warm_fraction=settings["warm_fraction"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _total_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the whole run.
+
+    Not `trainer.estimated_stepping_batches`: it opens the training loader before a checkpoint's position is
+    known, and Lightning then never tells the loader where to go on.
+    """
+    if trainer.max_epochs in (None, -1):
+        return int(trainer.max_steps)
+    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * int(trainer.max_epochs or 1)
+    return steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))
 
 
 def _gathered(value: Any) -> list[Any]:
