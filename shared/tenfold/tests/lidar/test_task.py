@@ -13,6 +13,8 @@ import torch
 
 pytest.importorskip("lightning.pytorch")
 
+from lightning.pytorch import seed_everything
+
 from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration
 from tenfold.lidar.data import DetectionFrames, Frame, collate, evaluation_labels
@@ -22,6 +24,7 @@ from tenfold.lidar.predict import detect, load_detector, point_range
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
 from tenfold.testing import sigkill_and_resume, two_gloo_ranks
 from tenfold.train import make_trainer
+from tenfold.train.lightning import LastCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -218,6 +221,33 @@ def test_two_processes_equal_one(small_kitti, tiny):
 
 
 # ---- kill and resume -----------------------------------------------------------------------------
+
+
+class KeepAll(LastCheckpoint):
+    """Keeps a copy of every checkpoint that a run could have been killed after."""
+
+    def _save(self, trainer):
+        super()._save(trainer)
+        path = self.path(trainer)
+        shutil.copy(path, path.with_name(f"kept-{trainer.global_step}.ckpt"))
+
+
+def train(root, overrides, folder, ckpt=None, callbacks=()):
+    seed_everything(0, verbose=False)
+    task = LidarTask("second", "kitti", overrides, lr=0.01)
+    data = LidarData(str(root), batch_size=2, counts={"Car": 4}, image_size=SIZE)
+    trainer_in(folder, max_epochs=3, callbacks=list(callbacks)).fit(
+        task, datamodule=data, ckpt_path=ckpt, weights_only=True
+    )
+    return task.state_dict()
+
+
+def test_a_run_resumed_inside_or_between_epochs_equals_the_whole(small_kitti, tiny, tmp_path):
+    expected = train(small_kitti, tiny, tmp_path / "whole", callbacks=[KeepAll(every_n_steps=1)])
+    for step in (4, 6, 8):  # of nine steps in three epochs
+        ckpt = str(tmp_path / "whole" / "checkpoints" / f"kept-{step}.ckpt")
+        found = train(small_kitti, tiny, tmp_path / "resumed", ckpt)
+        assert [name for name, value in found.items() if not torch.equal(expected[name], value)] == []
 
 
 @pytest.mark.slow
