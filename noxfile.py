@@ -147,10 +147,11 @@ def bench(session: nox.Session) -> None:
     """Kernels against every installable peer: JSON, Markdown, plots; then the README's table."""
     _prepare(session)
     # Peers' BLAS must not be slowed by settings meant for old processors.
-    env = {"OPENBLAS_CORETYPE": "", "OPENBLAS_L2_SIZE": ""}
-    for name in env:
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         os.environ.pop(name, None)
     _run(session, PYTHON, "-m", "kernels", *session.posargs, threads=2)
+    if not session.posargs:
+        _run(session, PYTHON, "-m", "kernels.readme", "--write")
 
 
 def _lint(session: nox.Session) -> None:

@@ -1,10 +1,11 @@
-"""Writes build/report/index.html: `python -m report [--out DIR] [--skip-bench]`."""
+"""Writes build/report/index.html: `python -m report [--out DIR] [--skip-bench] [--skip-packages]`."""
 
 import argparse
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 
 from kernels.frames import REPOSITORY
@@ -12,6 +13,8 @@ from kernels.output import card_parts, is_wrong, summary
 from kernels.registry import select
 from kernels.run import QUICK, run
 from report.kernel_cards import CARDS, Card
+from report.package_cards import CARDS as PACKAGE_CARDS
+from tenfold import __version__
 from tenfold.viz import Preformatted, Report, provenance
 
 INTRO = (
@@ -59,18 +62,29 @@ def add(page: Report, build: Callable[[], Card], *, wide: bool = False) -> bool:
     return card.passed
 
 
+def named(build: Callable[[Path], Card], out: Path) -> Callable[[], Card]:
+    """Bind a card to the folder where it may write its files."""
+    return wraps(build)(lambda: build(out))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the page; the exit code is 1 when a card failed."""
     parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "report")
     parser.add_argument("--skip-bench", action="store_true", help="leave the timings out")
+    parser.add_argument("--skip-packages", action="store_true", help="leave out the cards that train")
     options = parser.parse_args(arguments)
-    page = Report("tenfold", INTRO, provenance=provenance(0, ("tenfold", "torch", "torchvision", "numpy")))
+    page = Report(
+        "tenfold", INTRO, provenance=provenance(0, ("torch", "torchvision", "numpy"), tenfold=__version__)
+    )
     page.section("Kernels on LiDAR frames")
     passed = [add(page, build) for build in CARDS]
     if not options.skip_bench:
         page.section("Kernels against their peers")
         passed.append(add(page, bench_card, wide=True))
+    if not options.skip_packages:
+        page.section("Detectors and packages")
+        passed += [add(page, named(build, options.out)) for build in PACKAGE_CARDS]
     options.out.mkdir(parents=True, exist_ok=True)
     page.write(options.out / "index.html")
     print(f"report: {options.out / 'index.html'}")

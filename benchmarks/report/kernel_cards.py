@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import tenfold
-
 from report import scenes
 from tenfold import ops
 from tenfold.viz import Part, Picture, Table, bev_image, draw_boxes_3d, draw_points, encode_image
@@ -64,11 +63,9 @@ def kitti_boxes() -> Card:
         class_names=classes,
     )
     inside = (owner >= 0).numpy()
-    uv, depth = frame.calibration.lidar_to_image(frame.points[inside, :3])
-    camera = draw_boxes_3d(
-        frame.image, labels.boxes, frame.calibration.p2 @ frame.calibration.lidar_to_rect_matrix, number
-    )
-    camera = draw_points(camera, uv, depth)
+    projection = frame.calibration.p2 @ frame.calibration.lidar_to_rect_matrix
+    camera = draw_points(frame.image, frame.points[inside, :3], projection)
+    camera = draw_boxes_3d(camera, labels.boxes, projection, number)
     rows = [[name, int(count)] for name, count in zip(labels.names, counts, strict=True)]
     return Card(
         f"Points in boxes: {source}",
@@ -87,7 +84,8 @@ def kitti_boxes() -> Card:
 def kitti_voxels() -> Card:
     """Voxelization of a KITTI frame with SECOND's grid."""
     frame, source = scenes.kitti()
-    points = _tensor(frame.points)
+    assert frame.image_size is not None
+    points = _tensor(frame.points[frame.calibration.in_image(frame.points[:, :3], frame.image_size)])
     grid = ops.voxelize(points, **SECOND, max_points=5, max_voxels=40_000)
     part = points[:: len(points) // 3000]
     passed = _agrees(lambda: ops.voxelize(part, **SECOND, max_points=5, max_voxels=40_000))
@@ -109,7 +107,7 @@ def kitti_voxels() -> Card:
         ["occupied 0.4 m pillars", len(coords)],
     ]
     return Card(
-        f"Voxels: {source}",
+        f"Voxels: {source}, camera view",
         "voxelize keeps the first five points of each 5 x 5 x 10 cm voxel and counts every point it drops.",
         f"{len(points):,} points in {len(grid.coords):,} voxels",
         "the plain reference on a thinned cloud, all five outputs equal",
@@ -123,10 +121,11 @@ def nuscenes_nms() -> Card:
     scene = scenes.nuscenes()
     rng = np.random.default_rng(0)
     copies = np.repeat(scene.boxes, 12, axis=0)
-    scale = np.array([0.5, 0.5, 0.1, 0.25, 0.25, 0.1, 0.1])
-    noisy = copies + rng.normal(0, 1, copies.shape) * scale
-    noisy[:, 3:6] = np.maximum(noisy[:, 3:6], 0.2)
-    scores = np.exp(-np.abs(noisy[:, :2] - copies[:, :2]).sum(1)) * rng.uniform(0.9, 1.0, len(noisy))
+    noise = rng.normal(0, 0.1, copies.shape)
+    noisy = copies.copy()
+    noisy[:, :6] += noise[:, :6] * copies[:, [3, 4, 5, 3, 4, 5]]
+    noisy[:, 6] += noise[:, 6]
+    scores = np.exp(-np.abs(noise).sum(1))
     boxes, confidence = _tensor(noisy.astype(np.float32)), _tensor(scores.astype(np.float32))
     keep = ops.nms_rotated(boxes, confidence, 0.1)
     passed = _agrees(lambda: ops.nms_rotated(boxes, confidence, 0.1))

@@ -56,9 +56,12 @@ class BuildPy(build_py):
 class BdistWheel(bdist_wheel):
     """Tags a native wheel py3-none-manylinux_2_N by the glibc that it really needs."""
 
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.root_is_pure = False  # decided in get_tag, after the build
+    def run(self) -> None:
+        # Whether the wheel is pure is known only after the build, and decides where its files go.
+        self.run_command("build")
+        self.root_is_pure = self.distribution.native_folder is None
+        self.skip_build = True
+        super().run()
 
     def get_tag(self) -> tuple[str, str, str]:
         folder = self.distribution.native_folder

@@ -11,9 +11,12 @@ TENFOLD_BEGIN
 namespace {
 
 constexpr int64_t kBrutePoints = 128;   // no grid below this
-constexpr double kBruteCells = 64;      // nor where the cloud spans so few cells that a ball reaches most
-constexpr float kSizeX = 0.5f;          // cells per radius: short in x, where a run can be cut finely
-constexpr int64_t kLongRun = 256;       // longer runs are skipped through by blocks
+constexpr int64_t kFewCells = 64;       // a ball reaches most of them: better one cell in index order
+// Size of a cell in radii: short in x, where it cuts runs finely at no cost; tall in z, where fewer and longer
+// runs fill the vectors better.
+constexpr float kSize[3] = {0.5f, 1, 2};
+constexpr int64_t kLongRun = 128;       // longer runs are skipped through by blocks
+constexpr int64_t kGroup = kBlocksBehind;  // blocks looked at together
 constexpr int64_t kChunk = 256;         // centres per task
 constexpr int64_t kSerialCenters = 512;
 constexpr int64_t kUnsortedPoints = 16384;  // such a grid fits the L2 cache: any order of centres will do
@@ -64,11 +67,24 @@ class Hits {
     bound_ = kNoIndex;
   }
   int32_t bound() const { return bound_; }
-  void push(vint index, lane_mask m) {
-    waiting_ += vcompress(pending_ + waiting_, index, m);
-    if (waiting_ >= W) flush();
+  // For i from begin to end in steps of kLanes: adds index[i + lane] for the lanes of hit(i).
+  template <class F>
+  void push_all(const int32_t* index, int64_t begin, int64_t end, F&& hit) {
+    int waiting = waiting_;  // members would be reloaded after every store
+    int32_t bound = bound_;
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const vint number = vload(index + i);
+      const lane_mask m = hit(i) & first_lanes(end - i) & vlt(number, vset(bound));
+      waiting += vcompress(pending_ + waiting, number, m);
+      if (waiting < W) continue;
+      waiting_ = waiting;
+      flush();
+      waiting = waiting_;
+      bound = bound_;
+    }
+    waiting_ = waiting;
   }
-  // For indices that come in ascending order, instead of push; true once there are k.
+  // For indices that come in ascending order, instead of push_all; true once there are k.
   bool append(vint index, lane_mask m) {
     if (waiting_ < k_) waiting_ += vcompress(pending_ + waiting_, index, m);
     return waiting_ >= k_;
@@ -129,9 +145,13 @@ class Hits<0> {
     bound_ = kNoIndex;
   }
   int32_t bound() const { return bound_; }
-  void push(vint index, lane_mask m) {
-    waiting_ += vcompress(pending_ + waiting_, index, m);
-    if (waiting_ >= room_) cut();
+  template <class F>
+  void push_all(const int32_t* index, int64_t begin, int64_t end, F&& hit) {
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const vint number = vload(index + i);
+      waiting_ += vcompress(pending_ + waiting_, number, hit(i) & first_lanes(end - i) & vlt(number, vset(bound_)));
+      if (waiting_ >= room_) cut();
+    }
   }
   bool append(vint index, lane_mask m) {
     if (waiting_ < k_) waiting_ += vcompress(pending_ + waiting_, index, m);
@@ -258,49 +278,65 @@ class Searcher {
   }
 
   template <class D>
-  lane_mask inside(const Scale<T>& scale, const D& d2) const {
+  static lane_mask inside(const Scale<T>& scale, const D& d2) {
     lane_mask m = below(d2, scale.square);
     if (scale.min_square > 0) m &= ~below(d2, scale.min_square) | is_zero(d2);
     return m;
   }
 
   void scan(const PointGrid<T>& grid, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += kLanes) {
-      const auto d2 = distances(grid.column, i, q_);
-      const vint index = vload(grid.index + i);
-      const lane_mask valid = first_lanes(end - i);
-      for (int64_t s = 0; s < scales(); ++s)
-        hits_[s].push(index, inside(query_.scales[s], d2) & valid & vlt(index, vset(hits_[s].bound())));
+    T* const column[3] = {grid.column[0], grid.column[1], grid.column[2]};
+    const T q[3] = {q_[0], q_[1], q_[2]};
+    for (int64_t s = 0; s < scales(); ++s) {
+      const Scale<T> scale = query_.scales[s];
+      hits_[s].push_all(grid.index, begin, end, [&](int64_t i) { return inside(scale, distances(column, i, q)); });
     }
   }
 
-  // Skips blocks that the ball does not reach, or whose indices are all too high. The bound on the distance
-  // uses the operations of the distance itself on smaller differences, so it never exceeds a computed one.
-  void scan_long(const PointGrid<T>& grid, int64_t begin, int64_t end) {
-    constexpr int64_t kGroup = 16;
+  // A later hit must have an index below this.
+  int32_t bound() const {
+    int32_t highest = 0;
+    for (int64_t s = 0; s < scales(); ++s) highest = hits_[s].bound() > highest ? hits_[s].bound() : highest;
+    return highest;
+  }
+
+  // Which of kGroup blocks the ball reaches and whose indices are not all too high. The squared gap between
+  // centre and block uses the operations of the distance itself on smaller differences, so by monotone
+  // rounding it never exceeds the distance computed for a point of the block.
+  uint32_t reached_blocks(const PointGrid<T>& grid, int64_t group, int32_t bound) const {
+    const T qx = q_[0], qy = q_[1], qz = q_[2], square = query_.square;
+    const auto gap = [](T low, T high, T q) {
+      const T under = low - q, over = q - high;
+      const T outside = under > over ? under : over;
+      return outside > 0 ? outside : T(0);
+    };
+    int32_t reached[kGroup];
+    for (int b = 0; b < kGroup; ++b) {
+      const T dx = gap(grid.box_low[0][group + b], grid.box_high[0][group + b], qx);
+      const T dy = gap(grid.box_low[1][group + b], grid.box_high[1][group + b], qy);
+      const T dz = gap(grid.box_low[2][group + b], grid.box_high[2][group + b], qz);
+      reached[b] = static_cast<int32_t>((dx * dx + dy * dy) + dz * dz < square) &
+                   static_cast<int32_t>(grid.box_index[group + b] < bound);
+    }
+    uint32_t bits = 0;
+    for (int b = 0; b < kGroup; ++b) bits |= static_cast<uint32_t>(reached[b]) << b;
+    return bits;
+  }
+
+  // Long runs go block by block. Inside one cell indices ascend, so the first one too high ends the run.
+  void scan_long(const PointGrid<T>& grid, int64_t begin, int64_t end, bool ascending) {
     const int64_t last = (end - 1) / kGridBlock;
     for (int64_t group = begin / kGridBlock; group <= last; group += kGroup) {
-      const int count = static_cast<int>(last + 1 - group < kGroup ? last + 1 - group : kGroup);
-      int32_t bound = 0;
-      for (int64_t s = 0; s < scales(); ++s) bound = hits_[s].bound() > bound ? hits_[s].bound() : bound;
-      uint8_t reached[kGroup];
-      for (int b = 0; b < count; ++b) {
-        T gap[3];
-        for (int a = 0; a < 3; ++a) {
-          const T under = grid.box_low[a][group + b] - q_[a];
-          const T over = q_[a] - grid.box_high[a][group + b];
-          const T outside = under > over ? under : over;
-          gap[a] = outside > 0 ? outside : 0;
-        }
-        const T d2 = (gap[0] * gap[0] + gap[1] * gap[1]) + gap[2] * gap[2];
-        reached[b] = (d2 < query_.square) & (grid.box_index[group + b] < bound);
-      }
-      for (int b = 0; b < count; ++b) {
-        if (!reached[b]) continue;
-        const int64_t from = (group + b) * kGridBlock;
+      uint32_t blocks = reached_blocks(grid, group, bound());
+      if (last - group + 1 < kGroup) blocks &= (1u << (last - group + 1)) - 1;
+      for (; blocks != 0; blocks &= blocks - 1) {
+        const int64_t block = group + __builtin_ctz(blocks);
+        if (grid.box_index[block] >= bound()) continue;
+        const int64_t from = block * kGridBlock;
         const int64_t to = from + kGridBlock;
         scan(grid, from > begin ? from : begin, to < end ? to : end);
       }
+      if (ascending && grid.index[group * kGridBlock > begin ? group * kGridBlock : begin] >= bound()) return;
     }
   }
 
@@ -312,6 +348,10 @@ class Searcher {
   bool through_grid(const Element<T>& element, int64_t row) {
     const PointGrid<T>& grid = element.grid;
     const Cells<T>& cells = grid.cells;
+    if (cells.buckets == 1) {
+      scan_long(grid, 0, grid.size, true);
+      return finish(element, row);
+    }
     int32_t lo[3], hi[3];
     for (int a = 0; a < 3; ++a) {
       lo[a] = cell_of(q_[a] - query_.radius, cells.inv[a]);
@@ -320,19 +360,24 @@ class Searcher {
       lo[a] = lo[a] > cells.low[a] ? lo[a] : cells.low[a];
       hi[a] = hi[a] < top ? hi[a] : top;
     }
+    const bool ascending = lo[0] == hi[0] && !cells.hashed();
     if (lo[0] <= hi[0]) {
       for (int32_t cz = lo[2]; cz <= hi[2]; ++cz) {
         for (int32_t cy = lo[1]; cy <= hi[1]; ++cy) {
           cells.runs(grid.start, cells.row(cy, cz), lo[0], hi[0], [&](int64_t begin, int64_t end) {
             if (end - begin > kLongRun)
-              scan_long(grid, begin, end);
+              scan_long(grid, begin, end, ascending);
             else
               scan(grid, begin, end);
           });
         }
       }
     }
-    const bool twins_possible = cells.hashed();
+    return finish(element, row);
+  }
+
+  bool finish(const Element<T>& element, int64_t row) {
+    const bool twins_possible = element.grid.cells.hashed();
     for (int64_t s = 0; s < scales(); ++s) {
       const int32_t* sorted = nullptr;
       const int64_t n = hits_[s].take(sorted);
@@ -419,12 +464,12 @@ void prepare(const BallQueryArgs<T>& args, T radius, Element<T>& element) {
   }
   if (element.brute) return;
   T lo[3], hi[3];
-  const T inv[3] = {inverse_size(radius * T(kSizeX)), inverse_size(radius), inverse_size(radius)};
+  T inv[3];
+  for (int a = 0; a < 3; ++a) inv[a] = inverse_size(radius * T(kSize[a]));
   element.brute = !PointGrid<T>::bounds(xyz, rows.point_count, lo, hi);
   if (element.brute) return;
   element.grid.cells.cover(lo, hi, inv, table_size(rows.point_count));
-  element.brute = !element.grid.cells.hashed() && element.grid.cells.buckets <= kBruteCells;
-  if (element.brute) return;
+  if (!element.grid.cells.hashed() && element.grid.cells.buckets <= kFewCells) element.grid.cells.unite();
   element.grid.fill(xyz, rows.point_count);
   if (element.order != nullptr) sort_centers(args, element);
 }

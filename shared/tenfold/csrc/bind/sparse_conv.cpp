@@ -159,7 +159,8 @@ Tensor conv(void (*kernel)(SparseConvArgs<T>&), const Tensor& features, const Te
   return result;
 }
 
-Tensor sparse_conv_cpu(Tensor features, Tensor weight, std::optional<Tensor> bias, Tensor table) {
+Tensor sparse_conv_cpu(Tensor features, Tensor weight, std::optional<Tensor> bias, Tensor table,
+                       bool /*symmetric: for the gradient only*/) {
   check_features(features, "sparse_conv: features: expected shape (V, C_in)");
   check_table(table);
   check(weight.dim() == 3 && weight.size(1) == table.size(0) && weight.size(2) == features.size(1),

@@ -95,67 +95,55 @@ template <class T>
 struct Kernels;
 template <>
 struct Kernels<float> {
-  static void assign(VoxelAssignArgs<float>& a) { dispatch::voxel_assign_f32(a); }
-  static void fill(VoxelFillArgs<float>& a) { dispatch::voxel_fill_f32(a); }
+  static void voxelize(VoxelArgs<float>& a) { dispatch::voxelize_f32(a); }
   static void backward(VoxelBackwardArgs<float>& a) { dispatch::voxel_backward_f32(a); }
 };
 template <>
 struct Kernels<double> {
-  static void assign(VoxelAssignArgs<double>& a) { dispatch::voxel_assign_f64(a); }
-  static void fill(VoxelFillArgs<double>& a) { dispatch::voxel_fill_f64(a); }
+  static void voxelize(VoxelArgs<double>& a) { dispatch::voxelize_f64(a); }
   static void backward(VoxelBackwardArgs<double>& a) { dispatch::voxel_backward_f64(a); }
 };
 
-// Runs both steps. `allocate(voxels)` returns the outputs, of at least so many rows.
+// Runs the kernel and returns the number of voxels. `allocate(voxels)` returns the outputs, of at least so many
+// rows; `copy`: the voxels themselves are wanted.
 template <class T, class Allocate>
 int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool copy, Allocate allocate) {
-  const int64_t n = r.points.size(0);
-  const int64_t batch = static_cast<int64_t>(r.offsets.size()) - 1;
-  Scratch scratch;
-  VoxelAssignArgs<T> args{};
+  struct Context {
+    const Request& request;
+    Allocate& allocate;
+  } context{r, allocate};
+  VoxelArgs<T> args{};
   args.points = in<T>(r.points);
-  args.n = n;
+  args.n = r.points.size(0);
   args.channels = r.points.size(1);
   args.offsets = r.offsets.data();
-  args.batch = batch;
+  args.batch = static_cast<int64_t>(r.offsets.size()) - 1;
   args.grid = make_grid<T>(r);
   args.max_points = r.max_points;
   args.max_voxels = r.max_voxels;
   args.mean = r.mean;
+  args.copy = copy;
   args.sorted = r.sorted;
   args.validate = r.validate;
   args.hash_multiplier = hash_multiplier();
   args.parallel = torch_parallel();
   args.point2voxel = point2voxel;
-  const int64_t key_words = narrow_keys(args.grid) ? 1 : 2;
-  args.result.voxel_key = key_words == 1 ? static_cast<void*>(scratch.take<uint32_t>(n)) : scratch.take<uint64_t>(n);
-  args.result.counts = scratch.take<int32_t>(n);
-  args.result.source = scratch.take<int32_t>(n);
-  args.result.place = copy ? scratch.take<int32_t>(n * key_words) : nullptr;
-  args.result.begin = scratch.take<int64_t>(batch + 1);
-  Kernels<T>::assign(args);
+  args.context = &context;
+  args.allocate = [](VoxelArgs<T>& a, void* opaque) {
+    const Context& c = *static_cast<Context*>(opaque);
+    check(c.request, c.request.mean || a.count == 0 || a.max_points <= (kIndexLimit - 1) / a.count,
+          "max_points: expected fewer than 2^31 rows in all voxels together; mean=True has no such limit");
+    const Outputs outputs = c.allocate(a.count);
+    a.rows = outputs.coords.size(0);
+    a.voxels = a.copy ? out<T>(outputs.voxels) : nullptr;
+    a.coords = out<int32_t>(outputs.coords);
+    a.num_points = out<int32_t>(outputs.num_points);
+  };
+  Kernels<T>::voxelize(args);
   if (args.bad_row >= 0)
     check(r, false, ("points: row " + std::to_string(args.bad_row) + " is not finite; expected finite coordinates").c_str());
   std::memcpy(dropped, args.dropped, sizeof args.dropped);
-  const int64_t voxels = args.result.voxels;
-  check(r, r.mean || !copy || voxels == 0 || r.max_points <= (kIndexLimit - 1) / voxels,
-        "max_points: expected fewer than 2^31 rows in all voxels together; mean=True has no such limit");
-  const Outputs outputs = allocate(voxels);
-  VoxelFillArgs<T> fill{};
-  fill.points = args.points;
-  fill.channels = args.channels;
-  fill.batch = batch;
-  fill.grid = args.grid;
-  fill.max_points = r.max_points;
-  fill.mean = r.mean;
-  fill.assignment = args.result;
-  fill.rows = outputs.coords.size(0);
-  fill.parallel = args.parallel;
-  fill.voxels = copy ? out<T>(outputs.voxels) : nullptr;
-  fill.coords = out<int32_t>(outputs.coords);
-  fill.num_points = out<int32_t>(outputs.num_points);
-  Kernels<T>::fill(fill);
-  return voxels;
+  return args.count;
 }
 
 template <class Allocate>

@@ -22,6 +22,7 @@ TENFOLD_BEGIN
 
 constexpr int kTile = 256;        // points converted at a time: the three columns stay in the L1 cache
 constexpr int kGridBlock = 64;    // sorted points that share a bounding box
+constexpr int kBlocksBehind = 16;  // readable entries behind the last block
 constexpr int kMinBuckets = 64;
 
 template <class T>
@@ -114,6 +115,16 @@ struct Cells {
     buckets = dense ? static_cast<int64_t>(total) : room;
   }
 
+  // Puts everything into one cell.
+  void unite() {
+    for (int a = 0; a < 3; ++a) {
+      inv[a] = 0;
+      low[a] = 0;
+      count[a] = 1;
+    }
+    buckets = 1;
+  }
+
   static uint32_t mix(int32_t cy, int32_t cz) {
     uint32_t h = (static_cast<uint32_t>(cy) * 0x9E3779B1u) ^ (static_cast<uint32_t>(cz) * 0x85EBCA77u);
     h ^= h >> 15;
@@ -185,10 +196,10 @@ struct PointGrid {
     index = scratch.take<int32_t>(n);
     for (int a = 0; a < 3; ++a) {
       column[a] = scratch.take<T>(n);
-      box_low[a] = scratch.take<T>(blocks(n));
-      box_high[a] = scratch.take<T>(blocks(n));
+      box_low[a] = scratch.take<T>(blocks(n) + kBlocksBehind);
+      box_high[a] = scratch.take<T>(blocks(n) + kBlocksBehind);
     }
-    box_index = scratch.take<int32_t>(blocks(n));
+    box_index = scratch.take<int32_t>(blocks(n) + kBlocksBehind);
   }
 
   // Bounding box of the finite points; false where there is none.

@@ -56,13 +56,13 @@ constexpr int upper_lanes(int j) {
 
 // Compares lanes i and i ^ kFlip, the smaller goes to the lane whose bit kTop is 0.
 template <int kFlip, int kTop>
-static inline vint exchange(vint v) {
+__attribute__((always_inline)) static inline vint exchange(vint v) {
   return low_high<upper_lanes(kTop)>(v, permute(v, viota() ^ kFlip));
 }
 
 // Half-cleaners at distances kDistance, kDistance / 2 ... 1: sorts a bitonic sequence of 2 * kDistance entries.
 template <int kDistance, int R>
-static inline void clean(vint (&v)[R]) {
+__attribute__((always_inline)) static inline void clean(vint (&v)[R]) {
   if constexpr (kDistance >= kLanes) {
     constexpr int step = kDistance / kLanes;
     for (int r = 0; r < R; ++r) {
@@ -79,7 +79,7 @@ static inline void clean(vint (&v)[R]) {
 
 // Merges neighbouring sorted sequences of kSize / 2 entries into sorted ones of kSize.
 template <int kSize, int R>
-static inline void merge_pairs(vint (&v)[R]) {
+__attribute__((always_inline)) static inline void merge_pairs(vint (&v)[R]) {
   if constexpr (kSize <= kLanes) {
     for (int r = 0; r < R; ++r) v[r] = exchange<kSize - 1, kSize / 2>(v[r]);
   } else {
@@ -97,7 +97,7 @@ static inline void merge_pairs(vint (&v)[R]) {
 }
 
 template <int kSize, int R>
-static inline void sort_upto(vint (&v)[R]) {
+__attribute__((always_inline)) static inline void sort_upto(vint (&v)[R]) {
   if constexpr (kSize > 2) sort_upto<kSize / 2>(v);
   merge_pairs<kSize>(v);
 }

@@ -11,7 +11,5 @@
   X(kitti_scores)                 \
   X(points_in_boxes_f32)          \
   X(points_in_boxes_f64)          \
-  X(voxel_assign_f32)             \
-  X(voxel_assign_f64)             \
-  X(voxel_fill_f32)               \
-  X(voxel_fill_f64)
+  X(voxelize_f32)                 \
+  X(voxelize_f64)

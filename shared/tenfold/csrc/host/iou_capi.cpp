@@ -1,6 +1,7 @@
 #include "host/iou_capi.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "iou/iou.h"
 
@@ -21,6 +22,7 @@ double image_overlap(const double* a, const double* b, IouMode mode) {
   const double h = std::min(a[3], b[3]) - std::max(a[1], b[1]);
   if (!(w > 0.0 && h > 0.0)) return 0.0;
   const double inter = w * h;
+  if (!(inter > 0.0 && inter < HUGE_VAL)) return 0.0;  // leaves the range of double: as a box without extent
   if (mode == IouMode::inter) return inter;
   const double size_a = (a[2] - a[0]) * (a[3] - a[1]);
   if (mode == IouMode::iof) return inter / size_a;

@@ -17,58 +17,63 @@ VoxelGrid<T> make_grid(const double* lower, const double* size, const int64_t* c
 }
 
 template <class T>
-int64_t finish_assign(const VoxelAssignArgs<T>& args, int64_t* totals, int64_t* dropped) {
-  if (args.bad_row >= 0) {
-    totals[0] = args.bad_row;
-    return kRefused;
-  }
-  totals[0] = args.result.stored;
-  totals[1] = args.result.voxels;
-  for (int i = 0; i < 3; ++i) dropped[i] = args.dropped[i];
-  return args.result.voxels;
+struct Buffers {
+  int64_t rows;
+  T* voxels;
+  int32_t* coords;
+  int32_t* num_points;
+};
+
+// The kernel asks for its outputs once it knows their number; too few rows end the call.
+struct TooFewRows {};
+
+template <class T>
+void hand_out(VoxelArgs<T>& args, void* context) {
+  const auto& buffers = *static_cast<const Buffers<T>*>(context);
+  if (args.count > buffers.rows) throw TooFewRows();
+  args.rows = args.count;
+  args.voxels = buffers.voxels;
+  args.coords = buffers.coords;
+  args.num_points = buffers.num_points;
 }
 
 }  // namespace
 }  // namespace tenfold::host
 
-#define TENFOLD_DEFINE_VOXELIZE(suffix, T)                                                     \
-  TENFOLD_HOST_VOXEL_ASSIGN(suffix, T) {                                                       \
-    return tenfold::host::guarded([&]() -> int64_t {                                           \
-      tenfold::VoxelAssignArgs<T> args{};                                                      \
-      args.points = points;                                                                    \
-      args.n = n;                                                                              \
-      args.channels = channels;                                                                \
-      args.offsets = offsets;                                                                  \
-      args.batch = batch;                                                                      \
-      args.grid = tenfold::host::make_grid<T>(lower, size, cells);                             \
-      args.max_points = max_points;                                                            \
-      args.max_voxels = max_voxels;                                                            \
-      args.mean = mean != 0;                                                                   \
-      args.validate = true;                                                                    \
-      args.hash_multiplier = static_cast<uint64_t>(multiplier);                                \
-      args.result = {key, counts, source, place, begin, 0, 0};                                 \
-      args.point2voxel = point2voxel;                                                          \
-      tenfold::dispatch::voxel_assign_##suffix(args);                                          \
-      return tenfold::host::finish_assign(args, totals, dropped);                              \
-    });                                                                                        \
-  }                                                                                            \
-  TENFOLD_HOST_VOXEL_FILL(suffix, T) {                                                         \
-    return tenfold::host::guarded([&]() -> int64_t {                                           \
-      tenfold::VoxelFillArgs<T> args{};                                                        \
-      args.points = points;                                                                    \
-      args.channels = channels;                                                                \
-      args.batch = batch;                                                                      \
-      args.grid = tenfold::host::make_grid<T>(lower, size, cells);                             \
-      args.max_points = max_points;                                                            \
-      args.mean = mean != 0;                                                                   \
-      args.assignment = {key, counts, source, place, begin, totals[0], totals[1]};             \
-      args.rows = totals[1];                                                                   \
-      args.voxels = voxels;                                                                    \
-      args.coords = coords;                                                                    \
-      args.num_points = num_points;                                                            \
-      tenfold::dispatch::voxel_fill_##suffix(args);                                            \
-      return 0;                                                                                \
-    });                                                                                        \
+#define TENFOLD_DEFINE_VOXELIZE(suffix, T)                                        \
+  TENFOLD_HOST_VOXELIZE(suffix, T) {                                              \
+    using namespace tenfold::host;                                                \
+    return guarded([&]() -> int64_t {                                             \
+      Buffers<T> buffers{rows, copy != 0 ? voxels : nullptr, coords, num_points}; \
+      tenfold::VoxelArgs<T> args{};                                               \
+      args.points = points;                                                       \
+      args.n = n;                                                                 \
+      args.channels = channels;                                                   \
+      args.offsets = offsets;                                                     \
+      args.batch = batch;                                                         \
+      args.grid = make_grid<T>(lower, size, cells);                               \
+      args.max_points = max_points;                                               \
+      args.max_voxels = max_voxels;                                               \
+      args.mean = mean != 0;                                                      \
+      args.copy = copy != 0;                                                      \
+      args.validate = true;                                                       \
+      args.hash_multiplier = static_cast<uint64_t>(multiplier);                   \
+      args.point2voxel = point2voxel;                                             \
+      args.allocate = hand_out<T>;                                                \
+      args.context = &buffers;                                                    \
+      *bad_row = -1;                                                              \
+      try {                                                                       \
+        tenfold::dispatch::voxelize_##suffix(args);                               \
+      } catch (const TooFewRows&) {                                               \
+        return kRefused;                                                          \
+      }                                                                           \
+      if (args.bad_row >= 0) {                                                    \
+        *bad_row = args.bad_row;                                                  \
+        return kRefused;                                                          \
+      }                                                                           \
+      for (int i = 0; i < 3; ++i) dropped[i] = args.dropped[i];                   \
+      return args.count;                                                          \
+    });                                                                           \
   }
 
 TENFOLD_DEFINE_VOXELIZE(f32, float)

@@ -48,8 +48,12 @@ constexpr int kWide = 8;
 typedef double vdouble __attribute__((vector_size(64)));
 typedef __mmask8 dmask;
 // Masked forms of full width: the plain ones name an undefined source, which compilers warn about.
-static inline vdouble min_of(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b); }
-static inline vdouble max_of(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b); }
+static inline vdouble min_of(vdouble a, vdouble b) {
+  return (vdouble)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b);
+}
+static inline vdouble max_of(vdouble a, vdouble b) {
+  return (vdouble)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
+}
 static inline dmask less(vdouble a, vdouble b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ); }
 static inline dmask less_equal(vdouble a, vdouble b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LE_OQ);
@@ -66,8 +70,8 @@ static inline vdouble rounded(vdouble v, float) {
   return (vdouble)_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_cvtpd_ps(0xff, (__m512d)v));
 }
 static inline vdouble gather(const double* base, const int32_t* index) {
-  const __m256i where = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
-  return (vdouble)_mm512_mask_i32gather_pd(_mm512_setzero_pd(), 0xff, where, base, 8);
+  return vdouble{base[index[0]], base[index[1]], base[index[2]], base[index[3]],
+                 base[index[4]], base[index[5]], base[index[6]], base[index[7]]};
 }
 #elif defined(__AVX2__)
 constexpr int kWide = 4;
@@ -83,9 +87,7 @@ static inline vdouble rounded(vdouble v, float) {
   return (vdouble)_mm256_cvtps_pd(_mm256_cvtpd_ps((__m256d)v));
 }
 static inline vdouble gather(const double* base, const int32_t* index) {
-  const __m128i where = _mm_loadu_si128(reinterpret_cast<const __m128i*>(index));
-  const __m256d every = _mm256_castsi256_pd(_mm256_set1_epi64x(-1));
-  return (vdouble)_mm256_mask_i32gather_pd(_mm256_setzero_pd(), base, where, every, 8);
+  return vdouble{base[index[0]], base[index[1]], base[index[2]], base[index[3]]};
 }
 #else
 constexpr int kWide = 2;

@@ -46,8 +46,8 @@ Extent box_extent(const T* row, const RectFormat& format) {
   return product > 0.0 && product < HUGE_VAL && w * l < HUGE_VAL ? Extent::full : Extent::none;
 }
 
-// Circumscribed radius from half sizes; the excess keeps rounding from separating touching circles.
-static inline double circumradius(double hx, double hy) { return std::sqrt(hx * hx + hy * hy) * (1.0 + 1e-12); }
+// Circumscribed radius from its square; the excess keeps rounding from separating touching circles.
+static inline double radius_above(double squared) { return std::sqrt(squared) * (1.0 + 1e-12) + 1e-300; }
 
 // Writes one box; the yaw waits in c for finish_angles.
 template <class T>
@@ -60,7 +60,7 @@ void put_rect(const RectArrays& a, int64_t at, const T* row, const RectFormat& f
   a.hx[at] = hx;
   a.hy[at] = hy;
   a.c[at] = format.aligned ? 0.0 : static_cast<double>(row[format.columns - 1]);
-  a.r[at] = circumradius(hx, hy);
+  a.r[at] = radius_above(hx * hx + hy * hy);
 }
 
 static inline void finish_angles(const RectArrays& a, int64_t n) {

@@ -6,12 +6,12 @@
 
 TENFOLD_BEGIN
 
-// Start positions of groups in [0, count), as a bit set.
-class GroupStarts {
+// Positions in [0, count), as a bit set.
+class PositionSet {
  public:
-  GroupStarts(Scratch& scratch, int64_t count) : count_(count), bits_(scratch.zeros<uint64_t>(count / 64 + 1)) {}
+  PositionSet(Scratch& scratch, int64_t count) : bits_(scratch.zeros<uint64_t>(count / 64 + 1)) {}
   void mark(int64_t position) { bits_[position >> 6] |= uint64_t{1} << (position & 63); }
-  // The first start in [position, limit), or limit.
+  // The first marked position in [position, limit), or limit.
   int64_t next(int64_t position, int64_t limit) const {
     while (position < limit) {
       const uint64_t word = bits_[position >> 6] >> (position & 63);
@@ -23,10 +23,8 @@ class GroupStarts {
     }
     return limit;
   }
-  int64_t count() const { return count_; }
 
  private:
-  int64_t count_;
   uint64_t* bits_;
 };
 
@@ -60,9 +58,10 @@ void sort_ranks(int32_t* rank, int64_t count, int bits, F&& key_of) {
   radix_sort(key, rank, count, bits);
 }
 
-// Fills `rank` with 0..count-1, grouped and ascending inside each group; row[rank] is its row.
+// Fills `rank` with 0..count-1, grouped and ascending inside each group; row[rank] is its row. Marks where groups
+// start.
 template <class T>
-void group_ranks(const NmsArgs<T>& a, const int32_t* row, int32_t* rank, int64_t count, GroupStarts& starts) {
+void group_ranks(const NmsArgs<T>& a, const int32_t* row, int32_t* rank, int64_t count, PositionSet& starts) {
   const GroupColumn label(a.labels, row, count);
   const GroupColumn batch(a.batch, row, count);
   for (int64_t i = 0; i < count; ++i) rank[i] = static_cast<int32_t>(i);

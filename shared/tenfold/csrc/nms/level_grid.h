@@ -22,6 +22,23 @@ struct Interval {
   double centre, size;
 };
 
+// How far from the centre of `box` that of a box of size [lower, upper] can be with an overlap above the threshold.
+static inline double farthest_overlap(const Interval& box, double lower, double upper, double threshold) {
+  double size = upper;  // below t = 1/2 the distance grows with the other box, up to the largest compatible one
+  if (size * threshold > box.size) size = box.size / threshold;
+  if (threshold >= 0.5 && size > box.size) size = box.size > lower ? box.size : lower;
+  const double largest = size > box.size ? size : box.size;
+  constexpr double kUlps = 16 * std::numeric_limits<double>::epsilon();
+  return 0.5 * (box.size + size) - threshold * largest + kUlps * (std::fabs(box.centre) + largest) +
+         std::numeric_limits<double>::min();
+}
+
+// The overlap test works with rounded sizes and distances: bounds use a threshold lowered by more than that.
+template <class T>
+static inline double lowered_threshold(double t) {
+  return t * (1.0 - 64.0 * std::numeric_limits<T>::epsilon());
+}
+
 struct CellRange {
   int level;
   int64_t first, last;
@@ -32,7 +49,17 @@ class GridAxis {
  public:
   static constexpr int kLevels = 64;
 
-  void set_middle(double mean_exponent) { middle_ = static_cast<int>(std::floor(mean_exponent + 0.5)); }
+  // `mean_log2`: of the sizes of some boxes. A cell is `cells` times as large as the distance which a typical box
+  // of its level looks around for others of its size.
+  void plan(double threshold, double mean_log2, double cells) {
+    threshold_ = threshold;
+    middle_ = static_cast<int>(std::floor(mean_log2));
+    const double reach = cells * (1.0 - threshold > 1.0 / 64 ? 1.0 - threshold : 1.0 / 64);
+    for (int l = 0; l < kLevels; ++l) {
+      const double typical = mean_log2 + 3 * (l - kLevels / 2);
+      inverse_[l] = std::exp2(typical > -960 ? typical < 960 ? -typical : -960 : 960) / reach;
+    }
+  }
 
   static int exponent(double size) {
     uint64_t bits;
@@ -45,6 +72,7 @@ class GridAxis {
     return steps < 0 ? 0 : steps >= 3 * kLevels ? kLevels - 1 : steps / 3;
   }
 
+  // Sizes that may be met, for the choice of levels to look at.
   void note(int level, double size) {
     if ((present_ >> level & 1) == 0) {
       present_ |= uint64_t{1} << level;
@@ -52,17 +80,6 @@ class GridAxis {
     }
     lower_[level] = size < lower_[level] ? size : lower_[level];
     upper_[level] = size > upper_[level] ? size : upper_[level];
-  }
-
-  // Cells of about the distance that boxes of one size look around, times `cells`.
-  void finish(double threshold, double cells) {
-    threshold_ = threshold;
-    for (uint64_t left = present_; left != 0; left &= left - 1) {
-      const int l = __builtin_ctzll(left);
-      const double typical = std::sqrt(lower_[l]) * std::sqrt(upper_[l]);
-      const double reach = typical * (1.0 - threshold > 1.0 / 64 ? 1.0 - threshold : 1.0 / 64);
-      inverse_[l] = 1.0 / (cells * (reach > 1e-290 ? reach : 1e-290));
-    }
   }
 
   int64_t cell(int level, double position) const {
@@ -81,23 +98,13 @@ class GridAxis {
     for (uint64_t left = present_; left != 0; left &= left - 1) {
       const int l = __builtin_ctzll(left);
       if (upper_[l] < smallest || lower_[l] * threshold_ > box.size) continue;
-      const double reach = farthest(box, l);
+      const double reach = farthest_overlap(box, lower_[l], upper_[l], threshold_);
       out[count++] = {l, cell(l, box.centre - reach), cell(l, box.centre + reach)};
     }
     return count;
   }
 
  private:
-  double farthest(const Interval& box, int l) const {
-    double size = upper_[l];  // below t = 1/2 the distance grows with the other box, up to the largest compatible
-    if (size * threshold_ > box.size) size = box.size / threshold_;
-    if (threshold_ >= 0.5 && size > box.size) size = box.size > lower_[l] ? box.size : lower_[l];
-    const double largest = size > box.size ? size : box.size;
-    const double reach = 0.5 * (box.size + size) - threshold_ * largest;
-    constexpr double kUlps = 16 * std::numeric_limits<double>::epsilon();
-    return reach + kUlps * (std::fabs(box.centre) + largest) + std::numeric_limits<double>::min();
-  }
-
   uint64_t present_ = 0;
   int middle_ = 0;
   double threshold_ = 0;
@@ -117,54 +124,47 @@ class LevelGrid {
   // `capacity` boxes at most will be counted and put in.
   LevelGrid(Scratch& scratch, int64_t capacity, double threshold)
       : slots_(scratch, capacity), capacity_(capacity),
-        // Sizes and distances were rounded by the overlap test: widen by more than all its roundings.
-        threshold_(threshold * (1.0 - 64.0 * std::numeric_limits<T>::epsilon())) {
+        threshold_(lowered_threshold<T>(threshold)) {
     while (int64_t{2} << bits_ <= capacity) ++bits_;
     buckets_ = int64_t{1} << bits_;
-    start_ = scratch.zeros<int32_t>(buckets_ + 1);
-    fill_ = scratch.zeros<int32_t>(buckets_);
+    cell_ = scratch.zeros<Bucket>(buckets_);
   }
 
-  // Build: `survey` every box, `plan`, `count` every box, `allot`; then `put` those that are kept.
-  void survey(const Box<T>& b) {
-    exponents_x_ += GridAxis::exponent(static_cast<double>(b.x2) - static_cast<double>(b.x1));
-    exponents_y_ += GridAxis::exponent(static_cast<double>(b.y2) - static_cast<double>(b.y1));
-    ++surveyed_;
+  // Build: `plan` from some of the boxes, `count` every box, `allot`; then `put` those that are kept.
+  void plan(double mean_log2_width, double mean_log2_height) {
+    x_.plan(threshold_, mean_log2_width, 2.0);
+    y_.plan(threshold_, mean_log2_height, 2.0);
   }
-  void plan() {
-    const double n = surveyed_ > 0 ? static_cast<double>(surveyed_) : 1.0;
-    x_.set_middle(static_cast<double>(exponents_x_) / n);
-    y_.set_middle(static_cast<double>(exponents_y_) / n);
-  }
-  void level(const Box<T>& b) {
-    const double w = static_cast<double>(b.x2) - static_cast<double>(b.x1);
-    const double h = static_cast<double>(b.y2) - static_cast<double>(b.y1);
-    const int lx = x_.level(w);
-    const int ly = y_.level(h);
-    x_.note(lx, w);
-    y_.note(ly, h);
+  void count(const Box<T>& b) {
+    const Interval x = interval(b.x1, b.x2);
+    const Interval y = interval(b.y1, b.y2);
+    const int lx = x_.level(x.size);
+    const int ly = y_.level(y.size);
+    x_.note(lx, x.size);
+    y_.note(ly, y.size);
     pairs_[lx] |= uint64_t{1} << ly;
+    ++cell_[bucket(x, lx, y, ly)].start;
   }
-  void finish_levels() {
-    x_.finish(threshold_, 1.0);
-    y_.finish(threshold_, 2.0);
-  }
-  void count(const Box<T>& b) { ++start_[bucket(b)]; }
   void allot() {
     int32_t sum = 0;
     for (int64_t b = 0; b < buckets_; ++b) {
-      const int32_t here = start_[b];
-      start_[b] = sum;
+      const int32_t here = cell_[b].start;
+      cell_[b] = {sum, sum};
       sum += here;
     }
-    start_[buckets_] = sum;
   }
-  void put(const Box<T>& b, T scaled_area) {
-    const int64_t at = bucket(b);
-    slots_.put(start_[at] + fill_[at]++, b, scaled_area);
+  void put(const Box<T>& b, T scaled_area, bool open) {
+    slots_.put(cell_[bucket(b)].end++, b, scaled_area, open);
   }
 
-  bool suppresses(const Box<T>& b, const Overlap<T>& candidate) const {
+  const BoxSlots<T>& slots() const { return slots_; }
+
+  // As Overlap::visit, over all boxes that were put in.
+  template <class F>
+  bool visit(const Box<T>& b, const Overlap<T>& candidate, F&& hit) const {
+    // Where many boxes were kept, the one that suppresses is most likely in the candidate's own cell.
+    const Bucket own = cell_[bucket(b)];
+    if (own.end - own.start >= kCrowded && candidate.visit(slots_, own.start, own.end, hit)) return true;
     CellRange xs[GridAxis::kLevels];
     CellRange ys[GridAxis::kLevels];
     const int nx = x_.ranges(interval(b.x1, b.x2), xs);
@@ -176,59 +176,65 @@ class LevelGrid {
       for (int j = 0; j < ny; ++j) {
         if ((pairs >> ys[j].level & 1) == 0) continue;
         const int64_t rows = ys[j].last - ys[j].first + 1;
-        if (width >= buckets_ || rows > budget) return candidate.any(slots_, 0, capacity_);
+        if (width >= buckets_ || rows > budget) return candidate.visit(slots_, 0, capacity_, hit);
         budget -= rows;
         const uint64_t salt = pair_salt(xs[i].level, ys[j].level);
         for (int64_t row = ys[j].first; row <= ys[j].last; ++row)
-          if (row_suppresses(row_start(salt, row) + static_cast<uint64_t>(xs[i].first), width, candidate)) return true;
+          if (visit_row(row_start(salt, row) + static_cast<uint64_t>(xs[i].first), width, candidate, hit)) return true;
       }
     }
     return false;
   }
 
  private:
+  struct Bucket {
+    int32_t start, end;  // filled slots; while counting, `start` is the count
+  };
   static uint64_t pair_salt(int lx, int ly) { return static_cast<uint64_t>(lx * GridAxis::kLevels + ly) << 40; }
   uint64_t row_start(uint64_t salt, int64_t row) const {
     return ((static_cast<uint64_t>(row) + salt) * 0x9E3779B97F4A7C15u) >> (63 - bits_) >> 1;
   }
-  int64_t bucket(const Box<T>& b) const {
-    const Interval x = interval(b.x1, b.x2);
-    const Interval y = interval(b.y1, b.y2);
-    const int lx = x_.level(x.size);
-    const int ly = y_.level(y.size);
+  int64_t bucket(const Interval& x, int lx, const Interval& y, int ly) const {
     const uint64_t at = row_start(pair_salt(lx, ly), y_.cell(ly, y.centre)) + static_cast<uint64_t>(x_.cell(lx, x.centre));
     return static_cast<int64_t>(at & static_cast<uint64_t>(buckets_ - 1));
   }
 
+  int64_t bucket(const Box<T>& b) const {
+    const Interval x = interval(b.x1, b.x2);
+    const Interval y = interval(b.y1, b.y2);
+    return bucket(x, x_.level(x.size), y, y_.level(y.size));
+  }
+
   // `width` < buckets_ consecutive buckets, wrapping round the end of the table.
-  bool row_suppresses(uint64_t first, int64_t width, const Overlap<T>& candidate) const {
+  template <class F>
+  bool visit_row(uint64_t first, int64_t width, const Overlap<T>& candidate, F&& hit) const {
     const int64_t begin = static_cast<int64_t>(first & static_cast<uint64_t>(buckets_ - 1));
     const int64_t end = begin + width;
-    if (__builtin_expect(end <= buckets_, 1)) return run_suppresses(begin, end, candidate);
-    return run_suppresses(begin, buckets_, candidate) || run_suppresses(0, end - buckets_, candidate);
+    if (__builtin_expect(end <= buckets_, 1)) return visit_run(begin, end, candidate, hit);
+    return visit_run(begin, buckets_, candidate, hit) || visit_run(0, end - buckets_, candidate, hit);
   }
-  bool run_suppresses(int64_t begin, int64_t end, const Overlap<T>& candidate) const {
-    const int64_t first = start_[begin];
-    const int64_t last = start_[end - 1] + fill_[end - 1];
-    if (last - first <= kWholeRun) return candidate.any(slots_, first, last);
+  template <class F>
+  bool visit_run(int64_t begin, int64_t end, const Overlap<T>& candidate, F&& hit) const {
+    const int64_t first = cell_[begin].start;
+    const int64_t last = cell_[end - 1].end;
+    if (last - first <= kWholeRun) return candidate.visit(slots_, first, last, hit);
     // Many of these slots may never be filled (boxes that were suppressed): visit the filled ones only.
     for (int64_t b = begin; b < end; ++b)
-      if (candidate.any(slots_, start_[b], start_[b] + fill_[b])) return true;
+      if (candidate.visit(slots_, cell_[b].start, cell_[b].end, hit)) return true;
     return false;
   }
 
-  static constexpr int64_t kWholeRun = 64;
+  static constexpr int32_t kCrowded = 4;
+  static constexpr int64_t kWholeRun = 96;
 
   BoxSlots<T> slots_;
   int64_t capacity_;
   double threshold_;
   int bits_ = 0;
   int64_t buckets_ = 1;
-  int32_t* start_;
-  int32_t* fill_;
+  Bucket* cell_;
   GridAxis x_, y_;
   uint64_t pairs_[GridAxis::kLevels] = {};
-  int64_t exponents_x_ = 0, exponents_y_ = 0, surveyed_ = 0;
 };
 
 TENFOLD_END

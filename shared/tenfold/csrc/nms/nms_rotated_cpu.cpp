@@ -1,6 +1,7 @@
 #include "nms/nms_rotated.h"
 
 #include "common/radix.h"
+#include "common/vec.h"
 #include "iou/rects.h"
 
 TENFOLD_BEGIN
@@ -9,10 +10,14 @@ namespace {
 
 constexpr int64_t kTaskBoxes = 2048;
 constexpr int64_t kSmall = 64;  // up to here one list of kept boxes beats the grid
+constexpr int64_t kAhead = 16;  // boxes are visited in rank order, which is random in memory
 constexpr int kClasses = 16;
+constexpr int kFewKept = 16;  // more kept boxes in a cell: the nearest is no longer a good guess
 constexpr int kBins = 1024;
-constexpr int64_t kFarCell = (int64_t{1} << 28) - 4;
-constexpr uint64_t kNoCell = ~uint64_t{0};
+constexpr int64_t kFarCell = int64_t{1} << 28;
+constexpr int kTile = 8;  // cells a side
+constexpr int kTileCells = kTile * kTile;
+constexpr int64_t kMostTiles = int64_t{1} << 20;  // of a class: places fit in 32 bits
 
 template <class T>
 RectFormat format_of(const NmsRotatedArgs<T>& a) {
@@ -20,29 +25,34 @@ RectFormat format_of(const NmsRotatedArgs<T>& a) {
 }
 
 // ---- a grid of the boxes' centres; each cell holds its kept boxes side by side, ready for vector loads
+//
+// Tiles of 8 x 8 cells are hashed into a table without keys: tiles that meet there share their cells, which costs
+// some distance tests and needs no probing; neighbouring cells stay neighbours in memory.
 
 struct Cell {
-  uint64_t key;
-  int32_t start;  // first slot of the cell; it has one slot for each of its boxes
+  int32_t start;  // first slot of the cell; it has a slot for each of its boxes, should all be kept
   int32_t kept;   // slots in use
 };
 
 // Boxes of similar size share a grid: the cell is the largest circumscribed diameter of the class.
 struct SizeClass {
   double radius, smallest;
-  double inverse;    // of the cell's side; 0: one cell for all
-  int64_t kept;
-  int32_t first_cell;  // in Grid::cells
-  int32_t cell_count;
+  double inverse;  // of the cell's side; 0: one cell for all
+  int64_t boxes, kept;
+  int64_t first_cell;  // of its part of the table
+  uint64_t tiles;
+};
+
+struct Boxes {
+  RectArrays rects;
+  double *z, *hz;  // for volumes
 };
 
 struct Grid {
-  RectArrays rects;  // by slot
-  double *z, *hz;    // by slot, for volumes
-  int32_t* slot;     // of each box, -1 without extent
-  Cell* table;       // open addressing
-  int64_t size;
-  int32_t* cells;    // places in the table, class by class
+  Boxes kept;     // by slot
+  int32_t* home;  // place in the table of each box's cell, -1 without extent
+  Cell* table;
+  int64_t cells;
   SizeClass classes[kClasses];
   int class_count;
   int8_t class_of_bin[kBins];
@@ -55,39 +65,33 @@ inline int radius_bin(double squared) {
   return static_cast<int>(bits >> 53);
 }
 
-inline int64_t cell_of(double x, double inverse) {
+inline int64_t cell_index(double x, double inverse) {
   double q = std::floor(x * inverse);
   q = min_of(max_of(q, -static_cast<double>(kFarCell)), static_cast<double>(kFarCell));
   return static_cast<int64_t>(q);
 }
 
-inline uint64_t cell_key(int size_class, int64_t ix, int64_t iy) {
-  const int64_t middle = int64_t{1} << 28;
-  return static_cast<uint64_t>(size_class) << 58 | static_cast<uint64_t>(ix + middle) << 29 |
-         static_cast<uint64_t>(iy + middle);
-}
-
-// The place of a key in the table, or the free place where it belongs.
-inline int64_t find_cell(const Grid& g, uint64_t key) {
-  const uint64_t hash = (key * 0x9e3779b97f4a7c15u) >> 32;
-  int64_t place = static_cast<int64_t>((hash * static_cast<uint64_t>(g.size)) >> 32);
-  while (g.table[place].key != key && g.table[place].key != kNoCell)
-    if (++place == g.size) place = 0;
-  return place;
+// Place in the table of a cell of a class.
+inline int64_t cell_place(const SizeClass& c, int64_t ix, int64_t iy) {
+  const uint64_t key = static_cast<uint64_t>(ix >> 3) << 32 ^ static_cast<uint32_t>(iy >> 3);
+  const uint64_t hash = (key * 0x9e3779b97f4a7c15u ^ key >> 29) * 0xbf58476d1ce4e5b9u >> 32;
+  const uint64_t tile = (hash * c.tiles) >> 32;
+  return c.first_cell + static_cast<int64_t>(tile * kTileCells) + (ix & 7) * kTile + (iy & 7);
 }
 
 // A class takes the bin of its largest box and the one below: sizes within a factor of four.
-void make_classes(Grid& g, const double* largest, const double* smallest) {
+void make_classes(Grid& g, const double* largest, const double* smallest, const int32_t* count) {
   g.class_count = 0;
   int lowest = kBins;  // of the open class
   for (int bin = kBins - 1; bin >= 0; --bin) {
-    if (largest[bin] == 0.0) continue;
+    if (count[bin] == 0) continue;
     if (bin < lowest && g.class_count < kClasses) {
-      g.classes[g.class_count++] = {largest[bin], smallest[bin], 0.0, 0, 0, 0};
+      g.classes[g.class_count++] = {radius_above(largest[bin]), 0.0, 0.0, 0, 0, 0, 0};
       lowest = bin - 1;
     }
     SizeClass& c = g.classes[g.class_count - 1];
-    c.smallest = min_of(c.smallest, smallest[bin]);
+    c.smallest = std::sqrt(smallest[bin]);
+    c.boxes += count[bin];
     g.class_of_bin[bin] = static_cast<int8_t>(g.class_count - 1);
   }
   for (int k = 0; k < g.class_count; ++k) {
@@ -96,6 +100,7 @@ void make_classes(Grid& g, const double* largest, const double* smallest) {
   }
 }
 
+// Finds the size classes; leaves each box's bin in g.home.
 template <class T, class RowOf>
 void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   const RectFormat format = format_of(a);
@@ -103,103 +108,86 @@ void classify(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
   Scratch temporary;
   double* largest = temporary.zeros<double>(kBins);
   double* smallest = temporary.take<double>(kBins);
+  int32_t* count = temporary.zeros<int32_t>(kBins);
   for (int bin = 0; bin < kBins; ++bin) smallest[bin] = HUGE_VAL;
   for (int64_t i = 0; i < n; ++i) {
+    prefetch(a.boxes + row_of(i + kAhead < n ? i + kAhead : i) * a.columns);
     const T* row = a.boxes + row_of(i) * a.columns;
-    g.slot[i] = box_extent(row, format) == Extent::full ? 0 : -1;
-    if (g.slot[i] < 0) continue;
+    g.home[i] = -1;
+    if (box_extent(row, format) != Extent::full) continue;
     const double hx = 0.5 * static_cast<double>(row[size]);
     const double hy = 0.5 * static_cast<double>(row[size + 1]);
-    const int bin = radius_bin(hx * hx + hy * hy);
-    const double r = circumradius(hx, hy);
-    largest[bin] = max_of(largest[bin], max_of(r, 1e-300));
-    smallest[bin] = min_of(smallest[bin], r);
-    g.slot[i] = bin;
+    const double squared = hx * hx + hy * hy;
+    const int bin = radius_bin(squared);
+    largest[bin] = max_of(largest[bin], squared);
+    smallest[bin] = min_of(smallest[bin], squared);
+    ++count[bin];
+    g.home[i] = bin;
   }
-  make_classes(g, largest, smallest);
+  make_classes(g, largest, smallest, count);
 }
 
-// Turns the bins in g.slot into table places, then into slots; boxes of a cell lie in rank order.
-template <class T, class RowOf>
-void assign_slots(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
-  for (int64_t k = 0; k < g.size; ++k) g.table[k] = {kNoCell, 0, 0};
-  for (int64_t i = 0; i < n; ++i) {
-    if (g.slot[i] < 0) continue;
-    const T* row = a.boxes + row_of(i) * a.columns;
-    const int k = g.class_of_bin[g.slot[i]];
-    SizeClass& c = g.classes[k];
-    const uint64_t key = cell_key(k, cell_of(row[0], c.inverse), cell_of(row[1], c.inverse));
-    const int64_t place = find_cell(g, key);
-    Cell& cell = g.table[place];
-    if (cell.key == kNoCell) {
-      cell.key = key;
-      ++c.cell_count;
-    }
-    ++cell.kept;
-    g.slot[i] = static_cast<int32_t>(place);
-  }
-  int32_t next = 0;
+void make_table(Scratch& scratch, Grid& g) {
   for (int k = 0; k < g.class_count; ++k) {
-    g.classes[k].first_cell = next;
-    next += g.classes[k].cell_count;
-    g.classes[k].cell_count = 0;
+    SizeClass& c = g.classes[k];
+    const int64_t tiles = c.boxes / (kTileCells / 2) + 1;
+    c.tiles = static_cast<uint64_t>(tiles < kMostTiles ? tiles : kMostTiles);
+    c.first_cell = g.cells;
+    g.cells += static_cast<int64_t>(c.tiles) * kTileCells;
+  }
+  g.table = scratch.zeros<Cell>(g.cells);
+}
+
+// Turns the bins in g.home into places in the table and gives every cell its slots.
+template <class T, class RowOf>
+void assign_cells(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
+  for (int64_t i = 0; i < n; ++i) {
+    prefetch(a.boxes + row_of(i + kAhead < n ? i + kAhead : i) * a.columns);
+    if (g.home[i] < 0) continue;
+    const T* row = a.boxes + row_of(i) * a.columns;
+    const SizeClass& c = g.classes[g.class_of_bin[g.home[i]]];
+    const int64_t place = cell_place(c, cell_index(row[0], c.inverse), cell_index(row[1], c.inverse));
+    ++g.table[place].kept;
+    g.home[i] = static_cast<int32_t>(place);
   }
   int32_t slots = 0;
-  for (int64_t place = 0; place < g.size; ++place) {
+  for (int64_t place = 0; place < g.cells; ++place) {
     Cell& cell = g.table[place];
-    if (cell.key == kNoCell) continue;
-    SizeClass& c = g.classes[cell.key >> 58];
-    g.cells[c.first_cell + c.cell_count++] = static_cast<int32_t>(place);
     cell.start = slots;
     slots += cell.kept;
     cell.kept = 0;
   }
-  for (int64_t i = 0; i < n; ++i) {
-    if (g.slot[i] < 0) continue;
-    Cell& cell = g.table[g.slot[i]];
-    g.slot[i] = cell.start + cell.kept++;
-  }
-  for (int64_t place = 0; place < g.size; ++place) g.table[place].kept = 0;
 }
 
-template <class T, class RowOf>
-void put_boxes(Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
-  const RectFormat format = format_of(a);
-  int64_t slots = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const int32_t at = g.slot[i];
-    if (at < 0) continue;
-    ++slots;
-    const T* row = a.boxes + row_of(i) * a.columns;
-    put_rect(g.rects, at, row, format);
-    if (!format.volume) continue;
-    g.z[at] = row[2];
-    g.hz[at] = 0.5 * static_cast<double>(row[5]);
+Boxes take_boxes(Scratch& scratch, int64_t n, bool volume) {
+  Boxes boxes{take_rects(scratch, n), nullptr, nullptr};
+  if (volume) {
+    boxes.z = scratch.take<double>(n);
+    boxes.hz = scratch.take<double>(n);
   }
-  finish_angles(g.rects, slots);
+  return boxes;
+}
+
+// Few boxes: one class, one cell.
+void one_cell(Grid& g, int64_t n) {
+  if (g.class_count == 0) return;
+  SizeClass& c = g.classes[0];
+  c.smallest = g.classes[g.class_count - 1].smallest;
+  c.inverse = 0.0;
+  c.boxes = n;
+  g.class_count = 1;
+  std::memset(g.class_of_bin, 0, sizeof g.class_of_bin);
 }
 
 template <class T, class RowOf>
 void build_grid(Scratch& scratch, Grid& g, const NmsRotatedArgs<T>& a, int64_t n, RowOf&& row_of) {
-  g.slot = scratch.take<int32_t>(n);
-  g.size = n + n / 2 + 1;
-  g.table = scratch.take<Cell>(g.size);
-  g.cells = scratch.take<int32_t>(n);
+  g.cells = 0;
+  g.home = scratch.take<int32_t>(n);
   classify(g, a, n, row_of);
-  if (n <= kSmall) {
-    for (int k = 0; k < g.class_count; ++k) g.classes[k].inverse = 0.0;
-    std::memset(g.class_of_bin, 0, sizeof g.class_of_bin);
-    if (g.class_count > 1) {
-      g.classes[0].smallest = g.classes[g.class_count - 1].smallest;
-      g.class_count = 1;
-    }
-  }
-  assign_slots(g, a, n, row_of);
-  g.rects = take_rects(scratch, n);
-  const bool volume = a.metric == NmsMetric::volume;
-  g.z = volume ? scratch.take<double>(n) : nullptr;
-  g.hz = volume ? scratch.take<double>(n) : nullptr;
-  put_boxes(g, a, n, row_of);
+  if (n <= kSmall) one_cell(g, n);
+  make_table(scratch, g);
+  assign_cells(g, a, n, row_of);
+  g.kept = take_boxes(scratch, n, a.metric == NmsMetric::volume);
 }
 
 // ---- one box against the kept ones
@@ -207,20 +195,20 @@ void build_grid(Scratch& scratch, Grid& g, const NmsRotatedArgs<T>& a, int64_t n
 struct Query {
   Rect<vdouble> rect;
   vdouble radius, area, z, hz;
-  double threshold;
-  vdouble lower;  // a little below the threshold, so that rounding of the IoU cannot pass it
+  double threshold, least;
+  vdouble lower;  // `least`: a little below the threshold, so that rounding of the IoU cannot pass it
   vdouble share;  // intersection over the sum of areas that an IoU of `lower` takes
 };
 
 template <class T, bool kVolume>
 bool meets(const Grid& g, const Query& q, int64_t begin, int64_t end) {
   for (int64_t at = begin; at < end; at += kWide) {
-    const vdouble dx = load_lanes(g.rects.cx + at) - q.rect.cx;
-    const vdouble dy = load_lanes(g.rects.cy + at) - q.rect.cy;
-    const vdouble reach = load_lanes(g.rects.r + at) + q.radius;
+    const vdouble dx = load_lanes(g.kept.rects.cx + at) - q.rect.cx;
+    const vdouble dy = load_lanes(g.kept.rects.cy + at) - q.rect.cy;
+    const vdouble reach = load_lanes(g.kept.rects.r + at) + q.radius;
     const uint32_t near = lane_bits(less_equal(dx * dx + dy * dy, reach * reach)) & first_bits(end - at);
     if (near == 0) continue;
-    const Rect<vdouble> other = rect_load(g.rects, at);
+    const Rect<vdouble> other = rect_load(g.kept.rects, at);
     const vdouble area = rect_area(other);
     const dmask similar = less_equal(max_of(area, q.area) * q.lower, min_of(area, q.area));
     const uint32_t lanes = near & lane_bits(similar);
@@ -229,8 +217,8 @@ bool meets(const Grid& g, const Query& q, int64_t begin, int64_t end) {
     vdouble inter = intersection_area(q.rect, other, needed, lane_mask_of(lanes));
     vdouble size = area, own = q.area;
     if constexpr (kVolume) {
-      const vdouble h = load_lanes(g.hz + at);
-      inter = inter * interval_overlap(load_lanes(g.z + at) - q.z, q.hz, h);
+      const vdouble h = load_lanes(g.kept.hz + at);
+      inter = inter * interval_overlap(load_lanes(g.kept.z + at) - q.z, q.hz, h);
       size = area * (h * 2.0);
       own = q.area * (q.hz * 2.0);
     }
@@ -256,41 +244,134 @@ bool meets_class(const Grid& g, const Query& q, int k, double x, double y, doubl
   int64_t x0 = 0, x1 = 0, y0 = 0, y1 = 0;
   if (c.inverse > 0.0) {
     const double pad = 1e-6 / c.inverse;  // the cell index is rounded, at most by 2^-24 cells
-    x0 = cell_of(x - (wx + c.radius + pad), c.inverse);
-    x1 = cell_of(x + (wx + c.radius + pad), c.inverse);
-    y0 = cell_of(y - (wy + c.radius + pad), c.inverse);
-    y1 = cell_of(y + (wy + c.radius + pad), c.inverse);
+    x0 = cell_index(x - (wx + c.radius + pad), c.inverse);
+    x1 = cell_index(x + (wx + c.radius + pad), c.inverse);
+    y0 = cell_index(y - (wy + c.radius + pad), c.inverse);
+    y1 = cell_index(y + (wy + c.radius + pad), c.inverse);
   }
-  if ((x1 - x0 + 1) * (y1 - y0 + 1) > c.cell_count) {
-    for (int32_t i = 0; i < c.cell_count; ++i)
-      if (visit(g.cells[c.first_cell + i])) return true;
+  const int64_t cells = static_cast<int64_t>(c.tiles) * kTileCells;
+  if ((x1 - x0 + 1) * (y1 - y0 + 1) > cells) {
+    for (int64_t place = c.first_cell; place < c.first_cell + cells; ++place)
+      if (visit(place)) return true;
     return false;
   }
   for (int64_t ix = x0; ix <= x1; ++ix)
     for (int64_t iy = y0; iy <= y1; ++iy)
-      if (visit(find_cell(g, cell_key(k, ix, iy)))) return true;
+      if (visit(cell_place(c, ix, iy))) return true;
   return false;
 }
 
-// The slot of a kept box moves to the front of its cell: everything between has been decided before.
-inline void move_to_front(Grid& g, Cell& cell, int32_t from) {
+inline void keep_box(Grid& g, Cell& cell, const Boxes& block, int lane) {
   const int32_t to = cell.start + cell.kept++;
-  if (to == from) return;
-  const RectArrays& r = g.rects;
-  for (double* field : {r.cx, r.cy, r.hx, r.hy, r.c, r.s, r.r}) field[to] = field[from];
-  if (g.z == nullptr) return;
-  g.z[to] = g.z[from];
-  g.hz[to] = g.hz[from];
+  const RectArrays &k = g.kept.rects, &b = block.rects;
+  k.cx[to] = b.cx[lane];
+  k.cy[to] = b.cy[lane];
+  k.hx[to] = b.hx[lane];
+  k.hy[to] = b.hy[lane];
+  k.c[to] = b.c[lane];
+  k.s[to] = b.s[lane];
+  k.r[to] = b.r[lane];
+  if (block.z == nullptr) return;
+  g.kept.z[to] = block.z[lane];
+  g.kept.hz[to] = block.hz[lane];
+}
+
+// Reads up to kWide boxes that are next in rank.
+template <class T, class RowOf>
+void load_block(const Boxes& block, const NmsRotatedArgs<T>& a, int64_t first, int count, RowOf&& row_of) {
+  const RectFormat format = format_of(a);
+  for (int lane = 0; lane < count; ++lane) {
+    const T* row = a.boxes + row_of(first + lane) * a.columns;
+    put_rect(block.rects, lane, row, format);
+    if (!format.volume) continue;
+    block.z[lane] = row[2];
+    block.hz[lane] = 0.5 * static_cast<double>(row[5]);
+  }
+  finish_angles(block.rects, count);
+}
+
+// What the next blocks will read: rows and cells two blocks ahead, the cells' kept boxes one ahead.
+template <class T, class RowOf>
+void prefetch_block(const Grid& g, const NmsRotatedArgs<T>& a, int64_t first, int64_t n, RowOf&& row_of) {
+  for (int64_t i = first + kWide; i < first + 2 * kWide && i < n; ++i) {
+    prefetch(a.boxes + row_of(i) * a.columns);
+    if (g.home[i] >= 0) prefetch(g.table + g.home[i]);
+  }
+  for (int64_t i = first; i < first + kWide && i < n; ++i) {
+    if (g.home[i] < 0) continue;
+    const int32_t start = g.table[g.home[i]].start;
+    for (const double* field : {g.kept.rects.cx, g.kept.rects.cy, g.kept.rects.r}) prefetch(field + start);
+  }
 }
 
 template <class T>
-Query make_query(const Grid& g, const NmsRotatedArgs<T>& a) {
+Query make_query(const NmsRotatedArgs<T>& a) {
   Query q{};
   q.threshold = a.iou_threshold;
   const double lower = a.iou_threshold * (1.0 - 1e-6);
+  q.least = lower;
   q.lower = splat<vdouble>(lower);
   q.share = splat<vdouble>(lower / (1.0 + lower) * (1.0 - 1e-9));
   return q;
+}
+
+// Most dropped boxes fall to the nearest kept box of their cell. This tries that one box for all of a block at
+// once, which takes hardly longer than for one, and returns the bits of those it drops.
+template <class T, bool kVolume>
+uint32_t dropped_by_nearest(const Grid& g, const Query& q, const Boxes& block, const int32_t* home, int count) {
+  int32_t nearest[kWide] = {};
+  uint32_t lanes = 0;
+  const RectArrays& kept = g.kept.rects;
+  for (int lane = 0; lane < count; ++lane) {
+    if (home[lane] < 0) continue;
+    const Cell& cell = g.table[home[lane]];
+    if (cell.kept == 0 || cell.kept > kFewKept) continue;
+    double best = HUGE_VAL;
+    for (int32_t other = cell.start; other < cell.start + cell.kept; ++other) {
+      const double dx = kept.cx[other] - block.rects.cx[lane];
+      const double dy = kept.cy[other] - block.rects.cy[lane];
+      const double d = dx * dx + dy * dy;
+      nearest[lane] = d < best ? other : nearest[lane];
+      best = min_of(d, best);
+    }
+    lanes |= best < HUGE_VAL ? 1u << lane : 0u;
+  }
+  if (lanes == 0) return 0;
+  const Rect<vdouble> own = rect_load(block.rects, 0), other = rect_gather(kept, nearest);
+  vdouble size = rect_area(own), other_size = rect_area(other);
+  vdouble inter = intersection_area(own, other, (size + other_size) * q.share, lane_mask_of(lanes));
+  if constexpr (kVolume) {
+    const vdouble h = load_lanes(block.hz), other_h = gather(g.kept.hz, nearest);
+    inter = inter * interval_overlap(gather(g.kept.z, nearest) - load_lanes(block.z), h, other_h);
+    size = size * (h * 2.0);
+    other_size = other_size * (other_h * 2.0);
+  }
+  const vdouble iou = rounded(over_union(inter, size, other_size), T{});
+  return lane_bits(less(splat<vdouble>(q.threshold), iou)) & lanes;
+}
+
+// Whether a kept box suppresses one of the block.
+template <class T, bool kVolume>
+bool is_suppressed(const Grid& g, Query& q, const Boxes& block, int lane, int64_t home) {
+  const Rect<double> own = rect_at(block.rects, lane);
+  const double r = block.rects.r[lane];
+  q.rect = rect_splat(block.rects, lane);
+  q.radius = splat<vdouble>(r);
+  q.area = rect_area(q.rect);
+  if constexpr (kVolume) {
+    q.z = splat<vdouble>(block.z[lane]);
+    q.hz = splat<vdouble>(block.hz[lane]);
+  }
+  const Cell& cell = g.table[home];
+  if (meets<T, kVolume>(g, q, cell.start, int64_t{cell.start} + cell.kept)) return true;
+  const double wx = magnitude(own.hx * own.c) + magnitude(own.hy * own.s);
+  const double wy = magnitude(own.hx * own.s) + magnitude(own.hy * own.c);
+  for (int other = 0; other < g.class_count; ++other) {
+    const SizeClass& c = g.classes[other];
+    if (c.kept == 0 || !sizes_fit(c, r, q.least)) continue;
+    if (meets_class<T, kVolume>(g, q, other, own.cx, own.cy, wx, wy, home)) return true;
+  }
+  return false;
 }
 
 // Decides one group. Ranks are places in a.keep, best first; a dropped row is replaced by its complement.
@@ -302,48 +383,34 @@ void suppress(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n, int64
   int64_t kept = 0;
   int64_t i = 0;
   if (n == 1 || a.iou_threshold >= 1.0) {  // nothing can be suppressed
-    i = n < limit ? n : limit;
-    for (; i < n; ++i) drop(i);
+    for (i = n < limit ? n : limit; i < n; ++i) drop(i);
     return;
   }
   Scratch scratch;
   Grid g;
   build_grid(scratch, g, a, n, row_of);
-  Query q = make_query(g, a);
-  const double lower = a.iou_threshold * (1.0 - 1e-6);
+  const Boxes block = take_boxes(scratch, kWide, kVolume);
+  Query q = make_query(a);
+  uint32_t dropped = 0;
   for (; i < n && kept < limit; ++i) {
-    const int32_t at = g.slot[i];
-    if (at < 0) {  // without extent it meets nothing
+    const int lane = static_cast<int>(i % kWide);
+    if (lane == 0) {
+      const int count = static_cast<int>(n - i < kWide ? n - i : kWide);
+      prefetch_block(g, a, i + kWide, n, row_of);
+      load_block(block, a, i, count, row_of);
+      dropped = dropped_by_nearest<T, kVolume>(g, q, block, g.home + i, count);
+    }
+    const int32_t home = g.home[i];
+    if (home < 0) {  // without extent it meets nothing
       ++kept;
-      continue;
-    }
-    const Rect<double> own = rect_at(g.rects, at);
-    const double r = g.rects.r[at];
-    q.rect = rect_splat(g.rects, at);
-    q.radius = splat<vdouble>(r);
-    q.area = rect_area(q.rect);
-    if constexpr (kVolume) {
-      q.z = splat<vdouble>(g.z[at]);
-      q.hz = splat<vdouble>(g.hz[at]);
-    }
-    const int k = g.class_of_bin[radius_bin(own.hx * own.hx + own.hy * own.hy)];
-    const double inverse = g.classes[k].inverse;
-    const int64_t home = find_cell(g, cell_key(k, cell_of(own.cx, inverse), cell_of(own.cy, inverse)));
-    Cell& cell = g.table[home];
-    bool met = meets<T, kVolume>(g, q, cell.start, int64_t{cell.start} + cell.kept);
-    const double wx = magnitude(own.hx * own.c) + magnitude(own.hy * own.s);
-    const double wy = magnitude(own.hx * own.s) + magnitude(own.hy * own.c);
-    for (int other = 0; other < g.class_count && !met; ++other) {
-      const SizeClass& c = g.classes[other];
-      if (c.kept > 0 && sizes_fit(c, r, lower)) met = meets_class<T, kVolume>(g, q, other, own.cx, own.cy, wx, wy, home);
-    }
-    if (met) {
+    } else if ((dropped >> lane & 1) != 0 || is_suppressed<T, kVolume>(g, q, block, lane, home)) {
       drop(i);
-      continue;
+    } else {
+      const double hx = block.rects.hx[lane], hy = block.rects.hy[lane];
+      ++g.classes[g.class_of_bin[radius_bin(hx * hx + hy * hy)]].kept;
+      keep_box(g, g.table[home], block, lane);
+      ++kept;
     }
-    ++kept;
-    ++g.classes[k].kept;
-    move_to_front(g, cell, at);
   }
   for (; i < n; ++i) drop(i);
 }
@@ -356,20 +423,8 @@ void suppress_group(const NmsRotatedArgs<T>& a, const int32_t* ranks, int64_t n,
 
 // ---- ranking, groups and limits
 
-template <class T>
-bool validate_rows(NmsRotatedArgs<T>& a) {
-  const RectFormat format = format_of(a);
-  for (int64_t i = 0; i < a.n; ++i) {
-    const bool finite = box_extent(a.boxes + i * a.columns, format) != Extent::not_finite;
-    if (finite && !std::isnan(a.scores[i])) continue;
-    a.bad_what = finite ? 2 : 1;
-    a.bad_row = i;
-    return false;
-  }
-  return true;
-}
-
-// Leaves the candidates' rows in a.keep, best first, and returns their number.
+// Leaves the candidates' rows in a.keep, best first, and returns their number; with validation, the first row
+// that is no candidate ends it.
 template <class T>
 int64_t rank_rows(NmsRotatedArgs<T>& a) {
   using Key = decltype(float_order_bits(T{}));
@@ -378,10 +433,15 @@ int64_t rank_rows(NmsRotatedArgs<T>& a) {
   Key* key = scratch.take<Key>(a.n);
   int64_t m = 0;
   for (int64_t i = 0; i < a.n; ++i) {
-    if (std::isnan(a.scores[i])) continue;
-    if (box_extent(a.boxes + i * a.columns, format) == Extent::not_finite) continue;
-    key[m] = static_cast<Key>(~float_order_bits(a.scores[i]));  // ascending key = descending score
-    a.keep[m++] = static_cast<int32_t>(i);
+    const bool finite = box_extent(a.boxes + i * a.columns, format) != Extent::not_finite;
+    if (finite && !std::isnan(a.scores[i])) {
+      key[m] = static_cast<Key>(~float_order_bits(a.scores[i]));  // ascending key = descending score
+      a.keep[m++] = static_cast<int32_t>(i);
+    } else if (a.validate) {
+      a.bad_what = finite ? 2 : 1;
+      a.bad_row = i;
+      return 0;
+    }
   }
   radix_sort(key, a.keep, m);
   return m;
@@ -498,7 +558,6 @@ void nms_rotated(NmsRotatedArgs<T>& a) {
   a.kept = 0;
   a.bad_row = -1;
   a.bad_what = 0;
-  if (a.validate && !validate_rows(a)) return;
   int64_t m = rank_rows(a);
   if (a.batch == nullptr && a.pre_max >= 0 && a.pre_max < m) m = a.pre_max;
   const int64_t limit = a.post_max < 0 || a.post_max > m ? m : a.post_max;

@@ -50,6 +50,7 @@ struct BoxSlots {
   T* x2;
   T* y2;
   T* scaled;
+  uint8_t* open;  // 1: it is not yet known whether this box is kept
 
   BoxSlots(Scratch& scratch, int64_t capacity) {
     x1 = scratch.take<T>(capacity);
@@ -57,15 +58,22 @@ struct BoxSlots {
     x2 = scratch.take<T>(capacity);
     y2 = scratch.take<T>(capacity);
     scaled = scratch.take<T>(capacity + lanes::kCount<T>);
+    open = scratch.take<uint8_t>(capacity);
     // A vector may start at the last box.
     for (int64_t i = 0; i < capacity + lanes::kCount<T>; ++i) scaled[i] = std::numeric_limits<T>::infinity();
   }
-  void put(int64_t at, const Box<T>& b, T scaled_area) {
+  void put(int64_t at, const Box<T>& b, T scaled_area, bool is_open) {
     x1[at] = b.x1;
     y1[at] = b.y1;
     x2[at] = b.x2;
     y2[at] = b.y2;
     scaled[at] = scaled_area;
+    open[at] = is_open;
+  }
+  bool any_kept(int64_t at, lane_mask lane) const {
+    for (; lane != 0; lane &= lane - 1)
+      if (!open[at + __builtin_ctz(lane)]) return true;
+    return false;
   }
 };
 
@@ -79,21 +87,22 @@ class Overlap {
       : x1_(lanes::set<T>(b.x1)), y1_(lanes::set<T>(b.y1)), x2_(lanes::set<T>(b.x2)), y2_(lanes::set<T>(b.y2)),
         scaled_(lanes::set<T>(rule.scaled(area))), area_(area), threshold_(rule.threshold) {}
 
-  // Whether any box in [begin, end) suppresses the candidate. Boxes up to one vector behind `end` may be
-  // tested too: callers only pass slots in which every box outranks the candidate.
-  bool any(const BoxSlots<T>& s, int64_t begin, int64_t end) const {
+  // Calls hit(at, lanes) where boxes in [begin, end) suppress the candidate, until it returns true; whether it
+  // did. Boxes up to one vector behind `end` may be tested too: every box in the slots outranks the candidate.
+  template <class F>
+  bool visit(const BoxSlots<T>& s, int64_t begin, int64_t end, F&& hit) const {
     for (; begin + 4 * kWidth <= end; begin += 4 * kWidth) {
       const lane_mask m0 = maybe(s, begin);
       const lane_mask m1 = maybe(s, begin + kWidth);
       const lane_mask m2 = maybe(s, begin + 2 * kWidth);
       const lane_mask m3 = maybe(s, begin + 3 * kWidth);
-      if ((m0 | m1 | m2 | m3) == 0) continue;
-      if (certain(s, begin, m0) || certain(s, begin + kWidth, m1) || certain(s, begin + 2 * kWidth, m2) ||
-          certain(s, begin + 3 * kWidth, m3))
+      if (__builtin_expect((m0 | m1 | m2 | m3) == 0, 1)) continue;
+      if (settle(s, begin, m0, hit) || settle(s, begin + kWidth, m1, hit) || settle(s, begin + 2 * kWidth, m2, hit) ||
+          settle(s, begin + 3 * kWidth, m3, hit))
         return true;
     }
     for (; begin < end; begin += kWidth)
-      if (certain(s, begin, maybe(s, begin))) return true;
+      if (settle(s, begin, maybe(s, begin), hit)) return true;
     return false;
   }
 
@@ -106,11 +115,16 @@ class Overlap {
   lane_mask maybe(const BoxSlots<T>& s, int64_t at) const {
     return lanes::greater(intersection(s, at), lanes::load(s.scaled + at) + scaled_);
   }
-  bool certain(const BoxSlots<T>& s, int64_t at, lane_mask lane) const {
+  template <class F>
+  bool settle(const BoxSlots<T>& s, int64_t at, lane_mask lane, F&& hit) const {
     if (__builtin_expect(lane == 0, 1)) return false;
+    lane &= certain(s, at);
+    return lane != 0 && hit(at, lane);
+  }
+  lane_mask certain(const BoxSlots<T>& s, int64_t at) const {
     const V area = (lanes::load(s.x2 + at) - lanes::load(s.x1 + at)) * (lanes::load(s.y2 + at) - lanes::load(s.y1 + at));
     const V inter = intersection(s, at);
-    return (lanes::greater(inter / ((area + area_) - inter), lanes::set<T>(threshold_)) & lane) != 0;
+    return lanes::greater(inter / ((area + area_) - inter), lanes::set<T>(threshold_));
   }
 
   V x1_, y1_, x2_, y2_, scaled_;

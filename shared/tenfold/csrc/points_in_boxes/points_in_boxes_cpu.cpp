@@ -5,7 +5,6 @@
 
 #include "common/arena.h"
 #include "common/grid.h"
-#include "common/index_sort.h"
 #include "common/vec.h"
 
 TENFOLD_BEGIN
@@ -43,6 +42,18 @@ struct Element {
 int64_t table_room(int64_t points) {
   return table_size(points < kBoxPiece ? points : kBoxPiece) / 4;
 }
+
+#if defined(__AVX512F__)
+static inline vint vselect(lane_mask m, vint a, vint b) {
+  return (vint)_mm512_mask_blend_epi32(static_cast<__mmask16>(m), (__m512i)b, (__m512i)a);
+}
+#else
+// Lanes of a where the bit is set, of b elsewhere.
+static inline vint vselect(lane_mask m, vint a, vint b) {
+  const vint bit = vset(1) << viota();
+  return (vset(static_cast<int32_t>(m)) & bit) != 0 ? a : b;
+}
+#endif
 
 // ---- the test -------------------------------------------------------------------------------------------
 
@@ -204,7 +215,11 @@ class Piece {
     }
     Scratch scratch;
     sort(scratch);
-    for (int64_t j = element_.num_boxes - 1; j >= 0; --j) visit(element_.boxes[j]);
+    switch (args_.output) {
+      case BoxOutput::first: return visit_first(scratch);
+      case BoxOutput::mask: return visit_mask();
+      default: return visit_lists();
+    }
   }
 
  private:
@@ -260,13 +275,15 @@ class Piece {
   void tile_first(T* const* column, int64_t i, int count) {
     int32_t* first = args_.first + element_.rows.point_begin + begin_ + i;
     for (int k = 0; k < count; k += kLanes) {
-      const lane_mask valid = first_lanes(count - k);
+      vint number = vset(-1);
       for (int64_t j = element_.num_boxes - 1; j >= 0; --j)
-        set_first(first + k, inside(element_.boxes[j], column, k) & valid, box_number(element_.boxes[j]));
+        number = vselect(inside(element_.boxes[j], column, k), vset(box_number(element_.boxes[j])), number);
+      const int left = count - k;
+      if (left >= kLanes)
+        vstore(first + k, number);
+      else
+        std::memcpy(first + k, &number, static_cast<size_t>(left) * sizeof(int32_t));
     }
-  }
-  static void set_first(int32_t* first, lane_mask m, int32_t number) {
-    for (; m != 0; m &= m - 1) first[__builtin_ctz(m)] = number;
   }
 
   void tile_hits(T* const* column, int64_t i, int count) {
@@ -349,49 +366,62 @@ class Piece {
                           [&](int64_t begin, int64_t end) { f(begin, end); });
   }
 
-  void visit(const Box<T>& box) {
-    if (args_.output == BoxOutput::first) {
-      int32_t* first = args_.first + element_.rows.point_begin + begin_;
-      mark(box, first, box_number(box));
-    } else if (args_.output == BoxOutput::mask) {
-      mark(box, mask_row(box), uint8_t{1});
-    } else {
-      list(box);
+  // Calls f(i, lanes): the hits among the sorted points i, i + 1 ...
+  template <class F>
+  void hits_of(const Box<T>& box, F&& f) const {
+    runs_of(box, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i += kLanes) f(i, inside(box, column_, i) & first_lanes(end - i));
+    });
+  }
+
+  // Boxes in descending order: the lowest number stays.
+  void visit_first(Scratch& scratch) {
+    int32_t* number = scratch.take<int32_t>(kept_);
+    std::memset(number, 0xff, static_cast<size_t>(kept_) * sizeof(int32_t));
+    for (int64_t j = element_.num_boxes - 1; j >= 0; --j) {
+      const vint own = vset(box_number(element_.boxes[j]));
+      hits_of(element_.boxes[j], [&](int64_t i, lane_mask m) { vstore(number + i, vselect(m, own, vload(number + i))); });
+    }
+    int32_t* first = args_.first + element_.rows.point_begin + begin_;
+    for (int64_t i = 0; i < kept_; ++i) first[index_[i]] = number[i];
+  }
+
+  void visit_mask() {
+    for (int64_t j = 0; j < element_.num_boxes; ++j) {
+      uint8_t* row = mask_row(element_.boxes[j]);
+      hits_of(element_.boxes[j], [&](int64_t i, lane_mask m) {
+        for (; m != 0; m &= m - 1) row[index_[i + __builtin_ctz(m)]] = 1;
+      });
     }
   }
 
-  // Boxes come in descending order: the lowest number stays.
-  template <class V>
-  void mark(const Box<T>& box, V* target, V value) {
-    runs_of(box, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i += kLanes) {
-        lane_mask m = inside(box, column_, i) & first_lanes(end - i);
-        for (; m != 0; m &= m - 1) target[index_[i + __builtin_ctz(m)]] = value;
+  // A set of bits puts the hits of a box in order, and forgets that a point was met twice where rows of a
+  // hashed table overlap.
+  void visit_lists() {
+    uint64_t set[kBoxPiece / 64] = {};
+    int32_t hits[64];
+    const int64_t words = (size_ + 63) / 64;
+    for (int64_t j = 0; j < element_.num_boxes; ++j) {
+      const Box<T>& box = element_.boxes[j];
+      if (args_.output == BoxOutput::count && !element_.cells.hashed()) {
+        hits_of(box, [&](int64_t, lane_mask m) { place(box) += __builtin_popcount(m); });
+        continue;
       }
-    });
-  }
-
-  void list(const Box<T>& box) {
-    int64_t candidates = 0;
-    runs_of(box, [&](int64_t begin, int64_t end) { candidates += end - begin; });
-    Scratch scratch;
-    int32_t* hits = scratch.take<int32_t>(candidates + 64);
-    int64_t n = 0;
-    runs_of(box, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i += kLanes)
-        n += vcompress(hits + n, vload(index_ + i), inside(box, column_, i) & first_lanes(end - i));
-    });
-    sort_indices(hits, scratch.take<int32_t>(n + 64), n);
-    if (element_.cells.hashed()) n = drop_twins(hits, n);
-    put(box, hits, n);
-  }
-
-  // Rows of a hashed table may overlap, so a point can have been met twice.
-  static int64_t drop_twins(int32_t* hits, int64_t n) {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < n; ++i)
-      if (i == 0 || hits[i] != hits[i - 1]) hits[kept++] = hits[i];
-    return kept;
+      hits_of(box, [&](int64_t i, lane_mask m) {
+        for (; m != 0; m &= m - 1) {
+          const int32_t k = index_[i + __builtin_ctz(m)];
+          set[k / 64] |= uint64_t{1} << (k % 64);
+        }
+      });
+      for (int64_t w = 0; w < words; ++w) {
+        uint64_t bits = set[w];
+        if (bits == 0) continue;
+        set[w] = 0;
+        int64_t n = 0;
+        for (; bits != 0; bits &= bits - 1) hits[n++] = static_cast<int32_t>(w * 64 + __builtin_ctzll(bits));
+        put(box, hits, n);
+      }
+    }
   }
 
   const PointsInBoxesArgs<T>& args_;

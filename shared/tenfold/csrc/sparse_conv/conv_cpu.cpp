@@ -165,6 +165,7 @@ template <class T, int P>
 void outer_rows(const T* x, int64_t c_in, const T* g, int64_t g_step, int64_t n, T* acc, int64_t acc_step) {
   int64_t i = 0;
   for (; i + 6 <= c_in; i += 6) outer_tile<T, 6, P>(x + i, c_in, g, g_step, n, acc + i * acc_step, acc_step);
+  for (; i + 4 <= c_in; i += 4) outer_tile<T, 4, P>(x + i, c_in, g, g_step, n, acc + i * acc_step, acc_step);
   for (; i + 2 <= c_in; i += 2) outer_tile<T, 2, P>(x + i, c_in, g, g_step, n, acc + i * acc_step, acc_step);
   for (; i < c_in; ++i) outer_tile<T, 1, P>(x + i, c_in, g, g_step, n, acc + i * acc_step, acc_step);
 }

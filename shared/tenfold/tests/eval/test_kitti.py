@@ -20,6 +20,7 @@ from tenfold.eval.kitti import (
     read_annotation_folder,
     read_annotations,
 )
+from tenfold.testing.data import sample_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::tenfold.eval.kitti.FewObjectsWarning")
 
@@ -203,7 +204,7 @@ def test_small_detections_are_ignored_whatever_their_class():
 
 def test_a_second_detection_of_an_object_is_wrong():
     assert counted([], [("Car", 0.1, 20)], score=0.4) == PERFECT
-    # Above the true positive it takes the object in the pass by score; in that by overlap the better one does.
+    # Above the true positive it takes the object in the pass by score; by overlap the better one does.
     gt, found = objects(("Car", 0, 20)), objects(("Car", 0, 20), ("Car", 0.1, 20), scores=[0.5, 0.9])
     c = kitti_eval([gt] * 50, [found] * 50, ["Car"]).curve("Car")
     assert c.thresholds[0] == 0.9
@@ -354,13 +355,20 @@ def plain_excused(det, d, gt, limit):
     return False
 
 
-def plain_curves(gts, dets, name, level, metric, limit):
-    """(n_gt, precision, orientation): the steps of the metric, one loop each."""
+def plain_curves(gts, dets, name, level, metric, limit, memo):
+    """(n_gt, precision, orientation): the steps of the metric, one loop each. memo keeps overlaps."""
+
+    def overlap_of(frame, d, g):
+        key = metric, frame, d, g
+        if key not in memo:
+            memo[key] = plain_overlap(metric, dets[frame], d, gts[frame], g)
+        return memo[key]
+
     cases = []
-    for gt, det in zip(gts, dets, strict=True):
+    for frame, (gt, det) in enumerate(zip(gts, dets, strict=True)):
         truth, found = plain_states(gt, det, name, level)
         overlap = {
-            (d, g): plain_overlap(metric, det, d, gt, g)
+            (d, g): overlap_of(frame, d, g)
             for d in range(len(det))
             for g in range(len(gt))
             if truth[g] >= 0 and found[d] >= 0
@@ -421,12 +429,13 @@ def plain_curves(gts, dets, name, level, metric, limit):
 
 def check_against_plain(gts, dets, evaluate=kitti_eval, names=CLASSES, levels=range(3)):
     result = evaluate(gts, dets, names)
+    memo = {}
     for name in names:
         for level in levels:
             for table in range(2):
                 for place, metric in enumerate(("2d", "bev", "3d")):
                     limit = MIN_OVERLAPS[name][table][place]
-                    n_gt, precision, orientation = plain_curves(gts, dets, name, level, metric, limit)
+                    n_gt, precision, orientation = plain_curves(gts, dets, name, level, metric, limit, memo)
                     where = (name, metric, DIFFICULTIES[level], TABLES[table])
                     c = result.curve(*where)
                     assert c.n_gt == n_gt, where
@@ -610,6 +619,25 @@ def test_wrong_arguments_are_named(call, message):
     gt = objects(("Car", 0, 20))
     with pytest.raises(ValueError, match=message):
         call(gt, replace(gt, score=[0.5]))
+
+
+def test_real_labels_as_detections():
+    frames = read_annotation_folder(sample_data("kitti", "training", "label_2"), scores=False)
+    gt = list(frames.values())
+    objects_only = [np.array([n != "DontCare" for n in f.name]) for f in gt]
+    det = [
+        KittiAnnotations(
+            np.array(f.name)[keep],
+            *(f.truncated[keep], f.occluded[keep], f.alpha[keep], f.bbox[keep], f.dimensions[keep]),
+            *(f.location[keep], f.rotation_y[keep]),
+            score=np.linspace(0.9, 0.5, keep.sum()),
+        )
+        for f, keep in zip(gt, objects_only, strict=True)
+    ]
+    check_against_plain(gt, det)
+    result = kitti_eval(gt * 41, det * 41)
+    assert {c.class_name for c in result.curves if c.n_gt} >= {"Car", "Pedestrian"}
+    assert all(c.ap == {11: 100.0, 40: 100.0} for c in result.curves if c.n_gt)
 
 
 LINE = "Car 0.10 1 -1.57 600.00 150.00 660.00 210.00 1.50 1.60 3.90 1.00 1.70 20.00 -1.50"

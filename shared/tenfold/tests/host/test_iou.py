@@ -65,6 +65,15 @@ def test_same_bits_as_the_torch_ops():
     assert (host.box_iou_3d(a, a).diagonal() == 1.0).all()
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_sizes_beyond_double_have_no_overlap(scale):
+    box = np.array([[0.0, 0, scale, scale]])
+    rotated = np.array([[0.0, 0, 0, scale, scale, scale, 0]])
+    for mode in ("iou", "inter", "iof"):
+        assert host.box_iou_2d(box, box, mode=mode)[0, 0] == 0
+        assert host.box_iou_bev(rotated, rotated, mode=mode)[0, 0] == 0
+
+
 def test_closed_forms():
     square = np.array([[3.0, -2, 1, 2, 2, 2, 0.3]])
     turned = square + np.array([0, 0, 0, 0, 0, 0, np.pi / 4])

@@ -1,5 +1,9 @@
 """Membership and voxels in NumPy: the same results as the torch ops and as plain Python, in both bindings."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -206,3 +210,44 @@ def bad_row(points, row):
 def test_wrong_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call(*scene(np.float32, 50, 4))
+
+
+def test_threads_do_not_disturb_each_other():
+    def work(seed):
+        points, boxes = scene(np.float32, 2000, seed=seed)
+        double = boxes.astype(np.float64)
+        return (
+            host.points_in_boxes(points, boxes),
+            host.voxelize(points, SIZE, RANGE, 4, 500).voxels,
+            host.box_iou_3d(double, double),
+        )
+
+    expected = [work(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for want, got in zip(expected * 4, pool.map(work, list(range(8)) * 4), strict=True):
+            for a, b in zip(want, got, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("binding")
+def test_other_threads_run_during_a_call():
+    boxes = scene(np.float64, 1, 3000)[1]
+    started, ticks = threading.Event(), []
+
+    def work():
+        started.set()
+        begin = time.perf_counter()
+        host.box_iou_3d(boxes, boxes)
+        ticks.append((begin, time.perf_counter()))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    started.wait()
+    seen = []
+    while worker.is_alive():
+        seen.append(time.perf_counter())
+        time.sleep(0.001)
+    begin, end = ticks[0]
+    # Were the lock held, this thread would not have run between the call's start and its end.
+    quarter = (end - begin) / 4
+    assert sum(begin + quarter < t < end - quarter for t in seen) >= 3

@@ -46,7 +46,7 @@ def reference(points, size, bounds, *, offsets=None, order="lex"):
     return ref.dynamic_voxelize(points, offsets, size, lower, grid, order == "lex", False)
 
 
-# ---- checks that take the implementation --------------------------------------------------------------------
+# ---- checks that take the implementation -----------------------------------------------------------------
 
 
 def check_small(call) -> None:
@@ -124,9 +124,18 @@ def _wrong(change):
 
 def _x_major(points, size, bounds, offsets, order):
     coords, p2v, counts = reference(points, size, bounds, offsets=offsets, order=order)
-    by = sorted(range(len(coords)), key=lambda v: coords[v].tolist()[::-1]) if order == "lex" else range(len(coords))
+    by = (
+        sorted(range(len(coords)), key=lambda v: coords[v].tolist()[::-1])
+        if order == "lex"
+        else range(len(coords))
+    )
     by = torch.tensor(list(by), dtype=torch.int64)
     return coords[by], torch.where(p2v >= 0, by.argsort()[p2v.clamp(min=0).long()].int(), p2v), counts[by]
+
+
+def _capped(points, size, bounds, offsets, order):
+    coords, p2v, counts = reference(points, size, bounds, offsets=offsets, order=order)
+    return coords, p2v, counts.clamp(max=1)
 
 
 WRONG = {
@@ -134,9 +143,7 @@ WRONG = {
     "never sorts": _wrong(lambda p, s, r, o, _: reference(p, s, r, offsets=o, order="first")),
     "x-major": _wrong(_x_major),
     "batch forgotten": _wrong(lambda p, s, r, o, order: reference(p, s, r, order=order)),
-    "counts capped": _wrong(
-        lambda p, s, r, o, order: (lambda t: (t[0], t[1], t[2].clamp(max=1)))(reference(p, s, r, offsets=o, order=order))
-    ),
+    "counts capped": _wrong(_capped),
     "reciprocal": _wrong(
         lambda p, s, r, o, order: reference(
             (p[:, :3] - torch.tensor(r[:3])) * (1 / torch.tensor(s)),
@@ -160,7 +167,7 @@ def test_wrong_variants_are_caught(name):
     assert caught, f"no check notices: {name}"
 
 
-# ---- real and random clouds ---------------------------------------------------------------------------------
+# ---- real and random clouds ------------------------------------------------------------------------------
 
 SECOND = ((0.05, 0.05, 0.1), (0.0, -40.0, -3.0, 70.4, 40.0, 1.0))
 
@@ -187,7 +194,9 @@ def requests(draw):
     points = cloud(n, seed, channels=draw(st.integers(3, 6)), coarse=draw(st.booleans()), dtype=dtype)
     g = torch.Generator().manual_seed(seed)
     if draw(st.booleans()) and n:
-        special = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-40, 1e6, 1e30, 8.0], dtype=dtype)
+        special = torch.tensor(
+            [float("nan"), float("inf"), -float("inf"), -0.0, 1e-40, 1e6, 1e30, 8.0], dtype=dtype
+        )
         values = special[torch.randint(len(special), (n, 3), generator=g)]
         points[:, :3] = torch.where(torch.rand(n, 3, generator=g) < 0.1, values, points[:, :3])
     offsets = None
@@ -207,7 +216,7 @@ def test_equals_reference(request):
     kernels.assert_same(reference(points, size, UNIT[1], offsets=offsets, order=order), result)
 
 
-# ---- the contract of every op -------------------------------------------------------------------------------
+# ---- the contract of every op ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -224,17 +233,23 @@ def test_levels_and_strides(order):
     points, offsets = cloud(900, 4), torch.tensor([0, 400, 900])
     for config in (UNIT, FINE, WIDE):
         kernels.check_levels(lambda c=config: dynamic_voxelize(points, *c, order=order))
-        kernels.check_strides(lambda p, o, c=config: dynamic_voxelize(p, *c, order=order, offsets=o), points, offsets)
+        kernels.check_strides(
+            lambda p, o, c=config: dynamic_voxelize(p, *c, order=order, offsets=o), points, offsets
+        )
 
 
 def test_shrinking_then_growing():
     for n, order in itertools.product((3000, 3, 0, 2000, 10, 3000), ORDERS):
         points = cloud(n, n)
-        kernels.assert_same(reference(points, *FINE, order=order), dynamic_voxelize(points, *FINE, order=order))
+        kernels.assert_same(
+            reference(points, *FINE, order=order), dynamic_voxelize(points, *FINE, order=order)
+        )
 
 
 def test_opcheck():
-    for points, lex in itertools.product((cloud(40), cloud(0), cloud(40, dtype=torch.float64)), (False, True)):
+    for points, lex in itertools.product(
+        (cloud(40), cloud(0), cloud(40, dtype=torch.float64)), (False, True)
+    ):
         offsets = torch.tensor([0, len(points) // 2, len(points)])
         kernels.check_op(RAW, [points, offsets, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [8, 8, 4], lex, True])
 
@@ -278,15 +293,15 @@ def test_empty():
 def test_errors():
     points = cloud(20)
     for error, match, change in [
-        (ValueError, "order: got 'x'", dict(order="x")),
-        (ValueError, "offsets: decrease", dict(offsets=torch.tensor([0, 12, 4, 20]))),
-        (ValueError, "offsets: expected to start at 0 and to end at N", dict(offsets=torch.tensor([0, 12]))),
-        (ValueError, "voxel_size: got 0.0 along x", dict(voxel_size=(0, 1, 1))),
-        (ValueError, r"points: got shape \(20, 2\)", dict(points=points[:, :2])),
-        (TypeError, "points: got torch.int32", dict(points=points.int())),
+        (ValueError, "order: got 'x'", {"order": "x"}),
+        (ValueError, "offsets: decrease", {"offsets": torch.tensor([0, 12, 4, 20])}),
+        (ValueError, "offsets: expected to start at 0 and to end at N", {"offsets": torch.tensor([0, 12])}),
+        (ValueError, "voxel_size: got 0.0 along x", {"voxel_size": (0, 1, 1)}),
+        (ValueError, r"points: got shape \(20, 2\)", {"points": points[:, :2]}),
+        (TypeError, "points: got torch.int32", {"points": points.int()}),
     ]:
         with pytest.raises(error, match=f"dynamic_voxelize: {match}"):
-            dynamic_voxelize(**(dict(points=points, voxel_size=UNIT[0], point_range=UNIT[1]) | change))
+            dynamic_voxelize(**({"points": points, "voxel_size": UNIT[0], "point_range": UNIT[1]} | change))
     points[3, 0] = float("inf")
     with pytest.raises(ValueError, match="dynamic_voxelize: points: row 3 is not finite"):
         dynamic_voxelize(points, *UNIT)
@@ -303,4 +318,4 @@ def test_scratch_is_bounded(size, order, count):
             points = torch.rand(n, 3, generator=torch.Generator().manual_seed(0)) * 4
             _native.scratch_peak()
             dynamic_voxelize(points, (size,) * 3, UNIT[1], order=order)
-            assert _native.scratch_peak() <= 32 * n + 200_000
+            assert _native.scratch_peak() <= (32 if count == 1 else 40) * n + 200_000

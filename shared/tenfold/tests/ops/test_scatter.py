@@ -1,4 +1,4 @@
-"""scatter: contract, oracles (torch, a NumPy loop), reference, gradients, proof that wrong variants are caught."""
+"""scatter: contract, oracles (torch, a NumPy loop), reference, gradients, wrong variants."""
 
 import itertools
 
@@ -19,7 +19,9 @@ REDUCTIONS = ("sum", "mean", "max", "min")
 CODE = {name: i for i, name in enumerate(REDUCTIONS)}
 
 
-def rows(n: int, channels: int, num: int, seed: int = 0, *, coarse=False, dtype=torch.float32) -> tuple[Tensor, Tensor]:
+def rows(
+    n: int, channels: int, num: int, seed: int = 0, *, coarse=False, dtype=torch.float32
+) -> tuple[Tensor, Tensor]:
     """Features and an unordered index that skips every third segment and holds -1."""
     g = torch.Generator().manual_seed(seed)
     feats = torch.randn(n, channels, generator=g, dtype=torch.float64)
@@ -32,7 +34,7 @@ def reference(feats, index, num, reduce):
     return ref.scatter(feats, index, num, CODE[reduce], False, False)[0]
 
 
-# ---- checks that take the implementation --------------------------------------------------------------------
+# ---- checks that take the implementation -----------------------------------------------------------------
 
 
 def check_small(call) -> None:
@@ -116,7 +118,11 @@ class _LastArg(torch.autograd.Function):
 
 
 def last_arg(feats, index, num, reduce):
-    return _LastArg.apply(feats, index, num, reduce) if reduce in ("max", "min") else scatter(feats, index, num, reduce)
+    return (
+        _LastArg.apply(feats, index, num, reduce)
+        if reduce in ("max", "min")
+        else scatter(feats, index, num, reduce)
+    )
 
 
 def zero_start(feats, index, num, reduce):
@@ -127,7 +133,9 @@ def zero_start(feats, index, num, reduce):
 WRONG = {
     "last arg of ties": last_arg,
     "extremes start at zero": zero_start,
-    "reversed sum": lambda f, i, n, r: scatter(f.flip(0), i.flip(0), n, r) if r in ("sum", "mean") else scatter(f, i, n, r),
+    "reversed sum": lambda f, i, n, r: (
+        scatter(f.flip(0), i.flip(0), n, r) if r in ("sum", "mean") else scatter(f, i, n, r)
+    ),
     "float64 sum": lambda f, i, n, r: scatter(f.double(), i, n, r).to(f.dtype),
     "mean by reciprocal": lambda f, i, n, r: (
         scatter(f, i, n, r)
@@ -135,7 +143,9 @@ WRONG = {
         else scatter(f, i, n, "sum") * (1 / torch.bincount(i[i >= 0], minlength=n).clamp(min=1))[:, None]
     ),
     "-1 is the last segment": lambda f, i, n, r: scatter(f, i % n, n, r),
-    "mean over all rows": lambda f, i, n, r: scatter(f, i, n, "sum") / len(f) if r == "mean" else scatter(f, i, n, r),
+    "mean over all rows": lambda f, i, n, r: (
+        scatter(f, i, n, "sum") / len(f) if r == "mean" else scatter(f, i, n, r)
+    ),
 }
 
 
@@ -150,7 +160,7 @@ def test_wrong_variants_are_caught(name):
     assert caught, f"no check notices: {name}"
 
 
-# ---- against the reference ----------------------------------------------------------------------------------
+# ---- against the reference -------------------------------------------------------------------------------
 
 
 @st.composite
@@ -163,12 +173,16 @@ def requests(draw):
     feats, index = rows(n, channels, num, seed, coarse=draw(st.booleans()), dtype=dtype)
     g = torch.Generator().manual_seed(seed)
     if draw(st.booleans()):
-        special = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-40, 1e-6, 1e6, 3e38], dtype=dtype)
+        special = torch.tensor(
+            [float("nan"), float("inf"), -float("inf"), -0.0, 1e-40, 1e-6, 1e6, 3e38], dtype=dtype
+        )
         values = special[torch.randint(len(special), feats.shape, generator=g)]
         feats = torch.where(torch.rand(feats.shape, generator=g) < 0.1, values, feats)
     if draw(st.booleans()):
         wild = torch.tensor([-1, -2, num, num + 1, 2**31, -(2**40), 2**32])
-        index = torch.where(torch.rand(n, generator=g) < 0.1, wild[torch.randint(7, (n,), generator=g)], index)
+        index = torch.where(
+            torch.rand(n, generator=g) < 0.1, wild[torch.randint(7, (n,), generator=g)], index
+        )
     elif draw(st.booleans()):
         index = index.sort().values.int()
     if draw(st.booleans()):
@@ -191,7 +205,7 @@ def test_equals_reference(request):
     )
 
 
-# ---- the contract of every op -------------------------------------------------------------------------------
+# ---- the contract of every op ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
@@ -240,7 +254,10 @@ def test_row_order_matters_little():
         kernels.assert_same(scatter(feats, index, 100, reduce), scatter(feats[by], index[by], 100, reduce))
     for reduce in ("sum", "mean"):
         torch.testing.assert_close(
-            scatter(feats, index, 100, reduce), scatter(feats[by], index[by], 100, reduce), rtol=1e-6, atol=2e-5
+            scatter(feats, index, 100, reduce),
+            scatter(feats[by], index[by], 100, reduce),
+            rtol=1e-6,
+            atol=2e-5,
         )
 
 
@@ -251,7 +268,9 @@ def test_opcheck(reduce):
         kernels.check_op(RAW, [feats.requires_grad_(grad), index, num, CODE[reduce], grad, True])
     feats, index = rows(30, 3, 8)
     result = RAW(feats, index, 8, CODE[reduce], True, True)
-    kernels.check_op(torch.ops.tenfold.scatter_backward.default, [result[0], index, *result[1:], CODE[reduce]])
+    kernels.check_op(
+        torch.ops.tenfold.scatter_backward.default, [result[0], index, *result[1:], CODE[reduce]]
+    )
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -285,7 +304,9 @@ def test_gradcheck(reduce):
 
 def test_second_derivative_raises():
     feats, index = rows(20, 3, 6)
-    (grad,) = torch.autograd.grad(scatter(feats.requires_grad_(), index, 6).square().sum(), feats, create_graph=True)
+    (grad,) = torch.autograd.grad(
+        scatter(feats.requires_grad_(), index, 6).square().sum(), feats, create_graph=True
+    )
     with pytest.raises(NotImplementedError, match="scatter: second derivatives"):
         torch.autograd.grad(grad.sum(), feats)
 
@@ -340,7 +361,9 @@ def test_index_out_of_range():
     for bad in (10, -2, 2**31, 2**32, -(2**33)):
         broken = index.clone()
         broken[[7, 50]] = bad
-        with pytest.raises(ValueError, match=rf"scatter: index: row 7 holds {bad}; expected values from -1 to 9"):
+        with pytest.raises(
+            ValueError, match=rf"scatter: index: row 7 holds {bad}; expected values from -1 to 9"
+        ):
             scatter(feats, broken, 10)
         ignored = torch.where(broken == bad, -1, broken)
         with tenfold.validation("meta"):
@@ -360,7 +383,11 @@ FEATS, INDEX = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
     [
         (TypeError, "feats: got list", ([[1.0]], INDEX, 3, "sum")),
         (TypeError, "feats: got torch.int64", (FEATS.long(), INDEX, 3, "sum")),
-        (ValueError, r"feats: got shape \(4,\); expected \(N, C\); add a channel", (FEATS[:, 0], INDEX, 3, "sum")),
+        (
+            ValueError,
+            r"feats: got shape \(4,\); expected \(N, C\); add a channel",
+            (FEATS[:, 0], INDEX, 3, "sum"),
+        ),
         (TypeError, "index: got list", (FEATS, [0], 3, "sum")),
         (TypeError, "index: got torch.int16", (FEATS, INDEX.short(), 3, "sum")),
         (ValueError, r"index: got shape \(3,\); expected \(4,\)", (FEATS, INDEX[:3], 3, "sum")),
@@ -404,7 +431,12 @@ def test_raw_op_misuse_raises():
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_scratch_is_bounded(reduce, count):
     with kernels.threads(count):
-        for n, channels, num in [(10_000, 64, 2000), (20_000, 64, 2000), (300_000, 5, 10), (50_000, 16, 100_000)]:
+        for n, channels, num in [
+            (10_000, 64, 2000),
+            (20_000, 64, 2000),
+            (300_000, 5, 10),
+            (50_000, 16, 100_000),
+        ]:
             feats, index = rows(n, channels, num)
             _native.scratch_peak()
             scatter(feats, index, num, reduce)

@@ -20,7 +20,9 @@ def sites(n, seed=0, *, shape=SHAPE, batch=2, shuffled=True):
     if not shuffled:
         chosen = chosen.sort().values
     z, y, x = shape
-    return torch.stack([chosen // (z * y * x), chosen // (y * x) % z, chosen // x % y, chosen % x], dim=1).int()
+    return torch.stack(
+        [chosen // (z * y * x), chosen // (y * x) % z, chosen // x % y, chosen % x], dim=1
+    ).int()
 
 
 def values(*shape, seed=1, dtype=torch.float64):
@@ -101,8 +103,10 @@ def test_fuzz_rulebooks(seed, n, shape, batch, kernel, stride, padding, dilation
             for m, k, s, p, d in zip(shape, kernel, stride, padding, dilation, strict=True)
         ]
         if min(extents) < 1:
-            with pytest.raises(ValueError, match="output extent along [zyx] would be"):
-                ops.rulebook_strided(coords, shape, batch, kernel, stride=stride, padding=padding, dilation=dilation)
+            with pytest.raises(ValueError, match=r"output extent along [zyx] would be"):
+                ops.rulebook_strided(
+                    coords, shape, batch, kernel, stride=stride, padding=padding, dilation=dilation
+                )
             return
         found, table, _ = ops.rulebook_strided(
             coords, shape, batch, kernel, stride=stride, padding=padding, dilation=dilation
@@ -120,7 +124,8 @@ def test_wide_grids_use_64_bit_keys():
     far = [[1, 3999, 99_999, 99_999], [1, 3999, 99_999, 99_998], [0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]]
     coords = torch.tensor(far, dtype=torch.int32)
     kernels.assert_same(
-        ops.rulebook_submanifold(coords, shape, 2, 3), ref.rulebook_submanifold(coords, shape, 2, [3] * 3, [1] * 3)
+        ops.rulebook_submanifold(coords, shape, 2, 3),
+        ref.rulebook_submanifold(coords, shape, 2, [3] * 3, [1] * 3),
     )
     got = ops.rulebook_strided(coords, shape, 2, 3, stride=2, padding=1)[:2]
     kernels.assert_same(got, ref.rulebook_strided(coords, shape, 2, [3] * 3, [2] * 3, [1] * 3, [1] * 3))
@@ -134,7 +139,9 @@ def check_against_dense(conv, kernel, dilation):
     x, w, b = values(90, 3), values(4, *k, 3, seed=2), values(4, seed=3)
     table = ops.rulebook_submanifold(coords, SHAPE, 2, kernel, dilation=dilation)
     padding = [d * (n // 2) for n, d in zip(k, triple(dilation), strict=True)]
-    dense = F.conv3d(to_dense(x, coords), w.permute(0, 4, 1, 2, 3), b, padding=padding, dilation=triple(dilation))
+    dense = F.conv3d(
+        to_dense(x, coords), w.permute(0, 4, 1, 2, 3), b, padding=padding, dilation=triple(dilation)
+    )
     torch.testing.assert_close(conv(x, w, table, b), at(dense, coords), rtol=1e-10, atol=1e-10)
 
 
@@ -208,24 +215,32 @@ def test_equals_spconv():
         torch.testing.assert_close(ours, theirs.features[order], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("c_in", "c_out"), [(1, 1), (4, 16), (16, 16), (5, 7), (32, 48), (64, 64), (128, 33)])
+@pytest.mark.parametrize(
+    ("c_in", "c_out"), [(1, 1), (4, 16), (16, 16), (5, 7), (32, 48), (64, 64), (128, 33)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_all_tile_shapes_equal_reference(c_in, c_out, dtype):
     coords = sites(300)
     table = ops.rulebook_submanifold(coords, SHAPE, 2, 3)
-    x, w, b = values(len(coords), c_in, dtype=dtype), values(c_out, 27, c_in, seed=2, dtype=dtype), values(c_out)
+    x, w, b = (
+        values(len(coords), c_in, dtype=dtype),
+        values(c_out, 27, c_in, seed=2, dtype=dtype),
+        values(c_out),
+    )
     tolerance = 1e-4 if dtype == torch.float32 else 1e-11
 
     def run():
         return (
-            torch.ops.tenfold.sparse_conv(x, w, b.to(dtype), table),
+            torch.ops.tenfold.sparse_conv(x, w, b.to(dtype), table, True),
             torch.ops.tenfold.sparse_conv_weight(x, values(len(coords), c_out, seed=5, dtype=dtype), table),
         )
 
     kernels.check_threads(run)
     kernels.check_levels(run, rtol=tolerance)
     got = run()
-    torch.testing.assert_close(got[0], ref.sparse_conv(x, w, b.to(dtype), table), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        got[0], ref.sparse_conv(x, w, b.to(dtype), table), rtol=tolerance, atol=tolerance
+    )
     grad = values(len(coords), c_out, seed=5, dtype=dtype)
     torch.testing.assert_close(got[1], ref.sparse_conv_weight(x, grad, table), rtol=tolerance, atol=tolerance)
 
@@ -238,6 +253,11 @@ def test_gradients():
         t.requires_grad_()
     assert torch.autograd.gradcheck(lambda x, w, b: ops.sparse_conv(x, w, table, b), (x, w, b), nondet_tol=0)
     assert torch.autograd.gradcheck(lambda x: ops.sparse_max_pool(x, table), (x,), nondet_tol=0)
+    same = ops.rulebook_submanifold(coords, SHAPE, 2, 3)
+    for symmetric in (False, True):
+        assert torch.autograd.gradcheck(
+            lambda x, w, s=symmetric: ops.sparse_conv(x, w, same, symmetric=s), (x, w), nondet_tol=0
+        )
     y = ops.sparse_conv(x, w, table, b)
     (first,) = torch.autograd.grad(y.square().sum(), w, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives"):
@@ -273,14 +293,17 @@ def test_properties():
 def test_operators_pass_opcheck_and_compile():
     coords = sites(50)
     table = ops.rulebook_submanifold(coords, SHAPE, 2, 3)
-    x, w = values(50, 3, dtype=torch.float32).requires_grad_(), values(4, 27, 3, dtype=torch.float32).requires_grad_()
+    x, w = (
+        values(50, 3, dtype=torch.float32).requires_grad_(),
+        values(4, 27, 3, dtype=torch.float32).requires_grad_(),
+    )
     op = torch.ops.tenfold
     kernels.check_op(op.rulebook_submanifold.default, (coords, list(SHAPE), 2, [3] * 3, [1] * 3, True))
     kernels.check_op(
         op.rulebook_strided.default, (coords, list(SHAPE), 2, [3] * 3, [2] * 3, [1] * 3, [1] * 3, True)
     )
     kernels.check_op(op.rulebook_invert.default, (table, 50))
-    kernels.check_op(op.sparse_conv.default, (x, w, None, table))
+    kernels.check_op(op.sparse_conv.default, (x, w, None, table, True))
     kernels.check_op(op.sparse_max_pool.default, (x, table))
 
     def pipeline(x, coords, w):
@@ -309,17 +332,29 @@ def test_strides_and_half_precision():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda c, t: ops.rulebook_submanifold(c[:, :3], SHAPE, 2), ValueError, r"coords: got shape \(9, 3\)"),
+        (
+            lambda c, t: ops.rulebook_submanifold(c[:, :3], SHAPE, 2),
+            ValueError,
+            r"coords: got shape \(9, 3\)",
+        ),
         (lambda c, t: ops.rulebook_submanifold(c.float(), SHAPE, 2), TypeError, "coords: got torch.float32"),
         (lambda c, t: ops.rulebook_submanifold(c, (5, 6), 2), ValueError, "spatial_shape: got"),
         (lambda c, t: ops.rulebook_submanifold(c, SHAPE, 2, 0), ValueError, "kernel_size: got 0"),
-        (lambda c, t: ops.rulebook_submanifold(c, SHAPE, 1), ValueError, r"coords: row \d+ is outside the grid"),
+        (
+            lambda c, t: ops.rulebook_submanifold(c, SHAPE, 1),
+            ValueError,
+            r"coords: row \d+ is outside the grid",
+        ),
         (
             lambda c, t: ops.rulebook_submanifold(torch.cat([c, c[:1]]), SHAPE, 2),
             ValueError,
             "coords: row 9 repeats a site",
         ),
-        (lambda c, t: ops.rulebook_strided(c, SHAPE, 2, 6), ValueError, "the output extent along z would be 0"),
+        (
+            lambda c, t: ops.rulebook_strided(c, SHAPE, 2, 6),
+            ValueError,
+            "the output extent along z would be 0",
+        ),
         (lambda c, t: ops.rulebook_strided(c, SHAPE, 2, 3, stride=0), ValueError, "stride: got 0"),
         (lambda c, t: ops.rulebook_invert(t, 3), ValueError, "an entry is not below rows"),
         (
@@ -363,9 +398,9 @@ def test_misuse_of_raw_operators_does_not_crash():
         lambda: op.rulebook_submanifold(coords, list(SHAPE), 2, [2**20] * 3, [1] * 3, False),
         lambda: op.rulebook_strided(coords, list(SHAPE), 2, [9] * 3, [1] * 3, [0] * 3, [1] * 3, False),
         lambda: op.rulebook_invert(table, -1),
-        lambda: op.sparse_conv(x, w[:, :26], None, table),
-        lambda: op.sparse_conv(x, w, torch.zeros(3), table),
-        lambda: op.sparse_conv(x[:3], w, None, table),
+        lambda: op.sparse_conv(x, w[:, :26], None, table, False),
+        lambda: op.sparse_conv(x, w, torch.zeros(3), table, False),
+        lambda: op.sparse_conv(x[:3], w, None, table, False),
         lambda: op.sparse_conv_weight(x, torch.zeros(3, 4), table),
         lambda: op.sparse_max_pool(x[:3], table),
     ]

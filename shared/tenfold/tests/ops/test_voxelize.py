@@ -1,4 +1,4 @@
-"""voxelize: contract, oracle (spconv's CPU generator, bit-equal), reference, proof that wrong variants are caught."""
+"""voxelize: contract, oracle (spconv's CPU generator, bit-equal), reference, wrong variants."""
 
 import itertools
 import os
@@ -68,7 +68,7 @@ def reference(points, size, bounds, max_points, max_voxels, *, offsets=None, mea
     return ref.voxelize(points, offsets, size, lower, grid, max_points, max_voxels, mean, False)
 
 
-# ---- oracle -------------------------------------------------------------------------------------------------
+# ---- oracle ----------------------------------------------------------------------------------------------
 
 
 def spconv_voxels(points: Tensor, size, bounds, max_points: int, max_voxels: int):
@@ -86,7 +86,9 @@ def check_against_spconv(call, points: Tensor, size, bounds, max_points: int, ma
     assert not result[1][:, 0].any()
 
 
-@pytest.mark.parametrize("config", [KITTI, PILLARS, (*KITTI[:2], 1, 500)], ids=["second", "pillars", "capped"])
+@pytest.mark.parametrize(
+    "config", [KITTI, PILLARS, (*KITTI[:2], 1, 500)], ids=["second", "pillars", "capped"]
+)
 @pytest.mark.parametrize("frame", [0, 1, 2])
 def test_equals_spconv_on_kitti(frame, config):
     check_against_spconv(native, kitti_frame(frame), *config)
@@ -102,7 +104,9 @@ def test_equals_spconv_on_random_clouds(coarse, max_points, max_voxels):
     for seed, (n, channels) in enumerate([(1, 3), (300, 3), (1000, 4), (3000, 7)]):
         points = cloud(n, seed, channels=channels, coarse=coarse)
         check_against_spconv(native, points, *UNIT, max_points, max_voxels)
-        check_against_spconv(native, points, (0.1, 0.1, 0.2), (0.0, -1.0, 0.3, 6.4, 6.4, 4.1), max_points, max_voxels)
+        check_against_spconv(
+            native, points, (0.1, 0.1, 0.2), (0.0, -1.0, 0.3, 6.4, 6.4, 4.1), max_points, max_voxels
+        )
 
 
 def test_point2voxel_and_dropped_agree_with_the_rest_on_kitti():
@@ -117,7 +121,7 @@ def test_point2voxel_and_dropped_agree_with_the_rest_on_kitti():
     assert torch.equal(cell[held], result.coords[result.point2voxel[held].long(), 1:])
 
 
-# ---- closed forms -------------------------------------------------------------------------------------------
+# ---- closed forms ----------------------------------------------------------------------------------------
 
 
 def check_caps(call) -> None:
@@ -207,10 +211,14 @@ def variant(*, cell=None, cap_ends=False, order=False, recycle=False, global_cap
                     points = points.clone()
                     points[int(beyond[0]) :] = 1e9
             if global_cap and offsets is not None:
-                count = len(ref.voxelize(points, None, size, lower, grid, max_points, max_voxels, mean, False)[1])
+                count = len(
+                    ref.voxelize(points, None, size, lower, grid, max_points, max_voxels, mean, False)[1]
+                )
                 max_voxels = max(1, min(max_voxels, count // len(offsets)))
             if recycle and not mean:  # keeps the last points instead of the first
-                flipped = ref.voxelize(points.flip(0), None, size, lower, grid, max_points, max_voxels, mean, False)
+                flipped = ref.voxelize(
+                    points.flip(0), None, size, lower, grid, max_points, max_voxels, mean, False
+                )
                 return (flipped[0], flipped[1], flipped[2], flipped[3].flip(0), flipped[4])
             result = ref.voxelize(points, offsets, size, lower, grid, max_points, max_voxels, mean, False)
             if order:  # sorted instead of first come
@@ -273,11 +281,13 @@ def test_set_of_voxels_does_not_depend_on_order_without_caps():
     found = []
     for p in (points, permuted):
         r = voxelize(p, *UNIT, 800, 800)
-        found.append({tuple(c): sorted(v[:n].tolist()) for c, v, n in zip(r.coords.tolist(), r.voxels, r.num_points)})
+        found.append(
+            {tuple(c): sorted(v[:n].tolist()) for c, v, n in zip(r.coords.tolist(), r.voxels, r.num_points)}
+        )
     assert found[0] == found[1]
 
 
-# ---- against the reference ----------------------------------------------------------------------------------
+# ---- against the reference -------------------------------------------------------------------------------
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), -0.0, 1e-40, 1e-6, 1e6, 1e30, 8.0, 4.0]
 
@@ -331,7 +341,7 @@ def test_keys_made_to_collide():
     """Cells at multiples of powers of two, which weak hashes send to one slot: still linear, still right."""
     for step in (1 << 10, 1 << 16, 1 << 20):
         count = min(20_000, (1 << 30) // step)
-        x = (torch.arange(count, dtype=torch.float64) * step + 0.5)
+        x = torch.arange(count, dtype=torch.float64) * step + 0.5
         points = torch.stack([x, torch.full_like(x, 0.5), torch.full_like(x, 0.5)], dim=1)
         for width in (2**30, 2**40):  # 32-bit and 64-bit keys
             rows = width // 2**30
@@ -347,14 +357,16 @@ def test_many_equal_points():
     assert result.dropped.tolist() == [0, 0, 199_995]
 
 
-# ---- the contract of every op -------------------------------------------------------------------------------
+# ---- the contract of every op ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("config", [KITTI, PILLARS, NUSCENES, (*KITTI[:2], 2, 3000)])
 def test_threads(config, mean):
     g = torch.Generator().manual_seed(0)
-    points = torch.rand(300_000, 4, generator=g) * torch.tensor([80.0, 90.0, 5.0, 1.0]) - torch.tensor([4.0, 45, 3.5, 0])
+    points = torch.rand(300_000, 4, generator=g) * torch.tensor([80.0, 90.0, 5.0, 1.0]) - torch.tensor(
+        [4.0, 45, 3.5, 0]
+    )
     points[:, :3] = points[:, :3] * torch.rand(300_000, 1, generator=g) ** 2  # dense near the sensor
     kernels.check_threads(lambda: voxelize(points, *config, mean=mean))
     offsets = torch.tensor([0, 0, 120_000, 250_000, 250_007, 300_000, 300_000])
@@ -362,8 +374,8 @@ def test_threads(config, mean):
 
 
 def test_threads_agree_with_reference_on_a_capped_batch():
-    points = cloud(60_000, 9, coarse=False)
-    offsets = torch.tensor([0, 59_990, 60_000])
+    points = cloud(70_000, 9)
+    offsets = torch.tensor([0, 69_990, 70_000])
     size, bounds = (0.01, 0.01, 0.01), UNIT[1]
     with kernels.threads(2):
         result = voxelize(points, size, bounds, 1, 20_000, offsets=offsets)
@@ -372,7 +384,11 @@ def test_threads_agree_with_reference_on_a_capped_batch():
 
 @pytest.mark.parametrize("mean", [False, True])
 def test_levels(mean):
-    for points in (cloud(3000, 4), cloud(3000, 4, coarse=True, dtype=torch.float64), cloud(700, 4, channels=9)):
+    for points in (
+        cloud(3000, 4),
+        cloud(3000, 4, coarse=True, dtype=torch.float64),
+        cloud(700, 4, channels=9),
+    ):
         kernels.check_levels(lambda p=points: voxelize(p, (0.05, 0.05, 0.1), UNIT[1], 3, 700, mean=mean))
 
 
@@ -385,7 +401,8 @@ def test_shrinking_then_growing():
     calls = [(cloud(n, n), caps) for n in (5000, 3, 0, 4000, 10, 5000) for caps in ((1, 5), (9, 5000))]
     for points, caps in calls:
         kernels.assert_same(
-            voxelize(points, (0.5, 0.5, 0.5), UNIT[1], *caps), spconv_like(points, (0.5, 0.5, 0.5), UNIT[1], *caps)
+            voxelize(points, (0.5, 0.5, 0.5), UNIT[1], *caps),
+            spconv_like(points, (0.5, 0.5, 0.5), UNIT[1], *caps),
         )
 
 
@@ -443,7 +460,9 @@ def test_gradcheck(padded, mean):
     op = voxelize_padded if padded else voxelize
     offsets = torch.tensor([0, 12, 20])
     assert torch.autograd.gradcheck(
-        lambda p: op(p, *UNIT, 2, 6, mean=mean, offsets=offsets).voxels, points.requires_grad_(), nondet_tol=0.0
+        lambda p: op(p, *UNIT, 2, 6, mean=mean, offsets=offsets).voxels,
+        points.requires_grad_(),
+        nondet_tol=0.0,
     )
 
 
@@ -549,7 +568,10 @@ def test_out():
         kernels.assert_same(voxelize(points, *UNIT, 3, 100), result)
         for view, buffer in zip(result, out):
             assert view.untyped_storage().data_ptr() == buffer.untyped_storage().data_ptr()
-    assert bool((out.voxels[len(voxelize(points, *UNIT, 3, 100).coords) :] == 77).all()) or len(result.coords) == 100
+    assert (
+        bool((out.voxels[len(voxelize(points, *UNIT, 3, 100).coords) :] == 77).all())
+        or len(result.coords) == 100
+    )
     mean = out._replace(voxels=torch.empty(100, 4))
     kernels.assert_same(
         voxelize(points, *UNIT, 3, 100, mean=True), voxelize(points, *UNIT, 3, 100, mean=True, out=mean)
@@ -565,12 +587,12 @@ def test_out_errors():
         call(out=buffers(needed - 1, 300))
     with pytest.raises(ValueError, match=r"out.point2voxel: got 299 rows"):
         call(out=buffers(100, 299))
+    storage = torch.empty(1200)
+    shared = storage.view(300, 4).copy_(points)
     with pytest.raises(ValueError, match="out: shares memory with points"):
-        storage = torch.empty(2000)
-        shared = storage[:1200].view(300, 4).copy_(points)
-        voxelize(shared, *UNIT, 3, 100, out=out._replace(voxels=storage[:1200].view(100, 3, 4)))
+        voxelize(shared, *UNIT, 3, 100, out=out._replace(voxels=storage.view(100, 3, 4)))
+    table = torch.empty(500, dtype=torch.int32)
     with pytest.raises(ValueError, match="out: buffers share memory"):
-        table = torch.empty(500, dtype=torch.int32)
         call(out=out._replace(num_points=table[:100], coords=table[50:450].view(100, 4)))
     with pytest.raises(ValueError, match=r"out.voxels: got shape"):
         call(out=buffers(100, 300, points=4))
@@ -582,43 +604,53 @@ def test_out_errors():
         call(out=out.voxels)
     with pytest.raises(ValueError, match="points require a gradient"):
         voxelize(points.clone().requires_grad_(), *UNIT, 3, 100, out=out)
-    with pytest.raises(TypeError, match="out: points are torch.float16"):
+    with pytest.raises(TypeError, match=r"out: points are torch\.float16"):
         voxelize(points.half(), *UNIT, 3, 100, out=out)
 
 
 POINTS = torch.full((4, 4), 0.5)
 ERRORS = [
-    (TypeError, "points: got list", dict(points=[[0.0, 0.0, 0.0]])),
-    (TypeError, "points: got torch.int64", dict(points=torch.zeros(4, 4, dtype=torch.int64))),
-    (ValueError, r"points: got shape \(4, 2\)", dict(points=torch.zeros(4, 2))),
-    (ValueError, r"points: got shape \(4, 4, 4\).*offsets", dict(points=torch.zeros(4, 4, 4))),
-    (ValueError, "voxel_size: got 2 numbers", dict(voxel_size=(1, 1))),
-    (ValueError, "voxel_size: got 0.0 along y", dict(voxel_size=(1, 0, 1))),
-    (ValueError, "voxel_size: got nan along z", dict(voxel_size=(1, 1, float("nan")))),
-    (ValueError, "voxel_size: got -1.0 along x", dict(voxel_size=(-1, 1, 1))),
-    (ValueError, "point_range: got 3 numbers", dict(point_range=(0, 0, 0))),
-    (ValueError, "point_range: got 4.0 to 4.0 along z", dict(point_range=(0, 0, 4, 8, 8, 4))),
-    (ValueError, "point_range: got 0.0 to inf along y", dict(point_range=(0, 0, 0, 8, float("inf"), 4))),
-    (ValueError, "voxel_size: the grid has .* at least|voxel_size: the grid has", dict(voxel_size=(100, 1, 1))),
-    (ValueError, r"voxel_size: the grid has .* 2\^31", dict(voxel_size=(1e-9, 1, 1))),
-    (ValueError, r"voxel_size: the grid has .* 2\^63", dict(voxel_size=(4e-9, 4e-9, 4e-9))),
-    (ValueError, "max_points: got 0", dict(max_points=0)),
-    (ValueError, "max_voxels: got 0", dict(max_voxels=0)),
-    (TypeError, "offsets: got list", dict(offsets=[0, 4])),
-    (TypeError, "offsets: got torch.float32", dict(offsets=torch.tensor([0.0, 4.0]))),
-    (ValueError, r"offsets: got shape \(0,\)", dict(offsets=torch.zeros(0, dtype=torch.int64))),
-    (ValueError, r"offsets: got shape \(1, 2\)", dict(offsets=torch.tensor([[0, 4]]))),
-    (ValueError, "offsets: expected to start at 0", dict(offsets=torch.tensor([1, 4]))),
-    (ValueError, "offsets: expected to start at 0 and to end at N", dict(offsets=torch.tensor([0, 5]))),
-    (ValueError, "offsets: decrease", dict(offsets=torch.tensor([0, 3, 2, 4]))),
-    (ValueError, "offsets: decrease", dict(offsets=torch.tensor([0, 2**40, 4]))),
+    (TypeError, "points: got list", {"points": [[0.0, 0.0, 0.0]]}),
+    (TypeError, "points: got torch.int64", {"points": torch.zeros(4, 4, dtype=torch.int64)}),
+    (ValueError, r"points: got shape \(4, 2\)", {"points": torch.zeros(4, 2)}),
+    (ValueError, r"points: got shape \(4, 4, 4\).*offsets", {"points": torch.zeros(4, 4, 4)}),
+    (ValueError, "voxel_size: got 2 numbers", {"voxel_size": (1, 1)}),
+    (ValueError, "voxel_size: got 0.0 along y", {"voxel_size": (1, 0, 1)}),
+    (ValueError, "voxel_size: got nan along z", {"voxel_size": (1, 1, float("nan"))}),
+    (ValueError, "voxel_size: got -1.0 along x", {"voxel_size": (-1, 1, 1)}),
+    (ValueError, "point_range: got 3 numbers", {"point_range": (0, 0, 0)}),
+    (ValueError, "point_range: got 4.0 to 4.0 along z", {"point_range": (0, 0, 4, 8, 8, 4)}),
+    (ValueError, "point_range: got 0.0 to inf along y", {"point_range": (0, 0, 0, 8, float("inf"), 4)}),
+    (
+        ValueError,
+        "voxel_size: the grid has .* at least|voxel_size: the grid has",
+        {"voxel_size": (100, 1, 1)},
+    ),
+    (ValueError, r"voxel_size: the grid has .* 2\^31", {"voxel_size": (1e-9, 1, 1)}),
+    (ValueError, r"voxel_size: the grid has .* 2\^63", {"voxel_size": (4e-9, 4e-9, 4e-9)}),
+    (ValueError, "max_points: got 0", {"max_points": 0}),
+    (ValueError, "max_voxels: got 0", {"max_voxels": 0}),
+    (TypeError, "offsets: got list", {"offsets": [0, 4]}),
+    (TypeError, "offsets: got torch.float32", {"offsets": torch.tensor([0.0, 4.0])}),
+    (ValueError, r"offsets: got shape \(0,\)", {"offsets": torch.zeros(0, dtype=torch.int64)}),
+    (ValueError, r"offsets: got shape \(1, 2\)", {"offsets": torch.tensor([[0, 4]])}),
+    (ValueError, "offsets: expected to start at 0", {"offsets": torch.tensor([1, 4])}),
+    (ValueError, "offsets: expected to start at 0 and to end at N", {"offsets": torch.tensor([0, 5])}),
+    (ValueError, "offsets: decrease", {"offsets": torch.tensor([0, 3, 2, 4])}),
+    (ValueError, "offsets: decrease", {"offsets": torch.tensor([0, 2**40, 4])}),
 ]
 
 
 @pytest.mark.parametrize("op", [voxelize, voxelize_padded])
 @pytest.mark.parametrize(("error", "match", "change"), ERRORS)
 def test_errors(op, error, match, change):
-    given_ = dict(points=POINTS, voxel_size=UNIT[0], point_range=UNIT[1], max_points=2, max_voxels=3) | change
+    given_ = {
+        "points": POINTS,
+        "voxel_size": UNIT[0],
+        "point_range": UNIT[1],
+        "max_points": 2,
+        "max_voxels": 3,
+    } | change
     with pytest.raises(error, match=f"{op.__name__}: {match}"):
         op(**given_)
 
@@ -626,7 +658,12 @@ def test_errors(op, error, match, change):
 def test_raw_op_misuse_raises():
     ok = [cloud(4), None, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [8, 8, 4], 2, 3, False, True]
     bad = {
-        0: [torch.zeros(4), torch.zeros(4, 2), torch.zeros(4, 4, dtype=torch.int32), torch.zeros(4, 4).half()],
+        0: [
+            torch.zeros(4),
+            torch.zeros(4, 2),
+            torch.zeros(4, 4, dtype=torch.int32),
+            torch.zeros(4, 4).half(),
+        ],
         1: [torch.tensor([0.0]), torch.tensor([0, 9]), torch.tensor(0), torch.tensor([0, 3, 1, 4])],
         2: [[1.0], []],
         3: [[0.0, 0.0]],
@@ -643,11 +680,21 @@ def test_raw_op_misuse_raises():
                     op(*args)
     with pytest.raises(RuntimeError, match=r"2\^31"):
         torch.ops.tenfold.voxelize_padded.default(*ok[:5], 2**20, 2**20, False, True)
-    for size in ([float("nan")] * 3, [0.0] * 3, [float("inf")] * 3, [-1.0] * 3):  # total, whatever the numbers
+    for size in (
+        [float("nan")] * 3,
+        [0.0] * 3,
+        [float("inf")] * 3,
+        [-1.0] * 3,
+    ):  # total, whatever the numbers
         assert RAW(*ok[:2], size, *ok[3:])[4].sum() >= 0
     backward = torch.ops.tenfold.voxelize_backward.default
     grad, p2v = torch.zeros(3, 2, 4), torch.zeros(5, dtype=torch.int32)
-    for args in ((grad, p2v + 3, 2, False), (grad, p2v.long(), 2, False), (grad, p2v, 3, False), (grad, p2v, 2, True)):
+    for args in (
+        (grad, p2v + 3, 2, False),
+        (grad, p2v.long(), 2, False),
+        (grad, p2v, 3, False),
+        (grad, p2v, 2, True),
+    ):
         with pytest.raises(RuntimeError, match="expected"):
             backward(*args)
     out = buffers(1, 4, points=2)
@@ -679,10 +726,10 @@ def scratch_of(n: int, size, bounds, spread: float = 8.0) -> int:
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("size", [(1e-3, 1e-3, 1e-2), (1.0, 1.0, 1.0), (1e-4, 1e-4, 1e-4), (0.2, 0.2, 0.2)])
 def test_scratch_is_bounded(size, count):
-    """At most 32 bytes a point (36 with keys above 2^31), whatever the grid; twice the points, twice that."""
+    """32 bytes a point on one thread, whatever the grid; several threads also keep the split."""
     with kernels.threads(count):
         for n in (20_000, 40_000, 200_000):
-            assert scratch_of(n, size, (0, 0, 0, 8, 8, 8)) <= 36 * n + 200_000
+            assert scratch_of(n, size, (0, 0, 0, 8, 8, 8)) <= (32 if count == 1 else 42) * n + 200_000
 
 
 def test_scratch_of_kitti_grid():

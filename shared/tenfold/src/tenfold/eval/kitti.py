@@ -14,6 +14,7 @@ Source: the development kit of the KITTI object benchmark.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ from tenfold.eval._kitti_result import DIFFICULTIES, KittiCurve, KittiResult, Me
 from tenfold.host import box_iou_frames, match_kitti, match_kitti_scores
 
 __all__ = [
+    "ENOUGH_OBJECTS",
     "MIN_OVERLAPS",
     "FewObjectsWarning",
     "KittiAnnotations",
     "KittiCurve",
     "KittiResult",
+    "Metric",
     "kitti_eval",
     "read_annotation_folder",
     "read_annotations",
@@ -47,7 +50,9 @@ MIN_OVERLAPS: Mapping[str, tuple[Overlaps, Overlaps]] = {
     "Cyclist": ((0.5, 0.5, 0.5), (0.5, 0.25, 0.25)),
 }
 
-_POSITIONS = 41
+#: Recall positions; with fewer objects a perfect detector's average precision is below 100.
+ENOUGH_OBJECTS = 41
+
 _METRICS: tuple[Metric, ...] = ("2d", "bev", "3d")
 _NEIGHBOURS = {"car": "van", "pedestrian": "person_sitting"}
 # Lowest height in pixels, highest occlusion and truncation of easy, moderate and hard.
@@ -74,6 +79,11 @@ class _Objects:
 
     def __len__(self) -> int:
         return len(self.name)
+
+    def within(self, distance: tuple[float, float]) -> NDArray[np.bool_]:
+        """(n,) whether the centre is at least so far from the camera and nearer than that, on the ground."""
+        away = np.hypot(self.box[:, 0], self.box[:, 1])
+        return (away >= distance[0]) & (away < distance[1])
 
 
 def _stack(frames: Sequence[KittiAnnotations]) -> _Objects:
@@ -140,13 +150,13 @@ def _thresholds(scores: Floats, n_gt: int) -> Floats:
         if i < last and following - wanted < wanted - here:
             continue
         kept.append(score)
-        wanted += 1 / (_POSITIONS - 1.0)
+        wanted += 1 / (ENOUGH_OBJECTS - 1.0)
     return np.array(kept, np.float64)
 
 
 def _envelope(good: NDArray[np.float64], right: NDArray[np.int64], wrong: NDArray[np.int64]) -> Floats:
     """(41,) share of good among all detections at each threshold, made monotone from the right."""
-    share = np.zeros(_POSITIONS)
+    share = np.zeros(ENOUGH_OBJECTS)
     every = right + wrong
     share[: len(good)] = np.divide(good, every, out=np.zeros(len(good)), where=every > 0)
     return np.maximum.accumulate(share[::-1])[::-1].copy()
@@ -167,6 +177,7 @@ class _Evaluation:
     dontcare: dict[Metric, Floats]
     recall: tuple[int, ...]
     inclusive: bool
+    near: NDArray[np.bool_]  # ground truth within the distances asked for
 
     def curves(self, name: str, table: Table, metric: Metric, min_overlap: float) -> list[KittiCurve]:
         both = [self._curves(name, table, metric, min_overlap, d) for d in range(len(DIFFICULTIES))]
@@ -178,6 +189,7 @@ class _Evaluation:
     ) -> list[KittiCurve]:
         gt, det = self.gt, self.det
         truth = _truth_state(gt, name.lower(), difficulty, self.inclusive)
+        truth[(truth == 0) & ~self.near] = 1
         found = _detection_state(det, name.lower(), difficulty)
         frames = (det.offsets, gt.offsets, self.overlaps[metric], found, truth, det.score)
         n_gt = int((truth == 0).sum())
@@ -233,6 +245,7 @@ def kitti_eval(
     *,
     min_overlaps: Mapping[str, tuple[Overlaps, Overlaps]] | None = None,
     inclusive_height: bool = True,
+    distance: tuple[float, float] = (0.0, math.inf),
 ) -> KittiResult:
     """Evaluate detections as the KITTI object benchmark does.
 
@@ -246,6 +259,9 @@ def kitti_eval(
             bird's-eye view, 3D).
         inclusive_height: whether an object exactly as high as the limit is ignored. The evaluation in Python
             that most code bases use says yes, the C++ text of the benchmark says no.
+        distance: evaluate objects at this distance on the ground from the camera, [from, to) in metres.
+            Objects elsewhere are ignored, and so are their detections and detections of nothing elsewhere; a
+            detection of an object inside counts wherever its own centre is.
 
     Returns:
         `KittiResult`. Curves of "aos" are missing when the first detection has alpha = -10 or there is none.
@@ -267,8 +283,11 @@ def kitti_eval(
     overlaps = _check_overlaps(classes, min_overlaps)
     if not recall or any(k not in (11, 40) for k in recall):
         raise ValueError(f"kitti_eval: recall: got {tuple(recall)}; expected 11, 40 or both")
+    if not 0 <= distance[0] < distance[1]:
+        raise ValueError(f"kitti_eval: distance: got {distance}; expected 0 <= from < to")
     truth, found = _stack(gt), _stack(det)
-    zeros = np.zeros(len(found))
+    # A detection elsewhere can match, but is not wrong: as if it were in a DontCare region of every metric.
+    excused = np.where(found.within(distance), 0.0, np.inf)
     offsets = (found.offsets, truth.offsets)
     evaluation = _Evaluation(
         gt=truth,
@@ -278,9 +297,14 @@ def kitti_eval(
             "bev": box_iou_frames(found.box, truth.box, *offsets, kind="bev"),
             "3d": box_iou_frames(found.box, truth.box, *offsets, kind="3d"),
         },
-        dontcare={"2d": _dontcare_share(found, truth), "bev": zeros, "3d": zeros},
+        dontcare={
+            "2d": np.maximum(_dontcare_share(found, truth), excused),
+            "bev": excused,
+            "3d": excused,
+        },
         recall=tuple(recall),
         inclusive=inclusive_height,
+        near=truth.within(distance),
     )
     curves = [
         curve
@@ -294,11 +318,11 @@ def kitti_eval(
 
 
 def _warn_of_few(curves: Iterable[KittiCurve]) -> None:
-    few = {f"{c.class_name} {c.difficulty}": c.n_gt for c in curves if c.n_gt < _POSITIONS}
+    few = {f"{c.class_name} {c.difficulty}": c.n_gt for c in curves if c.n_gt < ENOUGH_OBJECTS}
     if few:
         listed = ", ".join(f"{where} ({n})" for where, n in few.items())
         warnings.warn(
-            f"kitti_eval: fewer than {_POSITIONS} objects: {listed}; there, even a perfect detector's "
+            f"kitti_eval: fewer than {ENOUGH_OBJECTS} objects: {listed}; there, even a perfect detector's "
             "average precision is below 100",
             FewObjectsWarning,
             stacklevel=3,

@@ -27,8 +27,7 @@ SIGNATURES = {
     "kitti_counts": "ipppppppppfippp",
     "kitti_scores": "ippppppfp",
     **{f"points_in_boxes_{t}": "ipipffippppp" for t in ("f32", "f64")},
-    **{f"voxel_assign_{t}": "iipippppiiiipppppppp" for t in ("f32", "f64")},
-    **{f"voxel_fill_{t}": "ipipppiippppppppp" for t in ("f32", "f64")},
+    **{f"voxelize_{t}": "iipippppiiiiiipppppp" for t in ("f32", "f64")},
 }
 _CTYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_double}
 

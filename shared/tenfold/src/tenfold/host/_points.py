@@ -17,6 +17,7 @@ __all__ = ["HostVoxels", "points_in_boxes", "voxelize"]
 
 _INDEX_LIMIT = 2**31
 _MAX_MARGIN = 1e30
+_BUFFER = 2**26  # elements of a voxel buffer that is allocated by its bound
 _PIECE = 32768  # points that the kernel counts together
 _REFUSED = -2
 # Odd and different in every process, so that no stored input collides on purpose;
@@ -216,29 +217,36 @@ def voxelize(
     rows = _row_offsets(op, offsets, n)
     batch = len(rows) - 1
     lower, size, cells = _grid(voxel_size, point_range)
-    work = (
-        *(np.empty(n, np.uint64), np.empty(n, np.int32), np.empty(n, np.int32)),
-        *(np.empty(2 * n, np.int32), np.empty(batch + 1, np.int64), np.zeros(2, np.int64)),
-    )
-    point2voxel, dropped = np.empty(n, np.int32), np.empty(3, np.int64)
-    found = call(
-        *(f"voxel_assign_{kind}", n, channels, p, batch, rows, lower, size, cells, max_points, max_voxels),
-        *(int(mean), _MULTIPLIER, *work, point2voxel, dropped),
-    )
-    if found == _REFUSED:
-        raise_not_finite(op, "points", int(work[-1][0]))
-    if not mean and max_points * found >= _INDEX_LIMIT:
+    point2voxel, dropped, bad_row = np.empty(n, np.int32), np.empty(3, np.int64), np.empty(1, np.int64)
+
+    def run(copy: bool, most: int, slots: int) -> tuple[int, tuple[NDArray[Any], ...]]:
+        """Run the kernel into fresh buffers of ``most`` voxels with ``slots`` stored rows each."""
+        outputs = (
+            np.empty((most, channels) if mean else (most, slots, channels), p.dtype),
+            *(np.empty((most, 4), np.int32), np.empty(most, np.int32)),
+        )
+        found = call(
+            *(f"voxelize_{kind}", n, channels, p, batch, rows, lower, size, cells, max_points, max_voxels),
+            *(int(mean), _MULTIPLIER, int(copy), most, *outputs, point2voxel, dropped, bad_row),
+        )
+        if found == _REFUSED:
+            raise_not_finite(op, "points", int(bad_row[0]))
+        return found, outputs
+
+    # Unused rows of a buffer cost no memory while nobody writes to them; a bound beyond all memory is counted
+    # first and allocated exactly.
+    most, slots = min(n, max_voxels * batch), 1 if mean else max_points
+    if most * slots * channels > _BUFFER:
+        most, _ = run(False, most, 0)
+    if not mean and max_points * most >= _INDEX_LIMIT:
         raise ValueError(
-            f"{op}: max_points: got {max_points} for {found} voxels; expected fewer than 2^31 rows in all "
+            f"{op}: max_points: got {max_points} for {most} voxels; expected fewer than 2^31 rows in all "
             "voxels together; mean=True has no such limit"
         )
-    voxels = np.empty((found, channels) if mean else (found, max_points, channels), p.dtype)
-    coords, num_points = np.empty((found, 4), np.int32), np.empty(found, np.int32)
-    call(
-        *(f"voxel_fill_{kind}", channels, p, batch, lower, size, cells, max_points, int(mean)),
-        *(*work, voxels, coords, num_points),
+    found, (voxels, coords, num_points) = run(True, most, slots)
+    return HostVoxels(
+        voxels[:found].copy(), coords[:found].copy(), num_points[:found].copy(), point2voxel, dropped
     )
-    return HostVoxels(voxels, coords, num_points, point2voxel, dropped)
 
 
 def _row_offsets(op: str, value: object, rows: int) -> NDArray[np.int64]:

@@ -77,7 +77,7 @@ def match_anchors(anchors: Tensor, boxes: Tensor, matched: float, unmatched: flo
 
     Example:
         >>> a = torch.tensor([[0.0, 0, 0, 4, 2, 1, 0], [1.5, 0, 0, 4, 2, 1, 0], [9.0, 0, 0, 4, 2, 1, 0]])
-        >>> match_anchors(a, a[:1], 0.6, 0.45).tolist(), match_anchors(a, a[:1], 0.6, 0.4).tolist()
+        >>> match_anchors(a, a[:1], 0.6, 0.5).tolist(), match_anchors(a, a[:1], 0.6, 0.4).tolist()
         ([0, -1, -1], [0, -2, -1])
     """
     if not len(boxes) or not len(anchors):

@@ -57,7 +57,8 @@ def _fake_ball_query_multi(
 _BATCH = "Tensor? lengths, Tensor? center_lengths, Tensor? offsets, Tensor? center_offsets, bool validate"
 
 _ball_query = define(
-    f"ball_query(Tensor xyz, Tensor centers, float radius, float min_radius, SymInt k, {_BATCH}) -> (Tensor, Tensor)",
+    f"ball_query(Tensor xyz, Tensor centers, float radius, float min_radius, SymInt k, {_BATCH}) "
+    "-> (Tensor, Tensor)",
     contract=1,
     reference=ref.ball_query,
     fake=_fake_ball_query,
@@ -98,7 +99,8 @@ def _check_points(op: str, xyz: Tensor, centers: Tensor) -> tuple[Tensor, Tensor
         f"{op}: centers: got batch size {centers.shape[0]}; expected that of xyz, {xyz.shape[0]}",
     )
     require(
-        xyz.device == centers.device, f"{op}: centers: on {centers.device}; expected the device of xyz, {xyz.device}"
+        xyz.device == centers.device,
+        f"{op}: centers: on {centers.device}; expected the device of xyz, {xyz.device}",
     )
     for name, value in (("xyz", xyz), ("centers", centers)):
         rows = value.numel() // 3
@@ -118,7 +120,9 @@ def _check_batches(
     center_offsets: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     lengths, offsets = check_batch(op, "xyz", xyz, lengths, offsets)
-    center_lengths, center_offsets = check_batch(op, "centers", centers, center_lengths, center_offsets, "center_")
+    center_lengths, center_offsets = check_batch(
+        op, "centers", centers, center_lengths, center_offsets, "center_"
+    )
     batch = 1 if offsets is None else offsets.shape[0] - 1
     center_batch = 1 if center_offsets is None else center_offsets.shape[0] - 1
     require(
@@ -170,13 +174,13 @@ def ball_query(
 ) -> tuple[Tensor, Tensor]:
     """Find the first k points, in index order, strictly within a radius of each centre.
 
-    A point is a hit when d2 < fl(radius * radius), where d2 = (dx*dx + dy*dy) + dz*dz in the points' precision;
-    with ``min_radius`` also d2 >= fl(min_radius * min_radius) or d2 = 0. The hits are not the nearest ones but
-    those with the lowest indices, as PointNet++ groups them.
+    A point is a hit when d2 < fl(radius * radius), where d2 = (dx*dx + dy*dy) + dz*dz in the points'
+    precision; with ``min_radius`` also d2 >= fl(min_radius * min_radius) or d2 = 0. The hits are not the
+    nearest ones but those with the lowest indices, as PointNet++ groups them.
 
     Args:
-        xyz: points, (N, 3), padded (B, N, 3) or stacked (sum N, 3); metres. float32 or float64 (half precision
-            is up-cast).
+        xyz: points, (N, 3), padded (B, N, 3) or stacked (sum N, 3); metres. float32 or float64 (half
+            precision is up-cast).
         centers: (M, 3), (B, M, 3) or (sum M, 3), in the same form.
         radius: positive and finite.
         k: slots per centre.
@@ -187,13 +191,14 @@ def ball_query(
         center_offsets: (B + 1,) likewise for the centres.
 
     Returns:
-        idx (M, k), (B, M, k) or (sum M, k) int32: ascending; slots behind the last hit repeat the first hit;
-        zeros where there is none. Indices count from the start of a padded element, or are rows of stacked xyz.
-        count (M,), (B, M) or (sum M,) int32: hits in the row, at most k. Neither carries a gradient.
+        idx (M, k), (B, M, k) or (sum M, k) int32: ascending; slots behind the last hit repeat the first
+        hit; zeros where there is none. Indices count from the start of a padded element, or are rows of
+        stacked xyz. count (M,), (B, M) or (sum M,) int32: hits in the row, at most k. Neither carries a
+        gradient.
 
     Raises:
-        ValueError: wrong shapes, options, lengths or offsets; at validation level "cheap" also a coordinate that
-            is not finite. Below that level such a point is no neighbour and such a centre has none.
+        ValueError: wrong shapes, options, lengths or offsets; at validation level "cheap" also a coordinate
+            that is not finite. Below that level such a point is no neighbour and such a centre has none.
         TypeError: not floating-point tensors, or lengths or offsets that are not integers.
 
     Example:
@@ -269,7 +274,9 @@ def ball_query_multi(
         )
     inner = [0.0] * len(radii) if min_radii is None else list(min_radii)
     require(len(radii) > 0, f"{op}: radii: got none; expected at least one radius")
-    require(len(ks) == len(radii), f"{op}: ks: got {len(ks)} values; expected one for each of {len(radii)} radii")
+    require(
+        len(ks) == len(radii), f"{op}: ks: got {len(ks)} values; expected one for each of {len(radii)} radii"
+    )
     require(
         len(inner) == len(radii),
         f"{op}: min_radii: got {len(inner)} values; expected one for each of {len(radii)} radii",

@@ -1,7 +1,7 @@
 """Two ways to hold a batch of point clouds, their converters, and the checks that point ops share.
 
-*Padded*: ``(B, N, ...)`` with ``lengths (B,)``. *Stacked*: ``(sum N, ...)`` with ``offsets (B + 1,)``, which rise
-from 0 to the number of rows.
+*Padded*: ``(B, N, ...)`` with ``lengths (B,)``. *Stacked*: ``(sum N, ...)`` with ``offsets (B + 1,)``, which
+rise from 0 to the number of rows.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def stack(padded: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor
     return padded[used], offsets
 
 
-def pad(stacked: Tensor, offsets: Tensor, *, length: int | None = None, value: float = 0.0) -> tuple[Tensor, Tensor]:
+def pad(
+    stacked: Tensor, offsets: Tensor, *, length: int | None = None, value: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Lay out a stacked batch as equally long elements.
 
     Args:
@@ -140,7 +142,9 @@ def pad(stacked: Tensor, offsets: Tensor, *, length: int | None = None, value: f
     row = torch.where(used, offsets[:-1, None] + column, 0)
     padded = stacked.index_select(0, row.flatten()).view(shape)
     used = used.view(*used.shape, *([1] * (stacked.dim() - 1)))
-    return torch.where(used, padded, torch.full((), value, dtype=stacked.dtype, device=stacked.device)), lengths
+    return torch.where(
+        used, padded, torch.full((), value, dtype=stacked.dtype, device=stacked.device)
+    ), lengths
 
 
 def _check_offsets(offsets: Tensor, lengths: Tensor, n: int) -> None:
@@ -155,7 +159,9 @@ def _check_offsets(offsets: Tensor, lengths: Tensor, n: int) -> None:
         ),
         0,
     )
-    raise ValueError(f"pad: offsets: entry {entry} is {values[entry]}; expected values that rise from 0 to {n}")
+    raise ValueError(
+        f"pad: offsets: entry {entry} is {values[entry]}; expected values that rise from 0 to {n}"
+    )
 
 
 def offsets_from_batch_index(batch_index: Tensor, batch_size: int) -> Tensor:

@@ -99,8 +99,8 @@ def box_iou_bev(a: Tensor, b: Tensor, *, paired: bool = False, mode: str = "iou"
         a: (N, 5) boxes (x, y, dx, dy, yaw), or (N, 7) of which z and dz are ignored; metres and radians.
         b: (M, 5 or 7), not necessarily as many columns as ``a``.
         paired: row i of ``a`` with row i of ``b`` instead of all pairs; then M = N.
-        mode: "iou"; "inter", the area of the intersection; "iof", that area over the area of ``a``; or "giou",
-            IoU minus the share of the convex hull of both boxes that neither covers (Rezatofighi et al. 2019).
+        mode: "iou"; "inter", the area of the intersection; "iof", that area over the area of ``a``; or
+            "giou", IoU minus the share of the convex hull that neither box covers (Rezatofighi et al. 2019).
 
     Returns:
         (N, M), or (N,) when paired, in the common dtype (float32 for half precision); no gradient.
@@ -139,7 +139,8 @@ def boxes_overlap_bev(a: Tensor, b: Tensor, *, paired: bool = False) -> Tensor:
     Example:
         >>> import torch
         >>> from tenfold.ops import boxes_overlap_bev
-        >>> boxes_overlap_bev(torch.tensor([[0.0, 0.0, 2.0, 1.0, 0.0]]), torch.tensor([[0.0, 0.0, 1.0, 2.0, 0.0]]))
+        >>> a, b = torch.tensor([[0.0, 0.0, 2.0, 1.0, 0.0]]), torch.tensor([[0.0, 0.0, 1.0, 2.0, 0.0]])
+        >>> boxes_overlap_bev(a, b)
         tensor([[1.]])
     """
     return _overlap(0, a, b, paired, "inter", _BEV)
@@ -212,7 +213,7 @@ def pairs_iou_bev(a: Tensor, b: Tensor, thr: float) -> tuple[Tensor, Tensor, Ten
         thr: in [0, 1]; 0 finds every overlapping pair.
 
     Returns:
-        ``(i, j, iou)``: (K,) int64 rows of ``a`` and ``b``, ordered by i, then j, and (K,) their IoU, the very
+        ``(i, j, iou)``: (K,) int64 rows of ``a`` and ``b``, ordered by i, then j, and (K,) their IoU, the
         values of `box_iou_bev`; no gradient.
 
     Raises:

@@ -21,12 +21,7 @@ def _fake_list(boxes: Tensor, *_: object) -> Tensor:
 
 
 def _fake_padded(
-    boxes: Tensor,
-    scores: Tensor,
-    iou_threshold: float,
-    max_out: int,
-    score_threshold: float | None,
-    validate: bool,
+    boxes: Tensor, scores: Tensor, iou_threshold: float, max_out: int, *_: object
 ) -> tuple[Tensor, Tensor]:
     return boxes.new_empty((max_out,), dtype=torch.int64), boxes.new_empty((), dtype=torch.int32)
 
@@ -79,14 +74,18 @@ def _prepare(op: str, boxes: Tensor, scores: Tensor, iou_threshold: float) -> tu
     hint = "for rotated boxes use nms_rotated" if boxes.dim() == 2 and boxes.shape[1] in (5, 7) else ""
     require_shape(op, "boxes", boxes, ("N", 4), hint)
     require_shape(op, "scores", scores, (boxes.shape[0],), "one score per box")
-    require(
-        boxes.device == scores.device, f"{op}: scores: on {scores.device}; expected the device of boxes, {boxes.device}"
-    )
+    _require_device(op, "scores", scores, boxes)
     _require_number(op, "iou_threshold", iou_threshold)
-    require(0.0 <= iou_threshold <= 1.0, f"{op}: iou_threshold: got {iou_threshold}; expected a value in [0, 1]")
+    inside = 0.0 <= iou_threshold <= 1.0
+    require(inside, f"{op}: iou_threshold: got {iou_threshold}; expected a value in [0, 1]")
     boxes, scores = as_compute(boxes), as_compute(scores)
     common = torch.promote_types(boxes.dtype, scores.dtype)
     return boxes.to(common), scores.to(common)
+
+
+def _require_device(op: str, name: str, value: Tensor, boxes: Tensor) -> None:
+    same = value.device == boxes.device
+    require(same, f"{op}: {name}: on {value.device}; expected the device of boxes, {boxes.device}")
 
 
 def _require_number(op: str, name: str, value: object) -> None:
@@ -109,7 +108,7 @@ def _group_column(op: str, name: str, value: Tensor, boxes: Tensor) -> Tensor:
     if value.dtype.is_floating_point or value.dtype.is_complex or value.dtype is torch.bool:
         raise TypeError(f"{op}: {name}: got {value.dtype}; expected an integer dtype")
     require_shape(op, name, value, (boxes.shape[0],), "one number per box")
-    require(value.device == boxes.device, f"{op}: {name}: on {value.device}; expected the device of boxes, {boxes.device}")
+    _require_device(op, name, value, boxes)
     return value.to(torch.int64)
 
 

@@ -48,8 +48,8 @@ def _fake_nms_rotated_padded(
 
 
 _nms_rotated = define(
-    "nms_rotated(Tensor boxes, Tensor scores, Tensor? labels, Tensor? batch, float iou_threshold, int metric, "
-    "SymInt? pre_max, SymInt? post_max, bool validate) -> Tensor",
+    "nms_rotated(Tensor boxes, Tensor scores, Tensor? labels, Tensor? batch, float iou_threshold, "
+    "int metric, SymInt? pre_max, SymInt? post_max, bool validate) -> Tensor",
     contract=1,
     reference=ref.nms_rotated,
     fake=_fake_nms_rotated,
@@ -102,7 +102,9 @@ def _inputs(
         boxes, scores = as_compute(boxes), as_compute(scores)
         common = torch.promote_types(boxes.dtype, scores.dtype)
         boxes, scores = boxes.to(common), scores.to(common)
-    require(0.0 <= iou_threshold <= 1.0, f"{op}: iou_threshold: got {iou_threshold}; expected a value in [0, 1]")
+    require(
+        0.0 <= iou_threshold <= 1.0, f"{op}: iou_threshold: got {iou_threshold}; expected a value in [0, 1]"
+    )
     for name, limit in limits.items():
         require(limit is None or limit >= 0, f"{op}: {name}: got {limit}; expected None or a count >= 0")
     return boxes, scores
@@ -152,20 +154,20 @@ def nms_rotated(
         pre_max: only this many best boxes take part, in each batch element.
         post_max: at most this many are returned, in each batch element.
         labels: (N,) integers; boxes of different labels do not suppress each other.
-        batch: (N,) integers, the batch element of each box; elements do not meet, and the limits hold in each.
+        batch: (N,) integers, the batch element of each box; elements do not meet.
 
     Returns:
         (K,) int64 rows of ``boxes``, best first over all labels and elements; no gradient.
 
     Raises:
-        ValueError: wrong shapes or options; at validation level "cheap" also a box that is not finite or a NaN
-            score. Below that level such rows are never kept.
+        ValueError: wrong shapes or options; at validation level "cheap" also a box that is not finite or a
+            NaN score. Below that level such rows are never kept.
         TypeError: not floating-point boxes and scores, or labels that are not integers.
 
     Example:
         >>> import torch
         >>> from tenfold.ops import nms_rotated
-        >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0, 0.0], [0.2, 0.0, 4.0, 2.0, 0.1], [9.0, 0.0, 4.0, 2.0, 1.0]])
+        >>> boxes = torch.tensor([[0, 0, 4, 2, 0], [0.2, 0, 4, 2, 0.1], [9, 0, 4, 2, 1]])
         >>> nms_rotated(boxes, torch.tensor([0.8, 0.9, 0.7]), 0.5)
         tensor([1, 2])
     """
@@ -258,7 +260,7 @@ def nms_rotated_padded(
     labels: Tensor | None = None,
     overlap: str = "bev",
 ) -> tuple[Tensor, Tensor]:
-    """The result of `nms_rotated`, `nms_3d` or `nms_bev_aligned` in a tensor of fixed size, for static graphs.
+    """The result of `nms_rotated`, `nms_3d` or `nms_bev_aligned` at a fixed size, for static graphs.
 
     Args:
         boxes: (N, 5 or 7), one batch element; see `nms_rotated`.
@@ -270,8 +272,8 @@ def nms_rotated_padded(
         overlap: "bev" (`nms_rotated`), "3d" (`nms_3d`, 7 columns) or "aligned" (`nms_bev_aligned`).
 
     Returns:
-        ``(keep, count)``: (post_max,) int64 rows of ``boxes``, best first, filled up with -1; and their number,
-        an int32 scalar. No gradient.
+        ``(keep, count)``: (post_max,) int64 rows of ``boxes``, best first, filled up with -1; and their
+        number, an int32 scalar. No gradient.
 
     Raises:
         ValueError: as `nms_rotated`.
@@ -289,7 +291,9 @@ def nms_rotated_padded(
         raise ValueError(f"{op}: overlap: got {overlap!r}; expected one of {', '.join(_METRICS)}")
     metric = _METRICS[overlap]
     require(post_max is not None, f"{op}: post_max: got None; expected a count >= 0")
-    boxes, scores = _inputs(op, metric, boxes, scores, iou_threshold, {"pre_max": pre_max, "post_max": post_max})
+    boxes, scores = _inputs(
+        op, metric, boxes, scores, iou_threshold, {"pre_max": pre_max, "post_max": post_max}
+    )
     labels = _group(op, "labels", labels, boxes)
     check = checks_content(boxes.is_cpu)
     keep, count = invoke(

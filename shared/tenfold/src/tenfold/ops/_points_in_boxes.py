@@ -76,7 +76,9 @@ def _fake_padded(
     validate: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = boxes.shape[:-1]
-    return points.new_empty((*shape, max_points), dtype=torch.int32), points.new_empty(shape, dtype=torch.int32)
+    return points.new_empty((*shape, max_points), dtype=torch.int32), points.new_empty(
+        shape, dtype=torch.int32
+    )
 
 
 _MARGINS = "float margin, float z_margin"
@@ -102,8 +104,8 @@ _csr = define(
     fake=_fake_csr,
 )
 _padded = define(
-    f"points_in_boxes_padded(Tensor points, Tensor boxes, SymInt max_points, {_MARGINS}, {_PADDED}, {_STACKED}) "
-    "-> (Tensor, Tensor)",
+    f"points_in_boxes_padded(Tensor points, Tensor boxes, SymInt max_points, {_MARGINS}, {_PADDED}, "
+    f"{_STACKED}) -> (Tensor, Tensor)",
     contract=1,
     reference=ref.points_in_boxes_padded,
     fake=_fake_padded,
@@ -181,7 +183,8 @@ def _check_shapes(op: str, points: Tensor, boxes: Tensor) -> None:
         f"{op}: boxes: got batch size {boxes.shape[0]}; expected that of points, {points.shape[0]}",
     )
     require(
-        points.device == boxes.device, f"{op}: boxes: on {boxes.device}; expected the device of points, {points.device}"
+        points.device == boxes.device,
+        f"{op}: boxes: on {boxes.device}; expected the device of points, {points.device}",
     )
     for name, value in (("points", points), ("boxes", boxes)):
         rows = value.numel() // value.shape[-1]
@@ -232,9 +235,9 @@ def points_in_boxes(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Say which points lie in which rotated boxes.
 
-    A point is inside when ``|z - cz| <= dz/2 + z_margin`` and, in the box's frame, ``|x| < dx/2 + margin`` and
-    ``|y| < dy/2 + margin``, computed in the points' precision; the yaw's sine and cosine are taken in float64 and
-    rounded. A box with a size <= 0 contains nothing, so zero rows may pad the boxes.
+    A point is inside when ``|z - cz| <= dz/2 + z_margin`` and, in the box's frame, ``|x| < dx/2 + margin``
+    and ``|y| < dy/2 + margin``, computed in the points' precision; the yaw's sine and cosine are taken in
+    float64 and rounded. A box with a size <= 0 contains nothing, so zero rows may pad the boxes.
 
     Args:
         points: (N, 3), padded (B, N, 3) or stacked (sum N, 3); metres. float32 or float64 (half precision is
@@ -250,8 +253,8 @@ def points_in_boxes(
         box_offsets: (B + 1,) likewise for the boxes.
 
     Returns:
-        "first": int32 (N,) or (B, N), the lowest box a point is in, or -1. Boxes count from the start of a padded
-        element, or are rows of stacked boxes.
+        "first": int32 (N,) or (B, N), the lowest box a point is in, or -1. Boxes count from the start of a
+        padded element, or are rows of stacked boxes.
         "mask": bool (M, N) or (B, M, N); in stacked form false between different elements.
         "csr": offsets int64 (M + 1,) and point int32 (hits,): the points of box m are
         ``point[offsets[m]:offsets[m + 1]]``, ascending, as rows of ``points``. Not for padded input; its
@@ -259,8 +262,9 @@ def points_in_boxes(
         None carries a gradient.
 
     Raises:
-        ValueError: wrong shapes, options, lengths or offsets; at validation level "cheap" also a coordinate or box
-            entry that is not finite. Below that level such a point is in no box and such a box holds no point.
+        ValueError: wrong shapes, options, lengths or offsets; at validation level "cheap" also a coordinate
+            or box entry that is not finite. Below that level such a point is in no box and such a box holds
+            no point.
         TypeError: not floating-point tensors, or lengths or offsets that are not integers.
 
     Example:
@@ -279,8 +283,8 @@ def points_in_boxes(
     if mode == "csr":
         require(
             points.dim() == 2,
-            f"{op}: mode: got 'csr' with padded points of shape {tuple(points.shape)}; expected stacked points; "
-            "use tenfold.ops.stack or points_in_boxes_padded",
+            f"{op}: mode: got 'csr' with padded points of shape {tuple(points.shape)}; expected stacked "
+            "points; use tenfold.ops.stack or points_in_boxes_padded",
         )
         bounds, point = invoke(_csr, points, boxes, margin, z_margin, offsets, box_offsets, validate)
         return bounds, point
@@ -312,9 +316,9 @@ def points_in_boxes_padded(
         max_points: columns of the table.
 
     Returns:
-        point (M, max_points) or (B, M, max_points) int32: ascending, padded with -1; points count from the start
-        of a padded element, or are rows of stacked points. count (M,) or (B, M) int32: all points in the box,
-        which may be more than were stored. Neither carries a gradient.
+        point (M, max_points) or (B, M, max_points) int32: ascending, padded with -1; points count from the
+        start of a padded element, or are rows of stacked points. count (M,) or (B, M) int32: all points in
+        the box, which may be more than were stored. Neither carries a gradient.
 
     Raises:
         ValueError: as `points_in_boxes`, or a negative ``max_points``.

@@ -72,7 +72,9 @@ _scatter = define(
 def _check(feats: Tensor, index: Tensor, num: int, reduce: str) -> None:
     op = "scatter"
     require_float(op, "feats", feats)
-    require_shape(op, "feats", feats, ("N", "C"), "add a channel dimension with feats[:, None]" * (feats.dim() == 1))
+    require_shape(
+        op, "feats", feats, ("N", "C"), "add a channel dimension with feats[:, None]" * (feats.dim() == 1)
+    )
     require_tensor(op, "index", index)
     if index.dtype not in _INDEX:
         raise TypeError(f"{op}: index: got {index.dtype}; expected int64 or int32")
@@ -93,9 +95,9 @@ def scatter(
 ) -> Tensor:
     """Reduce the rows of every segment to one row.
 
-    Sums run over ascending rows, in float32 (float64 for float64). A segment without rows is 0. NaN wins in max
-    and min. The result has the same bits for any number of threads. Under autocast the dtype of ``feats`` is
-    kept: reductions are not cast down.
+    Sums run over ascending rows, in float32 (float64 for float64). A segment without rows is 0. NaN wins in
+    max and min. The result has the same bits for any number of threads. Under autocast the dtype of
+    ``feats`` is kept: reductions are not cast down.
 
     Args:
         feats: (N, C) float32, float64, float16 or bfloat16.
@@ -104,8 +106,8 @@ def scatter(
         reduce: "sum", "mean", "max" or "min".
 
     Returns:
-        (num, C) in the dtype of ``feats``. Its gradient reaches every row (sum), divided by the number of rows
-        of the segment (mean), or the first row that attains the extremum (max, min).
+        (num, C) in the dtype of ``feats``. Its gradient reaches every row (sum), divided by the number of
+        rows of the segment (mean), or the first row that attains the extremum (max, min).
 
     Raises:
         ValueError: wrong shapes or options; at validation level "cheap" an index below -1 or above num - 1

@@ -35,7 +35,9 @@ def _fake_submanifold(
     return coords.new_empty((kernel[0] * kernel[1] * kernel[2], coords.shape[0]), dtype=torch.int32)
 
 
-def _fake_strided(coords: Tensor, shape: Triple, batch_size: int, kernel: Triple, *_: Any) -> tuple[Tensor, Tensor]:
+def _fake_strided(
+    coords: Tensor, shape: Triple, batch_size: int, kernel: Triple, *_: Any
+) -> tuple[Tensor, Tensor]:
     rows = torch.library.get_ctx().new_dynamic_size()
     volume = kernel[0] * kernel[1] * kernel[2]
     return coords.new_empty((rows, 4)), coords.new_empty((volume, rows))
@@ -77,31 +79,36 @@ _weight_gradient = define(
 
 
 def _save_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, weight, bias, table = inputs
+    features, weight, bias, table, symmetric = inputs
     ctx.save_for_backward(features, weight, table)
     ctx.has_bias = bias is not None
+    ctx.symmetric = symmetric
 
 
-def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
     features, weight, table = ctx.saved_tensors
-    need_features, need_weight, need_bias, _ = ctx.needs_input_grad
+    need_features, need_weight, need_bias, _, _ = ctx.needs_input_grad
     d_features = d_weight = d_bias = None
     grad = grad.contiguous()
     if need_features:
-        inverse = _invert(table, features.shape[0])
-        d_features = _conv(grad, weight.permute(2, 1, 0), None, inverse)
+        if ctx.symmetric:  # offset k brings i to o exactly where offset K-1-k brings o to i
+            d_features = _conv(grad, weight.flip(1).permute(2, 1, 0), None, table, True)
+        else:
+            d_features = _conv(grad, weight.permute(2, 1, 0), None, _invert(table, features.shape[0]), False)
     if need_weight:
         d_weight = _weight_gradient(features, grad, table)
     if need_bias and ctx.has_bias:
         d_bias = grad.sum(dim=0)
-    return d_features, d_weight, d_bias, None
+    return d_features, d_weight, d_bias, None, None
 
 
 _conv = define(
-    "sparse_conv(Tensor features, Tensor weight, Tensor? bias, Tensor table) -> Tensor",
+    "sparse_conv(Tensor features, Tensor weight, Tensor? bias, Tensor table, bool symmetric) -> Tensor",
     contract=1,
     reference=ref.sparse_conv,
-    fake=lambda features, weight, bias, table: features.new_empty((table.shape[1], weight.shape[0])),
+    fake=lambda features, weight, bias, table, symmetric: features.new_empty(
+        (table.shape[1], weight.shape[0])
+    ),
     backward=_conv_backward,
     setup_context=_save_conv,
 )
@@ -272,7 +279,9 @@ def rulebook_invert(table: Tensor, rows: int) -> Tensor:
     return result
 
 
-def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, bias: Tensor | None = None) -> Tensor:
+def sparse_conv(
+    features: Tensor, weight: Tensor, table: Tensor, bias: Tensor | None = None, *, symmetric: bool = False
+) -> Tensor:
     """Convolve the features of sparse sites: cross-correlation along a rulebook, no flip.
 
     Args:
@@ -280,6 +289,8 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, bias: Tensor | 
         weight: (C_out, kz, ky, kx, C_in), as spconv 2 stores it.
         table: (K, V_out) int32 rulebook, K = kz * ky * kx.
         bias: (C_out,) or None.
+        symmetric: the table is that of a submanifold convolution with odd kernel sizes on unique sites; its
+            gradient then needs no inverted rulebook. Not checked.
 
     Returns:
         (V_out, C_out) in the dtype of features; gradients to features, weight and bias. Sums run over the kernel
@@ -307,14 +318,17 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, bias: Tensor | 
     require_shape(op, "table", table, ("K", "V_out"))
     require_shape(op, "weight", weight, ("C_out", "kz", "ky", "kx", features.shape[1]))
     volume = weight.shape[1] * weight.shape[2] * weight.shape[3]
-    require(volume == table.shape[0], f"{op}: table: got {table.shape[0]} offsets; expected {volume} for this weight")
+    require(
+        volume == table.shape[0],
+        f"{op}: table: got {table.shape[0]} offsets; expected {volume} for this weight",
+    )
     if bias is not None:
         require_shape(op, "bias", bias, (weight.shape[0],))
     kept = features.dtype
     compute = torch.float32 if kept in HALVES else kept
     flat = weight.reshape(weight.shape[0], volume, weight.shape[4]).to(compute)
     offset = None if bias is None else bias.to(compute)
-    result: Tensor = invoke(_conv, features.to(compute), flat, offset, table.int())
+    result: Tensor = invoke(_conv, features.to(compute), flat, offset, table.int(), symmetric)
     return result.to(kept)
 
 

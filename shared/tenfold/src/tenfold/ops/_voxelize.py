@@ -36,14 +36,14 @@ class Voxels(NamedTuple):
 
 
 class PaddedVoxels(NamedTuple):
-    """What `voxelize_padded` returns: `Voxels` with B * max_voxels rows, of which the first ``count`` are used."""
+    """What `voxelize_padded` returns: `Voxels` with B * max_voxels rows; the first ``count`` are used."""
 
     voxels: Tensor
     coords: Tensor
     num_points: Tensor
     point2voxel: Tensor
     dropped: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count
 
 
 # ---- operators ------------------------------------------------------------------------------------------
@@ -173,7 +173,8 @@ _voxelize_out = define(
 )
 
 _dynamic_voxelize = define(
-    f"dynamic_voxelize({_GRID}, bool lex, bool validate) -> (Tensor coords, Tensor point2voxel, Tensor counts)",
+    f"dynamic_voxelize({_GRID}, bool lex, bool validate) -> "
+    "(Tensor coords, Tensor point2voxel, Tensor counts)",
     contract=1,
     reference=ref.dynamic_voxelize,
     fake=_fake_dynamic,
@@ -194,12 +195,10 @@ def _grid(op: str, voxel_size: Sequence[float], point_range: Sequence[float]) ->
     require(len(size) == 3, f"{op}: voxel_size: got {len(size)} numbers; expected 3: x, y, z")
     require(
         len(bounds) == 6,
-        f"{op}: point_range: got {len(bounds)} numbers; expected 6: x, y, z of the lower corner, then the upper",
+        f"{op}: point_range: got {len(bounds)} numbers; expected 6: x, y, z of the lower corner, then upper",
     )
     for axis, s, lo, hi in zip("xyz", size, bounds[:3], bounds[3:], strict=True):
-        require(
-            0 < s < math.inf, f"{op}: voxel_size: got {s} along {axis}; expected a finite size above 0"
-        )
+        require(0 < s < math.inf, f"{op}: voxel_size: got {s} along {axis}; expected a finite size above 0")
         require(
             -math.inf < lo < hi < math.inf,
             f"{op}: point_range: got {lo} to {hi} along {axis}; expected finite bounds, lower < upper",
@@ -245,7 +244,9 @@ def _check_caps(op: str, max_points: int, max_voxels: int) -> None:
 def _check_out(points: Tensor, max_points: int, mean: bool, out: Voxels) -> None:
     op = "voxelize"
     if not (isinstance(out, tuple) and len(out) == 5):
-        raise TypeError(f"{op}: out: got {type(out).__name__}; expected Voxels, as an earlier call returned them")
+        raise TypeError(
+            f"{op}: out: got {type(out).__name__}; expected Voxels, as an earlier call returned them"
+        )
     require(
         not (points.requires_grad and torch.is_grad_enabled()),
         f"{op}: out: points require a gradient; expected none, because buffers cannot carry it",
@@ -269,7 +270,8 @@ def _check_out(points: Tensor, max_points: int, mean: bool, out: Voxels) -> None
         expected = f"({', '.join(map(str, shape))}), contiguous"
         require(
             fits and buffer.is_contiguous(),
-            f"{op}: out.{name}: got shape {tuple(buffer.shape)}, strides {buffer.stride()}; expected {expected}",
+            f"{op}: out.{name}: got shape {tuple(buffer.shape)}, strides {buffer.stride()}; "
+            f"expected {expected}",
         )
         require(
             buffer.device == points.device,
@@ -277,7 +279,8 @@ def _check_out(points: Tensor, max_points: int, mean: bool, out: Voxels) -> None
         )
     require(
         out.point2voxel.shape[0] >= points.shape[0],
-        f"{op}: out.point2voxel: got {out.point2voxel.shape[0]} rows; expected at least N = {points.shape[0]}",
+        f"{op}: out.point2voxel: got {out.point2voxel.shape[0]} rows; "
+        f"expected at least N = {points.shape[0]}",
     )
 
 
@@ -294,12 +297,12 @@ def voxelize(
 ) -> Voxels:
     """Sort points into the voxels of a regular grid, with a cap on voxels and on points in a voxel.
 
-    The grid has round((upper - lower) / size) cells along each axis (halves away from zero); a point's cell is
-    floor((p - lower) / size), computed with a true division in the precision of the points, and a point outside
-    the grid (p = upper included) is dropped. The first point of a new cell opens a voxel while the batch element
-    has fewer than ``max_voxels``; later points of existing voxels are still added. A voxel stores its first
-    ``max_points`` points. Voxels are ordered by batch element, then first come. The result equals spconv's CPU
-    generator.
+    The grid has round((upper - lower) / size) cells along each axis (halves away from zero); a point's cell
+    is floor((p - lower) / size), computed with a true division in the precision of the points, and a point
+    outside the grid (p = upper included) is dropped. The first point of a new cell opens a voxel while the
+    batch element has fewer than ``max_voxels``; later points of existing voxels are still added. A voxel
+    stores its first ``max_points`` points. Voxels are ordered by batch element, then first come. The result
+    equals spconv's CPU generator.
 
     Args:
         points: (N, C) with x, y, z in the first three columns, in metres; float32 or float64. The cell of a
@@ -378,8 +381,8 @@ def voxelize_padded(
         mean: as `voxelize`.
 
     Returns:
-        `PaddedVoxels`: the voxels first, packed over the batch; then rows of zeros with coords -1 and no points.
-        ``count`` is an int32 scalar tensor.
+        `PaddedVoxels`: the voxels first, packed over the batch; then rows of zeros with coords -1 and no
+        points. ``count`` is an int32 scalar tensor.
 
     Raises:
         ValueError: as `voxelize`.
@@ -430,16 +433,16 @@ def dynamic_voxelize(
         voxel_size: x, y, z.
         point_range: x, y, z of the lower corner, then of the upper one.
         offsets: (B + 1,) int64 or int32, first row of every batch element and N; None is one element.
-        order: "lex" sorts voxels by (b, z, y, x), which does not depend on the order of points and saves sparse
-            convolutions a sort; "first" is by batch element, then first come.
+        order: "lex" sorts voxels by (b, z, y, x), which does not depend on the order of points and saves
+            sparse convolutions a sort; "first" is by batch element, then first come.
 
     Returns:
         coords (V, 4) int32 as b, z, y, x; point2voxel (N,) int32, -1 outside the grid; counts (V,) int32.
         None carries a gradient.
 
     Raises:
-        ValueError: wrong shapes, options or offsets; at validation level "cheap" a coordinate that is not finite
-            (below it, such a point is in no voxel).
+        ValueError: wrong shapes, options or offsets; at validation level "cheap" a coordinate that is not
+            finite (below it, such a point is in no voxel).
         TypeError: not floating-point tensors.
 
     Example:

@@ -4,10 +4,6 @@ from tenfold.ref._ball_query import (
     ball_query,
     ball_query_multi,
 )
-from tenfold.ref._batching import (
-    element_rows,
-    raise_non_finite,
-)
 from tenfold.ref._iou import (
     box_iou,
     pairs_iou_bev,
@@ -53,10 +49,8 @@ __all__ = [
     "ball_query_multi",
     "batched_nms",
     "box_iou",
-    "box_iou",
     "cells",
     "dynamic_voxelize",
-    "element_rows",
     "nms",
     "nms_padded",
     "nms_rotated",
@@ -66,7 +60,6 @@ __all__ = [
     "points_in_boxes_first",
     "points_in_boxes_mask",
     "points_in_boxes_padded",
-    "raise_non_finite",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",

@@ -55,7 +55,10 @@ def ball_query(
             raise_non_finite("ball_query", "xyz", xyz, element, begin, n)
             raise_non_finite("ball_query", "centers", centers, element, first, m)
         hits = ball_hits(
-            xyz.reshape(-1, 3)[begin : begin + n], centers.reshape(-1, 3)[first : first + m], radius, min_radius
+            xyz.reshape(-1, 3)[begin : begin + n],
+            centers.reshape(-1, 3)[first : first + m],
+            radius,
+            min_radius,
         )
         found, number = first_hits(hits, k)
         if xyz.dim() == 2:

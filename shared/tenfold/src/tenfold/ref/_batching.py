@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 __all__ = ["element_rows", "raise_non_finite"]
@@ -29,7 +31,7 @@ def element_rows(
             raise ValueError(
                 f"{op}: {prefix}offsets: entry {entry} is {value}; expected values that rise from 0 to {n}"
             )
-    return [(low, high - low) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [(low, high - low) for low, high in pairwise(bounds)]
 
 
 def raise_non_finite(op: str, name: str, points: Tensor, element: int, begin: int, count: int) -> None:

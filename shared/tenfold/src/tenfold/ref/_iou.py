@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,8 @@ def corners(bev: Tensor, origin: Tensor) -> Tensor:
 def clip(polygon: Tensor, point: Tensor, normal: Tensor) -> Tensor:
     """Cut (P, K, 2) polygons by the half-planes normal·(q − point) <= 0; the result has 2K vertices.
 
-    A vertex outside is dropped onto the border line: the number of vertices stays fixed, and what lies outside
-    becomes a path along the border that has no area.
+    A vertex outside is dropped onto the border line: the number of vertices stays fixed, and what lies
+    outside becomes a path along the border that has no area.
     """
     height = ((polygon - point[:, None]) * normal[:, None]).sum(-1)
     after = height.roll(-1, 1)
@@ -71,7 +73,7 @@ def hull_area(points: list[list[float]]) -> float:
                     break
                 chain.pop()
             chain.append(q)
-        area += 0.5 * sum(p[0] * q[1] - p[1] * q[0] for p, q in zip(chain, chain[1:], strict=False))
+        area += 0.5 * sum(p[0] * q[1] - p[1] * q[0] for p, q in pairwise(chain))
     return area
 
 
@@ -117,7 +119,7 @@ def measure(a: Tensor, b: Tensor, kind: int, mode: int) -> Tensor:
     """Values of the pairs of rows of a (P, C) and b (P, C'), in the dtype of a; 0 without extent."""
     out = a.new_zeros(len(a))
     rows = (has_extent(a, kind) & has_extent(b, kind)).nonzero().flatten()
-    for part in rows.split(_CHUNK):
+    for part in torch.split(rows, _CHUNK):
         out[part] = _measure(a[part], b[part], kind, mode).to(out.dtype)
     return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["batched_nms", "box_iou", "nms", "nms_padded"]
+__all__ = ["batched_nms", "nms", "nms_padded"]
 
 
 def box_iou(box: Tensor, others: Tensor) -> Tensor:

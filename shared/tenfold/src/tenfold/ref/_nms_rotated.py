@@ -47,7 +47,7 @@ def nms_rotated(
     post_max: int | None = None,
     validate: bool = False,
 ) -> Tensor:
-    """Greedy suppression as `tenfold.ops.nms_rotated` (metric 0), `nms_3d` (1) and `nms_bev_aligned` (2) define it."""
+    """Greedy suppression by an overlap: 0 `nms_rotated`, 1 `nms_3d`, 2 `nms_bev_aligned` of `tenfold.ops`."""
     if validate:
         _check(_OPS[metric], boxes, scores)
     rows = (boxes.isfinite().all(1) & ~scores.isnan()).nonzero().flatten()

@@ -32,7 +32,11 @@ def scatter(
             result[segment] = best + value
         else:
             better = (value > best) if reduce == MAX else (value < best)
-            take = (better | value.isnan()) & ~best.isnan() if int(count[segment]) else torch.ones_like(value).bool()
+            take = (
+                (better | value.isnan()) & ~best.isnan()
+                if int(count[segment])
+                else torch.ones_like(value).bool()
+            )
             result[segment] = torch.where(take, value, best)
             arg[segment] = torch.where(take, row, arg[segment])
         count[segment] += 1

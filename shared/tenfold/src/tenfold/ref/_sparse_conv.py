@@ -21,7 +21,11 @@ Site = tuple[int, int, int, int]
 
 
 def output_shape(
-    shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> list[int]:
     """Extents (Z, Y, X) of a strided convolution's output; may be <= 0."""
     return [
@@ -65,7 +69,8 @@ def rulebook_submanifold(
             continue
         for k, offset in enumerate(offsets):
             z, y, x = (
-                v + (o - (n - 1) // 2) * d for v, o, n, d in zip(place, offset, kernel_size, dilation, strict=True)
+                v + (o - (n - 1) // 2) * d
+                for v, o, n, d in zip(place, offset, kernel_size, dilation, strict=True)
             )
             table[k, row] = rows.get((b, z, y, x), -1)
     return table.to(coords.device)
@@ -118,7 +123,9 @@ def _check_rows(features: Tensor, table: Tensor) -> None:
         raise ValueError("sparse_conv: table: an entry names a row that features do not have")
 
 
-def sparse_conv(features: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor) -> Tensor:
+def sparse_conv(
+    features: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor, symmetric: bool = False
+) -> Tensor:
     """out[o] = bias + sum over k of weight[:, k] @ features[table[k, o]]; weight is (C_out, K, C_in)."""
     _check_rows(features, table)
     out = features.new_zeros(table.shape[1], weight.shape[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -35,9 +36,9 @@ def _elements(op: str, points: Tensor, offsets: Tensor | None) -> list[tuple[int
     bounds = [int(o) for o in offsets]
     if bounds[0] != 0 or bounds[-1] != n:
         raise ValueError(f"{op}: offsets: expected to start at 0 and to end at N")
-    if any(b < a for a, b in zip(bounds, bounds[1:], strict=False)):
+    if any(b < a for a, b in itertools.pairwise(bounds)):
         raise ValueError(f"{op}: offsets: decrease; expected a non-decreasing list")
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(itertools.pairwise(bounds))
 
 
 def _check_finite(op: str, points: Tensor) -> None:
@@ -86,7 +87,7 @@ def voxelize(
                 rows[voxel].append(i)
             else:
                 dropped[2] += 1
-    like = {"device": points.device}
+    device = points.device
     if mean:
         voxels = points.new_zeros((len(rows), points.shape[1]))
         for v, members in enumerate(rows):
@@ -99,10 +100,10 @@ def voxelize(
             voxels[v, : len(members)] = points[members]
     return (
         voxels,
-        torch.tensor(coords, dtype=torch.int32, **like).reshape(-1, 4),
-        torch.tensor([len(members) for members in rows], dtype=torch.int32, **like),
-        torch.tensor(point2voxel, dtype=torch.int32, **like),
-        torch.tensor(dropped, dtype=torch.int64, **like),
+        torch.tensor(coords, dtype=torch.int32, device=device).reshape(-1, 4),
+        torch.tensor([len(members) for members in rows], dtype=torch.int32, device=device),
+        torch.tensor(point2voxel, dtype=torch.int32, device=device),
+        torch.tensor(dropped, dtype=torch.int64, device=device),
     )
 
 

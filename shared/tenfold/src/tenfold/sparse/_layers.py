@@ -39,7 +39,9 @@ class SparseModule(nn.Module):
 class _Convolution(SparseModule):
     """Weight, bias and their initialisation."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: Triple, bias: bool, key: str | None) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Triple, bias: bool, key: str | None
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -56,8 +58,8 @@ class _Convolution(SparseModule):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def _convolve(self, x: SparseTensor, table: Tensor) -> Tensor:
-        return sparse_conv(x.features, self.weight, table, self.bias)
+    def _convolve(self, x: SparseTensor, table: Tensor, *, symmetric: bool = False) -> Tensor:
+        return sparse_conv(x.features, self.weight, table, self.bias, symmetric=symmetric)
 
     def extra_repr(self) -> str:
         """Channels, kernel and key, for ``print(module)``."""
@@ -91,13 +93,17 @@ class SubMConv3d(_Convolution):
         bias: bool = True,
         key: str | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, _triple("SubMConv3d", "kernel_size", kernel_size, 1), bias, key)
+        super().__init__(
+            in_channels, out_channels, _triple("SubMConv3d", "kernel_size", kernel_size, 1), bias, key
+        )
         self.dilation = _triple("SubMConv3d", "dilation", dilation, 1)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Convolve; sites and their order stay."""
         book = named(x, self.key, x.sites.submanifold(self.kernel_size, self.dilation))
-        return x.replace(self._convolve(x, book.table))
+        # Sites are unique from validation level "cheap" on; below it a repeated one spoils the symmetry.
+        symmetric = all(k % 2 for k in self.kernel_size) and x.sites.unique
+        return x.replace(self._convolve(x, book.table, symmetric=symmetric))
 
 
 class SparseConv3d(_Convolution):
@@ -160,7 +166,13 @@ class SparseInverseConv3d(_Convolution):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], *, key: str, bias: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        *,
+        key: str,
+        bias: bool = True,
     ) -> None:
         kernel = _triple("SparseInverseConv3d", "kernel_size", kernel_size, 1)
         super().__init__(in_channels, out_channels, kernel, bias, key)
@@ -175,7 +187,9 @@ class SparseInverseConv3d(_Convolution):
                 f"SparseInverseConv3d: kernel_size: got {self.kernel_size}; layer {self.key!r} has {book.geometry[0]}"
             )
         if book.target is not x.sites:
-            raise ValueError(f"SparseInverseConv3d: input: its sites are not the output sites of layer {self.key!r}")
+            raise ValueError(
+                f"SparseInverseConv3d: input: its sites are not the output sites of layer {self.key!r}"
+            )
         return book
 
     def forward(self, x: SparseTensor) -> SparseTensor:

@@ -24,8 +24,9 @@ class Sites:
     Layers that see the same sites share rulebooks without being told to.
     """
 
-    def __init__(self, coords: Tensor, spatial_shape: Triple, batch_size: int) -> None:
+    def __init__(self, coords: Tensor, spatial_shape: Triple, batch_size: int, *, unique: bool) -> None:
         self.coords = coords
+        self.unique = unique  # known to hold no site twice
         self.spatial_shape = spatial_shape
         self.batch_size = batch_size
         self._books: dict[tuple[str, Geometry], Rulebook] = {}
@@ -55,7 +56,7 @@ class Sites:
                 padding=padding,
                 dilation=dilation,
             )
-            out = Sites(coords, shape, self.batch_size)
+            out = Sites(coords, shape, self.batch_size, unique=True)
             book = self._books["strided", geometry] = Rulebook("strided", geometry, self, out, table)
         return book
 
@@ -74,7 +75,7 @@ class Rulebook:
     def inverse(self) -> Tensor:
         """The table from target sites back to source sites; built once."""
         if self._inverse is None:
-            self._inverse = rulebook_invert(self.table, len(self.source.coords))
+            self._inverse = rulebook_invert(self.table, self.source.coords.shape[0])
         return self._inverse
 
 
@@ -115,14 +116,15 @@ class SparseTensor:
             f"SparseTensor: spatial_shape: got {tuple(spatial_shape)}; expected three extents (Z, Y, X)",
         )
         z, y, x = (int(n) for n in spatial_shape)
-        sites = Sites(coords.int(), (z, y, x), batch_size)
-        if checks_content(coords.is_cpu):
+        checked = checks_content(coords.is_cpu)
+        sites = Sites(coords.int(), (z, y, x), batch_size, unique=checked)
+        if checked:
             sites.submanifold((1, 1, 1), (1, 1, 1))  # building the trivial rulebook checks the coordinates
         self._set(features, sites, {} if cache is None else cache)
 
     def _set(self, features: Tensor, sites: Sites, cache: dict[str, Rulebook]) -> None:
         require_tensor("SparseTensor", "features", features)
-        require_shape("SparseTensor", "features", features, (len(sites.coords), "C"), "one row per site")
+        require_shape("SparseTensor", "features", features, (sites.coords.shape[0], "C"), "one row per site")
         self.features = features
         self.sites = sites
         self.cache = cache
@@ -158,7 +160,9 @@ class SparseTensor:
         c = self.coords.long()
         row = ((c[:, 0] * z + c[:, 1]) * y + c[:, 2]) * x + c[:, 3]
         channels = self.features.shape[1]
-        flat = self.features.new_zeros(self.batch_size * z * y * x, channels).index_copy(0, row, self.features)
+        flat = self.features.new_zeros(self.batch_size * z * y * x, channels).index_copy(
+            0, row, self.features
+        )
         return flat.view(self.batch_size, z, y, x, channels).permute(0, 4, 1, 2, 3).contiguous()
 
     def __repr__(self) -> str:
@@ -187,5 +191,7 @@ def named(x: SparseTensor, key: str | None, book: Rulebook) -> Rulebook:
             f"{known.geometry}; got {book.kind} {book.geometry}; give layers of different geometry their own keys"
         )
     if not _same_sites(known.source, book.source):
-        raise ValueError(f"sparse: key: {key!r} belongs to other sites; give layers on other sites their own keys")
+        raise ValueError(
+            f"sparse: key: {key!r} belongs to other sites; give layers on other sites their own keys"
+        )
     return known

@@ -16,6 +16,7 @@ from tenfold.lidar.anchors import AnchorClass, make_anchors
 from tenfold.lidar.postprocess import PostProcess, select_detections
 from tenfold.lidar.targets import AnchorTargets, assign_targets
 from tenfold.losses import direction_loss, sigmoid_focal_loss, sin_difference, smooth_l1
+from tenfold.ops._checks import as_compute
 
 # Published weights were trained with this value, not with pi / 4.
 DIRECTION_OFFSET = 0.78539
@@ -94,10 +95,10 @@ class AnchorHead(nn.Module):
         nn.init.normal_(self.conv_box.weight, std=0.001)
 
     def forward(self, x: Tensor) -> AnchorOutputs:
-        """(B, C, ny, nx) to raw outputs."""
+        """(B, C, ny, nx) to raw outputs, float32 under autocast: boxes and losses are computed from them."""
 
         def per_anchor(maps: Tensor, columns: int) -> Tensor:
-            return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, columns)
+            return as_compute(maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, columns))
 
         return AnchorOutputs(
             per_anchor(self.conv_cls(x), len(self.classes)),

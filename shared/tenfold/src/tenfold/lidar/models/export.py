@@ -28,8 +28,8 @@ class _Dense(nn.Module):
 def export_dense(model: Second, path: str | Path | None = None) -> torch.export.ExportedProgram:
     """Export the dense half: bird's-eye map to raw outputs of the anchors, for any batch size.
 
-    ONNX has no sparse convolution: voxels and encoder can be exported by `torch.export` only (their operators
-    come with `tenfold`), and a deployment computes the bird's-eye map with them.
+    ONNX has no sparse convolution. The other half, voxels and encoder, is exported with `torch.export` only,
+    as a graph of operators that `tenfold` brings along.
 
     Args:
         model: put into eval mode for the export; its mode is restored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,9 +24,13 @@ class SparseNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (V, C)."""
-        if not self.training or x.shape[0] > 1:
+        if self.training and x.shape[0] > 1:
             return super().forward(x)
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        # Written out, because torch's operator cannot be exported for a number of rows that depends on data.
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
 
 
 class MeanVoxelFeatures(nn.Module):

@@ -1,0 +1,32 @@
+"""Every example in a docstring of the package runs and prints what it says."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import tenfold
+
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def modules():
+    skipped = ("tenfold._tenfold", "tenfold._libtenfold")
+    for info in pkgutil.walk_packages(tenfold.__path__, "tenfold."):
+        if not info.name.startswith(skipped):
+            yield info.name
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # examples may write files
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, optionflags=OPTIONS)
+    assert result.failed == 0
+
+
+def test_a_wrong_example_is_caught():
+    finder = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, 0)
+    runner = doctest.DocTestRunner(optionflags=OPTIONS, verbose=False)
+    assert runner.run(finder, out=lambda _: None).failed == 1
