@@ -21,12 +21,11 @@ LIMITS = (0.0, -25.6, -3.0, 51.2, 25.6, 1.0)
 def short(monkeypatch):
     """The demo with a few frames and two steps, and without real frames."""
     monkeypatch.setattr(demo, "_FRAMES", (5, 2))
-    monkeypatch.setattr(demo, "_STEPS", (2, 2))
     monkeypatch.delenv("TENFOLD_TEST_DATA", raising=False)
 
 
 def test_the_card_and_its_files(short, tmp_path, capsys):
-    demo.demo(tmp_path / "out", minutes=0.1)
+    demo.demo(tmp_path / "out", minutes=2 / demo._STEPS_PER_MINUTE)
     printed = capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "demo.json").read_text())
     assert document["columns"][0] == "network"
@@ -110,10 +109,9 @@ def test_no_real_frames_without_the_data(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_steps_beat_the_untrained_network(monkeypatch, tmp_path):
+def test_a_minute_s_steps_beat_the_untrained_network(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "_FRAMES", (40, 20))
-    monkeypatch.setattr(demo, "_STEPS", (150, 150))
     monkeypatch.delenv("TENFOLD_TEST_DATA", raising=False)
-    result = demo.run_demo(tmp_path)
+    result = demo.run_demo(tmp_path, minutes=1)
     assert result.control < 1
     assert result.number > result.control + 10

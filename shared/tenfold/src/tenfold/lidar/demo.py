@@ -24,7 +24,7 @@ import torch
 from tenfold.eval.kitti import KittiResult
 from tenfold.geometry import rotate_boxes, rotate_z
 from tenfold.io import read_json, read_point_array, write_bytes, write_json
-from tenfold.lidar.data import DetectionFrames, Frame, collate
+from tenfold.lidar.data import DetectionFrames, Frame
 from tenfold.lidar.kitti import FloatArray, KittiObject
 from tenfold.lidar.predict import Detections, camera_matrix, detect, point_range
 from tenfold.ops import box_iou_bev, points_in_boxes
@@ -45,8 +45,9 @@ SMALL: dict[str, Any] = {
 }
 _FRAMES = (80, 40)
 _BATCH = 4
-_STEPS = (24, 600)  # fewest and most
-_DRAWING_SECONDS = 8.0
+# On two cores of 2020s laptops; fixed, so that a seed gives the same numbers on a busy machine too.
+_STEPS_PER_MINUTE = 160.0
+_FEWEST_STEPS = 2
 _SHOWN_SCORE = 0.3
 _FOUND_OVERLAP = 0.5
 _LEAST_POINTS = 10
@@ -103,7 +104,7 @@ def demo(out: Path = Path("demo"), seed: int = 0, minutes: float = 2.5, threads:
     Args:
         out: Folder for pictures and `demo.json`.
         seed: Of scenes and network.
-        minutes: About how long it may take; longer finds more.
+        minutes: About how long it takes on two free cores; longer finds more.
         threads: Threads to use.
     """
     torch.set_num_threads(max(1, threads))
@@ -128,7 +129,7 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5) -> DemoResult:
     Args:
         out: folder for pictures and ``demo.json``; created.
         seed: of scenes and network.
-        minutes: about how long it may take; the number of steps follows from the measured time of one.
+        minutes: about how long it takes on two free cores; the number of steps follows from it.
 
     Raises:
         OSError: the folder cannot be written.
@@ -137,7 +138,8 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5) -> DemoResult:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         task, data = _task_and_data(folder, seed)
-        untrained, trained, steps = _learn(task, data, start + 60.0 * minutes)
+        steps = max(_FEWEST_STEPS, round(_STEPS_PER_MINUTE * minutes))
+        untrained, trained = _learn(task, data, steps)
         pictures = _draw_simulated(task.model.eval(), data.frames["val"], out)
     real = real_frames(point_range(task.model))
     rows = [_row("untrained network", untrained), _row(f"after {steps} steps", trained)]
@@ -175,15 +177,11 @@ def _task_and_data(folder: str, seed: int) -> tuple[Any, Any]:
     return LidarTask("second", "kitti", SMALL, lr=0.01), data
 
 
-def _learn(task: Any, data: Any, deadline: float) -> tuple[KittiResult, KittiResult, int]:
-    """Evaluates, trains for as long as the deadline allows, evaluates again; both results, and the steps."""
-    before = time.monotonic()
+def _learn(task: Any, data: Any, steps: int) -> tuple[KittiResult, KittiResult]:
+    """The evaluation before and after training."""
     untrained = _evaluate(_without_threshold(task), data)
-    # Evaluating once more and drawing must fit in as well.
-    after_training = time.monotonic() - before + _DRAWING_SECONDS
-    steps = _affordable_steps(task, data, deadline - time.monotonic() - after_training)
     _train(task, data, steps)
-    return untrained, _evaluate(task, data), steps
+    return untrained, _evaluate(task, data)
 
 
 def _headline(result: KittiResult) -> float:
@@ -244,21 +242,6 @@ def _without_threshold(task: Any) -> Any:
     post = replace(control.model.config.post, score_threshold=0.0)
     control.model.config = replace(control.model.config, post=post)
     return control
-
-
-def _affordable_steps(task: Any, data: Any, seconds: float) -> int:
-    """Steps that fit into the time left, by the time of a few on a copy."""
-    frames = data.train_frames(task.model.class_names, point_range(task.model))
-    model = copy.deepcopy(task.model).train()
-    durations = []
-    for k in range(4):
-        began = time.monotonic()
-        batch = collate([frames[(k * _BATCH + i) % len(frames)] for i in range(_BATCH)])
-        model(batch)["loss"].backward()
-        durations.append(time.monotonic() - began)
-    step = 1.1 * float(np.median(durations[1:]))  # the optimiser's share on top; the first one warms up
-    fewest, most = _STEPS
-    return int(np.clip((seconds - sum(durations)) / step, fewest, most))
 
 
 def _draw_simulated(model: Any, frames: DetectionFrames, out: Path) -> list[Path]:
