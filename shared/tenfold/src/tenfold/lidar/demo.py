@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
 _FRAMES = (80, 40)
 _BATCH = 4
 # On two cores of 2020s laptops; fixed, so that a seed gives the same numbers on a busy machine too.
-_STEPS_PER_MINUTE = 160.0
+_STEPS_PER_MINUTE = 220.0
 _FEWEST_STEPS = 2
 _SHOWN_SCORE = 0.3
 _FOUND_OVERLAP = 0.5
