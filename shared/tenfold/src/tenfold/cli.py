@@ -26,6 +26,13 @@ app = App(
             "print build, versions, CPU level and devices",
             ("tenfold config",),
         ),
+        Verb(
+            "lidar",
+            "tenfold.lidar.cli:app",
+            "LiDAR detectors: demo, fit, test, predict, export, prepare",
+            ("tenfold lidar demo",),
+            group=True,
+        ),
     ),
 )
 

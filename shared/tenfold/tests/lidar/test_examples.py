@@ -3,7 +3,13 @@ import importlib
 
 import pytest
 
-MODULES = ("kitti", *(f"simulator.{m}" for m in ("camera", "kitti_writer", "scan", "scene")), "simulator")
+MODULES = (
+    "kitti",
+    "augment",
+    "data",
+    *(f"simulator.{m}" for m in ("camera", "kitti_writer", "scan", "scene")),
+    "simulator",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

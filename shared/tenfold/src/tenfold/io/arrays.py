@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tenfold._errors import UserInputError
 from tenfold.io._files import StrPath, bad_file, read_file, short
 from tenfold.io._tables import native
 
@@ -80,7 +81,9 @@ def read_npz(path: StrPath) -> dict[str, Array]:
                         path, short(name), f"claims {member.file_size} bytes from {member.compress_size}"
                     )
                 arrays[name] = _parse_npy(path, short(name), archive.read(member))
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, UserInputError):
+            raise
         bad_file(path, "archive", f"is damaged or no .npz file ({short(str(error))})", error)
     return arrays
 

@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import Dataset
 
-from tenfold._errors import MissingExtraError, UserInputError
-from tenfold.geometry import Calibration, boxes_from_kitti, boxes_to_kitti, points_to_box_frame
+from tenfold._errors import UserInputError
+from tenfold.geometry import Calibration, boxes_from_kitti, boxes_to_kitti
+from tenfold.io import read_image, read_point_array, write_text
+from tenfold.ops import points_in_boxes
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -122,6 +125,25 @@ class KittiFrame:
     plane: npt.NDArray[np.float64] | None = None
 
 
+def frame_info(frame: KittiFrame) -> dict[str, Any]:
+    """Facts about a frame for a cache: JSON types and arrays, no points.
+
+    Keys: frame_id, image_size, calibration (p2, r0, velo_to_cam), names, boxes, boxes2d, truncation,
+    occlusion, alpha, difficulty, num_points (points of `frame.points` in each box).
+    """
+    c = frame.calibration
+    result: dict[str, Any] = {
+        "frame_id": frame.frame_id,
+        "image_size": frame.image_size,
+        "calibration": {"p2": c.p2, "r0": c.r0, "velo_to_cam": c.velo_to_cam},
+    }
+    if frame.labels is not None:
+        for name in ("names", "boxes", "boxes2d", "truncation", "occlusion", "alpha", "difficulty"):
+            result[name] = getattr(frame.labels, name)
+        result["num_points"] = count_points(frame.points, frame.labels.boxes)
+    return result
+
+
 class KittiObject(Dataset[KittiFrame]):
     """The KITTI object data set, or data in its layout.
 
@@ -175,29 +197,14 @@ class KittiObject(Dataset[KittiFrame]):
             everything = read_labels(self._path("label_2", frame_id), calibration)
             labels = everything.select(everything.is_object)
             dont_care = everything.boxes2d[~everything.is_object]
-        image = read_png(self._path("image_2", frame_id)) if self.with_image else None
+        image = read_image(self._path("image_2", frame_id)) if self.with_image else None
         plane_file = self._path("planes", frame_id)
         plane = read_plane(plane_file) if self.with_plane and plane_file.exists() else None
         return KittiFrame(frame_id, points, calibration, size, labels, dont_care, image, plane)
 
     def info(self, index: int) -> dict[str, Any]:
-        """Facts about a frame for a cache: JSON types and arrays, no points.
-
-        Keys: frame_id, image_size, calibration (p2, r0, velo_to_cam), names, boxes, boxes2d, truncation,
-        occlusion, alpha, difficulty, num_points (points of `frame.points` in each box).
-        """
-        frame = self[index]
-        c = frame.calibration
-        result: dict[str, Any] = {
-            "frame_id": frame.frame_id,
-            "image_size": frame.image_size,
-            "calibration": {"p2": c.p2, "r0": c.r0, "velo_to_cam": c.velo_to_cam},
-        }
-        if frame.labels is not None:
-            for name in ("names", "boxes", "boxes2d", "truncation", "occlusion", "alpha", "difficulty"):
-                result[name] = getattr(frame.labels, name)
-            result["num_points"] = count_points(frame.points, frame.labels.boxes)
-        return result
+        """`frame_info` of one frame."""
+        return frame_info(self[index])
 
     def _path(self, kind: str, frame_id: str) -> Path:
         ending = {"velodyne": ".bin", "image_2": ".png"}.get(kind, ".txt")
@@ -270,25 +277,18 @@ def read_velodyne(file: str | Path) -> FloatArray:
     Raises:
         UserInputError: a missing file, a size that is no multiple of 16 bytes, or a value that is not finite.
     """
-    path = Path(file)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserInputError(f"{path}: the velodyne file is missing") from None
-    except OSError as error:
-        raise UserInputError(f"{path}: the velodyne file cannot be read ({error})") from error
-    if len(data) % 16:
-        raise UserInputError(
-            f"{path}: {len(data)} bytes are no whole number of points of 16 bytes; "
-            "the file is truncated or no KITTI scan"
-        )
-    points = np.frombuffer(data, dtype="<f4").reshape(-1, 4).astype(np.float32)
+    points = read_point_array(file, 4)
+    require_finite(points, file)
+    return points
+
+
+def require_finite(points: FloatArray, source: str | Path) -> None:
+    """Raise a `UserInputError` that names the first point ``(N, C)`` of `source` with NaN or infinity."""
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
         raise UserInputError(
-            f"{path}: point {int(np.argmax(bad))} is not finite ({int(bad.sum())} of {len(points)} points)"
+            f"{source}: point {int(np.argmax(bad))} is not finite ({int(bad.sum())} of {len(points)} points)"
         )
-    return points
 
 
 def read_calibration(file: str | Path) -> Calibration:
@@ -327,7 +327,7 @@ def write_calibration(file: str | Path, calibration: Calibration) -> None:
     rows = {f"P{k}": calibration.p2 for k in range(4)}
     rows |= {"R0_rect": calibration.r0, "Tr_velo_to_cam": calibration.velo_to_cam, "Tr_imu_to_velo": identity}
     lines = [f"{key}: " + " ".join(f"{v:.16e}" for v in matrix.ravel()) for key, matrix in rows.items()]
-    Path(file).write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    write_text(file, "\n".join(lines) + "\n\n")
 
 
 def read_labels(file: str | Path, calibration: Calibration) -> KittiLabels:
@@ -370,6 +370,11 @@ def read_labels(file: str | Path, calibration: Calibration) -> KittiLabels:
 
 def write_labels(file: str | Path, labels: KittiLabels, calibration: Calibration) -> None:
     """Write labels, or results when they have scores; an empty file for none, as the benchmark asks."""
+    write_text(file, format_labels(labels, calibration))
+
+
+def format_labels(labels: KittiLabels, calibration: Calibration) -> str:
+    """Text of a label or result file."""
     geometry = boxes_to_kitti(labels.boxes, calibration)
     lines = []
     for i, name in enumerate(labels.names):
@@ -378,7 +383,7 @@ def write_labels(file: str | Path, labels: KittiLabels, calibration: Calibration
         tail = "" if labels.scores is None else f" {labels.scores[i]:.6f}"
         numbers = [*(f"{v:.2f}" for v in labels.boxes2d[i]), *(f"{v:.4f}" for v in values)]
         lines.append(f"{head} {' '.join(numbers)}{tail}\n")
-    Path(file).write_text("".join(lines), encoding="utf-8")
+    return "".join(lines)
 
 
 def read_plane(file: str | Path) -> npt.NDArray[np.float64]:
@@ -406,30 +411,8 @@ def png_size(file: str | Path) -> tuple[int, int]:
     return height, width
 
 
-def read_png(file: str | Path) -> npt.NDArray[np.uint8]:
-    """Image ``(height, width, 3)`` uint8 RGB; needs Pillow."""
-    image_module = require_pillow()
-    try:
-        with image_module.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise UserInputError(f"{file}: the image cannot be decoded ({error})") from error
-
-
-def require_pillow() -> Any:
-    """Pillow's Image module, or an error that says how to install it."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError('images need Pillow; install it with: pip install "tenfold[cli]"') from error
-    return Image
-
-
 def count_points(points: FloatArray, boxes: npt.NDArray[Any]) -> IntArray:
     """Number of points ``(N, 3+)`` in each box ``(M, 7)``; a point may count for several boxes."""
-    counts = np.zeros(len(boxes), dtype=np.int64)
-    for index, box in enumerate(np.asarray(boxes, dtype=np.float64)):
-        local = np.abs(points_to_box_frame(points[:, :3].astype(np.float64), box))
-        inside = (local[:, :2] < box[3:5] / 2 + 1e-5).all(axis=1) & (local[:, 2] <= box[5] / 2)
-        counts[index] = inside.sum()
-    return counts
+    xyz = torch.from_numpy(points[:, :3].astype(np.float64))
+    first, _ = points_in_boxes(xyz, torch.from_numpy(np.asarray(boxes, dtype=np.float64)), mode="csr")
+    return first.diff().numpy()

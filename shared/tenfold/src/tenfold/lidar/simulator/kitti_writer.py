@@ -1,12 +1,13 @@
 """Simulated frames in the official KITTI object layout, so that the true reader reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tenfold.geometry import Calibration, kitti_alpha
-from tenfold.lidar.kitti import DONT_CARE, KittiLabels, require_pillow, write_calibration, write_labels
+from tenfold.io import write_image
+from tenfold.lidar.kitti import DONT_CARE, KittiLabels, write_calibration, write_labels
 from tenfold.lidar.simulator.camera import CameraView, render_camera, view_objects
 from tenfold.lidar.simulator.ground import Ground
 from tenfold.lidar.simulator.scan import KITTI_64, Scan, Sensor, scan
@@ -24,6 +25,7 @@ def write_kitti(
     images: bool = True,
     planes: bool = False,
     first_id: int = 0,
+    progress: Callable[[Sequence[Scene]], Iterable[Scene]] = iter,
 ) -> tuple[str, ...]:
     """Scan scenes and write them as one split; returns the frame ids.
 
@@ -40,6 +42,7 @@ def write_kitti(
         images: render image_2; without, readers must be told the image size.
         planes: write the road planes.
         first_id: number of the first frame.
+        progress: wraps the scenes, such as a progress bar.
     """
     calibration = calibration or Calibration.kitti_like(image_size)
     root = Path(root)
@@ -50,13 +53,13 @@ def write_kitti(
     for kind in kinds:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     ids = tuple(f"{first_id + k:06d}" for k in range(len(scenes)))
-    for frame_id, scene in zip(ids, scenes, strict=True):
+    for frame_id, scene in zip(ids, progress(scenes), strict=True):
         frame = scan(scene, sensor, scene.seed)
         frame.points.astype("<f4").tofile(folder / "velodyne" / f"{frame_id}.bin")
         write_calibration(folder / "calib" / f"{frame_id}.txt", calibration)
         if images:
             image, view = render_camera(scene, calibration, image_size)
-            require_pillow().fromarray(image).save(folder / "image_2" / f"{frame_id}.png")
+            write_image(folder / "image_2" / f"{frame_id}.png", image)
         else:
             view = view_objects(scene, calibration, image_size)
         if split != "test":
@@ -106,6 +109,7 @@ def simulate_kitti(
     image_size: tuple[int, int] = (375, 1242),
     images: bool = True,
     planes: bool = False,
+    progress: Callable[[Sequence[Scene]], Iterable[Scene]] = iter,
 ) -> dict[str, tuple[str, ...]]:
     """Draw, scan and write a data set with the splits train, val and trainval.
 
@@ -114,7 +118,7 @@ def simulate_kitti(
         n: number of frames, a quarter of which (at least one of two) becomes val; or (train, val).
         seed: frame k shows the scene of seed ``1000003 * seed + k``, so different seeds share no scene.
         config: of the scenes.
-        sensor, image_size, images, planes: as for `write_kitti`.
+        sensor, image_size, images, planes, progress: as for `write_kitti`.
 
     Returns:
         Frame ids of each split.
@@ -139,6 +143,7 @@ def simulate_kitti(
             images=images,
             planes=planes,
             first_id=first,
+            progress=progress,
         )
     splits["trainval"] = splits["train"] + splits["val"]
     listing = Path(root) / "ImageSets" / "trainval.txt"

@@ -1,0 +1,35 @@
+"""The verb `export`."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from tenfold._errors import UserInputError
+from tenfold.lidar.predict import load_detector
+
+__all__ = ["export"]
+
+
+def export(checkpoint: Path, output: Path) -> None:
+    """Write the dense part of a detector, bird's-eye map to raw outputs, as ONNX or torch.export program.
+
+    The sparse part before it has no ONNX form: it stays with this package.
+
+    Args:
+        checkpoint: Checkpoint written by `tenfold lidar fit`.
+        output: File to write: .onnx (needs the packages onnx and onnxscript) or .pt2.
+    """
+    from tenfold.lidar import export_dense
+
+    if output.suffix not in (".onnx", ".pt2"):
+        raise UserInputError(f"{output}: output: got the ending {output.suffix!r}; expected .onnx or .pt2")
+    if not output.parent.is_dir():
+        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
+    model = load_detector(checkpoint)
+    # Written beside its place and moved there, so that nobody ever sees half a file.
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
+        written = Path(folder) / output.name
+        export_dense(model, written)  # type: ignore[arg-type]  # which detectors have a dense part
+        for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
+            os.replace(file, output.parent / file.name)
+    print(f"dense part of {checkpoint} -> {output}")

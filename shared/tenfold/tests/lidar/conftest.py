@@ -1,0 +1,62 @@
+import os
+import sys
+
+import pytest
+import torch
+
+# A detector that looks at 25.6 m and is narrow enough for a step in a few milliseconds.
+TINY = {
+    "class_names": ["Car"],
+    "point_range": [0.0, -12.8, -3.0, 25.6, 12.8, 1.0],
+    "voxel_size": [0.2, 0.2, 0.1],
+    "channels": [4, 4, 4, 8],
+    "out_channels": 8,
+    "bev_layers": [1],
+    "bev_strides": [1],
+    "bev_channels": [8],
+    "up_strides": [1],
+    "up_channels": [8],
+}
+
+SIZE = (375, 1242)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def small_kitti(tmp_path_factory):
+    """Six frames to train on and two to evaluate, simulated, with the object database."""
+    from tenfold.lidar.kitti import KittiObject
+    from tenfold.lidar.sampling import build_database
+    from tenfold.lidar.task import simulate_into
+
+    root = tmp_path_factory.mktemp("small")
+    simulate_into(root, (6, 2), 0)
+    build_database(KittiObject(root, "train", image_size=SIZE, with_plane=True))
+    return root
+
+
+@pytest.fixture(scope="session")
+def eager_checkpoint(tmp_path_factory):
+    """A checkpoint as `fit` writes it, of an untrained detector that believes in many boxes."""
+    from tenfold.lidar import build_detector
+
+    torch.manual_seed(0)
+    model = build_detector("second", **TINY)
+    torch.nn.init.constant_(model.dense_head.conv_cls.bias, -0.5)
+    torch.nn.init.normal_(model.dense_head.conv_cls.weight, std=0.3)
+    settings = {"detector": "second", "dataset": "kitti", "overrides": TINY}
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    path = tmp_path_factory.mktemp("checkpoint") / "eager.ckpt"
+    torch.save({"hyper_parameters": settings, "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def child_environment():
+    """Environment of a subprocess that runs the same sources as this process, on one thread."""
+    path = os.pathsep.join(item for item in sys.path if item)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,275 @@
+"""The command line `tenfold lidar`, called in this process except where a fresh one is the point."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tenfold.cli import app
+from tenfold.io import PointCloud, write_points
+from tenfold.lidar.kitti import read_calibration, read_labels, read_velodyne
+from tenfold.lidar.predict import detect, load_detector, read_frame
+from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, sample_scene, write_kitti
+from tenfold.testing import help_examples
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capfd):
+    """Runs `tenfold lidar ...` in an empty folder: (exit code, output, error lines)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capfd.readouterr()
+        code = app(["lidar", *map(str, arguments)])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    """Folder with one frame: scan, calibration and image."""
+    root = tmp_path_factory.mktemp("frame")
+    write_kitti(root, [sample_scene(5, SMALL_SCENE)], sensor=SECTOR_32, image_size=(94, 310))
+    training = root / "training"
+    files = {"velodyne": "000000.bin", "calib": "000000.txt", "image_2": "000000.png"}
+    for kind, name in files.items():
+        shutil.copy(training / kind / name, root / name)
+    return root
+
+
+def test_predict_writes_what_the_detector_finds(cli, frame, eager_checkpoint, tmp_path):
+    calib, image = frame / "000000.txt", frame / "000000.png"
+    code, out, err = cli(
+        "predict", frame / "000000.bin", eager_checkpoint, "--calib", calib, "--image", image, "out=found"
+    )
+    assert (code, err) == (0, "")
+    names = ["000000.json", "000000.txt", "000000_bev.png", "000000_image.png"]
+    assert sorted(p.name for p in (tmp_path / "found").iterdir()) == names
+    document = json.loads((tmp_path / "found/000000.json").read_text())
+    calibration = read_calibration(calib)
+    points = read_velodyne(frame / "000000.bin")
+    expected = detect(load_detector(eager_checkpoint), points[calibration.in_image(points[:, :3], (94, 310))])
+    assert len(expected["scores"]) > 3
+    for name, values in expected.items():
+        np.testing.assert_allclose(document[name], values, rtol=1e-6)
+    assert set(document["names"]) == {"Car"}
+    assert f"{len(document['scores'])} objects in {len(points)} points" in out
+    results = read_labels(tmp_path / "found/000000.txt", calibration)
+    assert len(results) > 0
+    assert (results.boxes2d[:, 2:] <= [309, 93]).all()
+    for box, score in zip(results.boxes, results.scores, strict=True):
+        near = np.abs(expected["boxes"] - box)[:, :6].max(axis=1) < 1e-3
+        assert np.isclose(expected["scores"][near], score, atol=1e-5).any()
+    assert Image.open(tmp_path / "found/000000_image.png").size == (310, 94)
+    assert Image.open(tmp_path / "found/000000_bev.png").size == (256, 256)
+
+
+def test_predict_reads_all_formats_alike(cli, frame, eager_checkpoint, tmp_path):
+    points = read_velodyne(frame / "000000.bin")
+    cloud = PointCloud(points[:, :3], {"intensity": points[:, 3]})
+    answers = []
+    for ending in (".bin", ".npy", ".ply", ".pcd"):
+        write_points(tmp_path / f"a{ending}", cloud)
+        assert cli("predict", f"a{ending}", eager_checkpoint, "--out", ending[1:])[0] == 0
+        answers.append((tmp_path / ending[1:] / "a.json").read_text())
+    np.savez(tmp_path / "a.npz", points=points)
+    assert cli("predict", "a.npz", eager_checkpoint, "--out", "npz")[0] == 0
+    answers.append((tmp_path / "npz/a.json").read_text())
+    assert len(set(answers)) == 1
+    # nuScenes: a fifth column, intensity from 0 to 255.
+    five = np.column_stack((points * np.array([1, 1, 1, 255]), points[:, :1])).astype(np.float32)
+    five.tofile(tmp_path / "n.pcd.bin")
+    np.testing.assert_allclose(read_frame(tmp_path / "n.pcd.bin", 1 / 255), points, atol=1e-6)
+    assert cli("predict", "n.pcd.bin", eager_checkpoint)[2].startswith(
+        "note: n.pcd.bin has intensities up to"
+    )
+
+
+def test_a_cloud_without_intensity_is_said(frame, tmp_path, capsys):
+    points = read_velodyne(frame / "000000.bin")
+    write_points(tmp_path / "a.ply", PointCloud(points[:, :3]))
+    assert (read_frame(tmp_path / "a.ply")[:, 3] == 0).all()
+    assert "has no intensity" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("points", [np.zeros((0, 4)), np.full((3, 4), 500.0)], ids=["empty", "far away"])
+def test_an_empty_frame_has_no_detections(cli, eager_checkpoint, tmp_path, points, frame):
+    points.astype(np.float32).tofile(tmp_path / "a.bin")
+    words = ("predict", "a.bin", eager_checkpoint, "--calib", frame / "000000.txt", "--out", "o")
+    code, out, _ = cli(*words)
+    assert code == 0
+    assert out.startswith("0 objects in")
+    assert json.loads((tmp_path / "o/a.json").read_text())["boxes"] == []
+    assert (tmp_path / "o/a.txt").read_text() == ""
+
+
+def test_bad_input_is_one_sentence_and_leaves_nothing(cli, frame, eager_checkpoint, tmp_path):
+    scan = (frame / "000000.bin").read_bytes()
+    bad = np.frombuffer(scan, np.float32).reshape(-1, 4).copy()
+    bad[7, 2] = np.nan
+    (tmp_path / "cut.bin").write_bytes(scan[:-3])
+    bad.tofile(tmp_path / "nan.bin")
+    (tmp_path / "scan.xyz").write_text("1 2 3")
+    calib = (frame / "000000.txt").read_text()
+    (tmp_path / "short.txt").write_text(calib.replace("Tr_velo_to_cam", "Tr"))
+    (tmp_path / "cut.png").write_bytes((frame / "000000.png").read_bytes()[:500])
+    (tmp_path / "cut.ckpt").write_bytes(eager_checkpoint.read_bytes()[:4000])
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    content = torch.load(eager_checkpoint, weights_only=True)
+    content["state_dict"].popitem()
+    torch.save(content, tmp_path / "less.ckpt")
+    content["hyper_parameters"] = {**content["hyper_parameters"], "overrides": {"chanels": 3}}
+    torch.save(content, tmp_path / "option.ckpt")
+    good, ckpt = frame / "000000.bin", eager_checkpoint
+    cases = {
+        ("cut.bin", ckpt): r"cut.bin: columns: \d+ bytes are no multiple of 4 columns",
+        ("nan.bin", ckpt): r"nan.bin: point 7 is not finite \(1 of",
+        ("none.bin", ckpt): "none.bin: file: cannot be read",
+        ("scan.xyz", ckpt): "scan.xyz: name: has no known ending",
+        (good, ckpt, "--calib", "none.txt"): "none.txt: the file is missing",
+        (good, ckpt, "--calib", "short.txt"): "short.txt: the key Tr_velo_to_cam is missing",
+        (good, ckpt, "--image", frame / "000000.png"): "image: needs the calibration",
+        (good, ckpt, "--calib", frame / "000000.txt", "--image", "cut.png"): "cut.png: image: is damaged",
+        (good, "none.ckpt"): "none.ckpt: checkpoint: does not exist",
+        (good, "cut.ckpt"): "cut.ckpt: checkpoint: is damaged",
+        (good, "foreign.ckpt"): "foreign.ckpt: hyper_parameters: missing",
+        (good, "less.ckpt"): "less.ckpt",
+        (good, "option.ckpt"): "model: build_second: unknown option 'chanels'",
+        (good, ckpt, "--out", "cut.bin/deep"): "cut.bin/deep: out: cannot be created",
+        (good, ckpt, "--min_score", "high"): "min_score: got high; expected float",
+    }
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for words, sentence in cases.items():
+        code, _, err = cli("predict", *words)
+        last = err.strip().splitlines()[-1]
+        assert (code, last.startswith("tenfold lidar: ")) == (2, True), words
+        assert re.search(sentence, last), words
+        assert "Traceback" not in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_predict_needs_no_training_extra(frame, eager_checkpoint, tmp_path, child_environment):
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('lightning', 'torchmetrics', 'tensorboard', 'matplotlib')))\n"
+        "from tenfold.cli import app\n"
+        f"a = app(['lidar', 'predict', {str(frame / '000000.bin')!r}, {str(eager_checkpoint)!r}])\n"
+        "b = app(['lidar', 'fit', '--config', 'second_small'])\n"
+        "sys.exit(f'{a} {b}')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=child_environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.stderr.strip().splitlines()[-1] == "0 4", done.stderr
+    assert 'pip install "tenfold[train]"' in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["predictions"]
+
+
+def test_export(cli, eager_checkpoint, tmp_path):
+    assert cli("export", eager_checkpoint, "dense.pt2")[0] == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["dense.pt2"]
+    model = load_detector(eager_checkpoint)
+    bev = torch.randn(3, model.config.bev_input_channels, 16, 16)
+    program = torch.export.load(tmp_path / "dense.pt2").module()
+    with torch.no_grad():
+        for ours, theirs in zip(model.dense(bev), program(bev), strict=True):
+            torch.testing.assert_close(theirs, ours)
+
+
+def test_export_refuses_before_it_works(cli, eager_checkpoint):
+    assert "expected .onnx or .pt2" in cli("export", eager_checkpoint, "dense.bin")[2]
+    code, _, err = cli("export", eager_checkpoint, "nowhere/dense.pt2")
+    assert (code, "the folder nowhere does not exist" in err) == (2, True)
+
+
+def test_prepare(cli, small_kitti, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(small_kitti, root)
+    reference = (root / "prepared/objects_train.npz").read_bytes()
+    shutil.rmtree(root / "prepared")
+    code, out, _ = cli("prepare", root, "--image_size", "[375,1242]")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["class", "easy", "moderate", "hard", "none", "points"]
+    assert out.splitlines()[1].startswith("Car ")
+    assert "of 6 frames ->" in out
+    assert len((root / "prepared/objects_train.npz").read_bytes()) == len(reference)
+
+    shutil.rmtree(root / "prepared")
+    label = root / "training/label_2/000003.txt"
+    text = label.read_text()
+    label.write_text(text + "Car 0 0 1 2 3\n")
+    code, _, err = cli("prepare", root, "--image_size", "[375,1242]")
+    assert code == 2
+    assert "000003.txt: line" in err
+    assert "6 fields were found" in err
+    assert not (root / "prepared/objects_train.npz").exists()
+    label.write_text(text)  # the user mends the file: the work goes on
+    assert cli("prepare", root, "--image_size", "[375,1242]")[0] == 0
+    assert len((root / "prepared/objects_train.npz").read_bytes()) == len(reference)
+
+
+def test_every_help_shows_examples(cli):
+    from tenfold.lidar.cli import app as lidar
+
+    for verb, examples in lidar.examples().items():
+        code, out, _ = cli(verb, "--help")
+        assert code == 0
+        assert examples
+        for example in examples:
+            assert f"\n$ {example}\n" in out
+    assert "second_kitti, second_small" in cli("fit", "--help")[1]
+    assert "lidar" in _top_help(cli)
+
+
+def _top_help(cli):
+    return cli("--help")[1]
+
+
+def test_help_loads_nothing_heavy(child_environment):
+    code = (
+        "import sys\nfrom tenfold.cli import app\napp(['lidar', '--help'])\napp(['lidar', '--version'])\n"
+        "sys.exit(str([n for n in ('torch', 'numpy', 'lightning', 'PIL') if n in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_environment):
+    shutil.copytree(small_kitti, tmp_path / "data/kitti")
+    shutil.copy(tmp_path / "data/kitti/ImageSets/train.txt", tmp_path / "data/kitti/ImageSets/trainval.txt")
+    shutil.copy(frame / "000000.bin", tmp_path / "000001.bin")
+    shutil.copy(frame / "000000.txt", tmp_path / "000001.txt")
+    shutil.copy(frame / "000000.png", tmp_path / "000001.png")
+    shutil.copy(eager_checkpoint, tmp_path / "last.ckpt")
+    small = "data.image_size=[375,1242] data.batch_size=2 model.overrides.channels=[4,4,4,4]"
+    done = help_examples(
+        [sys.executable, "-c", "import sys; from tenfold.cli import main; sys.exit(main())", "lidar"],
+        name="tenfold lidar",
+        folder=tmp_path,
+        verbs=["demo", "fit", "test", "predict", "export", "prepare"],
+        # Without the official data, and without the demo at full length.
+        keep=lambda line: "second_kitti" not in line and line != "tenfold lidar demo",
+        replace={
+            "--config second_small": f"--config second_small data.simulate=[4,2] {small}",
+            "prepare data/kitti": "prepare data/kitti --image_size [375,1242]",
+            "tenfold lidar demo --out demo --minutes 1": "tenfold lidar demo --out demo --minutes 0.1",
+        },
+        env=child_environment,
+        timeout=600,
+    )
+    ran = {example.line.split()[2] for example in done}
+    assert ran == {"demo", "fit", "test", "predict", "export", "prepare"}

@@ -1,0 +1,301 @@
+"""Training and evaluation: LightningModule, data module, evaluation, two processes, kill and resume."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning.pytorch")
+
+from lightning.pytorch import seed_everything
+
+from tenfold._errors import UserInputError
+from tenfold.geometry import Calibration
+from tenfold.lidar.data import DetectionFrames, Frame, collate, evaluation_labels
+from tenfold.lidar.evaluation import Evaluated, evaluate, headline
+from tenfold.lidar.kitti import KittiObject
+from tenfold.lidar.predict import detect, load_detector, point_range
+from tenfold.lidar.task import LidarData, LidarTask, simulate_into
+from tenfold.testing import sigkill_and_resume, two_gloo_ranks
+from tenfold.train import make_trainer
+from tenfold.train.lightning import LastCheckpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+SIZE = (375, 1242)
+
+
+def trainer_in(folder, **options):
+    usual = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    return make_trainer(
+        default_root_dir=folder,
+        enable_model_summary=False,
+        gradient_clip_val=10.0,
+        num_sanity_val_steps=0,
+        **{**usual, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(small_kitti, tiny, tmp_path_factory):
+    """A run of two epochs: (trainer, task, folder)."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    task = LidarTask("second", "kitti", tiny, lr=0.01)
+    data = LidarData(str(small_kitti), batch_size=2, counts={"Car": 4}, image_size=SIZE)
+    trainer = trainer_in(folder)
+    trainer.fit(task, datamodule=data)
+    return trainer, task, folder
+
+
+def test_a_run_trains_logs_evaluates_and_leaves_a_checkpoint(fitted, small_kitti):
+    trainer, task, folder = fitted
+    assert trainer.global_step == 6
+    metrics = trainer.callback_metrics
+    assert {"train/loss", "train/loss_cls", "val/Car", "val/mean"} <= set(metrics)
+    assert torch.isfinite(metrics["train/loss"])
+    assert task.result.frames == 2
+    model = load_detector(folder / "checkpoints" / "last.ckpt")
+    assert not model.training
+    frame = KittiObject(small_kitti, "val", image_size=SIZE)[0]
+    ours, loaded = detect(task.model.eval(), frame.points), detect(model, frame.points)
+    for name, values in ours.items():
+        np.testing.assert_array_equal(values, loaded[name])
+
+
+def test_optimiser_and_schedule_are_the_recipe_s(fitted):
+    trainer, task, _ = fitted
+    optimizer = trainer.optimizers[0]
+    assert type(optimizer) is torch.optim.AdamW
+    (group,) = optimizer.param_groups
+    assert len(group["params"]) == len(list(task.parameters()))  # norms and biases decay too
+    assert group["weight_decay"] == 0.01
+    assert group["betas"][1] == 0.99
+    assert group["initial_lr"] == 0.01
+    schedule = trainer.lr_scheduler_configs[0]
+    assert schedule.interval == "step"
+    values = [schedule.scheduler.schedules["lr"](step) for step in range(7)]
+    assert values[0] == pytest.approx(0.1)
+    assert max(values) == pytest.approx(1.0) == values[2]  # 40 % of six steps
+    assert values[6] == pytest.approx(1e-5)
+    assert trainer.gradient_clip_val == 10.0
+
+
+def test_test_writes_results_that_evaluate_to_the_same(fitted, small_kitti, tiny, tmp_path, capsys):
+    from tenfold.eval.kitti import read_annotation_folder
+
+    _, task, _ = fitted
+    again = LidarTask("second", "kitti", tiny, results=str(tmp_path / "results"))
+    again.model.load_state_dict(task.model.state_dict())
+    data = LidarData(str(small_kitti), batch_size=2, counts={}, image_size=SIZE)
+    trainer_in(tmp_path, enable_checkpointing=False).test(again, datamodule=data, verbose=False)
+    assert "KITTI object evaluation of 2 frames" in capsys.readouterr().out
+    written = read_annotation_folder(tmp_path / "results" / "data", scores=True)
+    assert list(written) == ["000006", "000007"]
+    document = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert document == json.loads(json.dumps(again.result.to_dict()))
+
+
+def frames_of(root, split="train"):
+    data = KittiObject(root, split, image_size=SIZE)
+    return [data[k] for k in range(len(data))]
+
+
+def perfect(frame, score=0.9, shift=0.0):
+    labels = evaluation_labels(frame)
+    own = frame.labels
+    found = type(own)(
+        names=own.names,
+        truncation=own.truncation,
+        occlusion=own.occlusion,
+        alpha=own.alpha,
+        boxes2d=own.boxes2d,
+        boxes=own.boxes + np.array([0, shift, 0, 0, 0, 0, 0]),
+        scores=np.full(len(own), score, np.float32),
+    )
+    return Evaluated(frame.frame_id, labels, found, frame.calibration)
+
+
+def test_labels_as_detections_reach_the_closed_form(small_kitti):
+    frames = frames_of(small_kitti)
+    result = evaluate([perfect(f) for f in frames], ("Car",))
+    for difficulty in ("easy", "moderate", "hard"):
+        n = result.curve("Car", "3d", difficulty).n_gt
+        counted = [f.labels.difficulty for f in frames]
+        level = ("easy", "moderate", "hard").index(difficulty)
+        assert n <= sum(int(((d >= 0) & (d <= level)).sum()) for d in counted)
+        assert n > 0
+        assert result.ap("Car", "3d", difficulty) == pytest.approx(100 * min(n - 1, 40) / 40)
+    moved = evaluate([perfect(f, shift=3.0) for f in frames], ("Car",))
+    assert headline(moved)["Car_loose"] == 0
+    assert headline(result)["mean"] == headline(result)["Car"] == result.ap("Car")
+
+
+def test_other_classes_have_overlaps_too(small_kitti):
+    result = evaluate([perfect(f) for f in frames_of(small_kitti)], ("Car", "Tram"))
+    assert result.curve("Tram", "3d", table="loose").min_overlap == 0.25
+    with pytest.raises(UserInputError, match="no frame"):
+        evaluate([], ("Car",))
+
+
+def test_evaluation_without_labels_is_refused(fitted):
+    _, task, _ = fitted
+    points, boxes = np.zeros((0, 4), np.float32), np.zeros((0, 8), np.float32)
+    empty = Frame(0, "7", points, boxes, Calibration.kitti_like(), SIZE)
+    task.model.eval()
+    with pytest.raises(UserInputError, match="frame 7: labels: missing"):
+        task.validation_step(collate([empty]), 0)
+
+
+def test_data_module_says_what_is_missing(tmp_path, small_kitti, tiny):
+    bare = tmp_path / "bare"
+    shutil.copytree(small_kitti, bare, ignore=shutil.ignore_patterns("prepared"))
+    task = LidarTask("second", "kitti", tiny)
+    data = LidarData(str(bare), image_size=SIZE, batch_size=2)
+    with pytest.raises(UserInputError, match="tenfold lidar prepare"):
+        trainer_in(tmp_path, enable_checkpointing=False).fit(task, datamodule=data)
+    with pytest.raises(UserInputError, match="too small"):
+        LidarData(batch_size=0)
+    with pytest.raises(UserInputError, match="is expected; remove the folder"):
+        simulate_into(small_kitti, (9, 2), 0)
+    simulate_into(small_kitti, (6, 2), 0)  # already there: nothing happens
+    (bare / "simulation.json").unlink()
+    with pytest.raises(UserInputError, match="holds other data"):
+        simulate_into(bare, (6, 2), 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"detector": "third"}, "name: got 'third'"),
+        ({"dataset": "moon"}, "dataset: got 'moon'"),
+        ({"overrides": {"voxel": 1}}, "unknown option 'voxel'"),
+        ({"overrides": {"voxel_size": [0.3, 0.3, 0.1]}}, "voxel_size"),
+    ],
+)
+def test_wrong_models_are_the_user_s_error(settings, message):
+    with pytest.raises(UserInputError, match=message):
+        LidarTask(**settings)
+
+
+# ---- two processes -------------------------------------------------------------------------------
+
+
+def gradients(root, overrides, rank, world):
+    """Gradients of one step on four frames shared among `world` processes; BatchNorm in eval, float64."""
+    torch.manual_seed(0)
+    model = LidarTask("second", "kitti", overrides).model.double().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    data = DetectionFrames(
+        KittiObject(root, "train", image_size=SIZE), class_names=("Car",), limits=point_range(model)
+    )
+    batch = collate([data[k] for k in range(rank, 4, world)])
+    batch["points"], batch["gt_boxes"] = batch["points"].double(), batch["gt_boxes"].double()
+    shared = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
+    losses = shared(batch)
+    losses["loss"].backward()
+    return {name: p.grad for name, p in model.named_parameters()}, int(losses["num_positives"])
+
+
+def gradients_of_rank(root, overrides):
+    return gradients(root, overrides, torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+
+def test_two_processes_equal_one(small_kitti, tiny):
+    expected, positives = gradients(small_kitti, tiny, 0, 1)
+    found = two_gloo_ranks(gradients_of_rank, small_kitti, tiny, timeout=300)
+    assert sum(number for _, number in found) == positives > 4
+    assert found[0][1] != found[1][1]  # else a wrong normaliser would not show
+    for grads, _ in found:
+        for name, grad in grads.items():
+            assert grad.abs().max() > 0 or "conv_dir_cls" in name or expected[name].abs().max() == 0
+            torch.testing.assert_close(grad, expected[name], atol=1e-6, rtol=1e-6)
+
+
+# ---- kill and resume -----------------------------------------------------------------------------
+
+
+class KeepAll(LastCheckpoint):
+    """Keeps a copy of every checkpoint that a run could have been killed after."""
+
+    def _save(self, trainer):
+        super()._save(trainer)
+        path = self.path(trainer)
+        shutil.copy(path, path.with_name(f"kept-{trainer.global_step}.ckpt"))
+
+
+def train(root, overrides, folder, ckpt=None, callbacks=()):
+    seed_everything(0, verbose=False)
+    task = LidarTask("second", "kitti", overrides, lr=0.01)
+    data = LidarData(str(root), batch_size=2, counts={"Car": 4}, image_size=SIZE)
+    trainer_in(folder, max_epochs=3, callbacks=list(callbacks)).fit(
+        task, datamodule=data, ckpt_path=ckpt, weights_only=True
+    )
+    return task.state_dict()
+
+
+def test_a_run_resumed_inside_or_between_epochs_equals_the_whole(small_kitti, tiny, tmp_path):
+    expected = train(small_kitti, tiny, tmp_path / "whole", callbacks=[KeepAll(every_n_steps=1)])
+    for step in (4, 6, 8):  # of nine steps in three epochs
+        ckpt = str(tmp_path / "whole" / "checkpoints" / f"kept-{step}.ckpt")
+        found = train(small_kitti, tiny, tmp_path / "resumed", ckpt)
+        assert [name for name, value in found.items() if not torch.equal(expected[name], value)] == []
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny, tmp_path, child_environment):
+    def command(folder, *more):
+        code = "import sys; from tenfold.cli import main; sys.exit(main())"
+        words = [
+            "lidar",
+            "fit",
+            f"data.root={small_kitti}",
+            "data.image_size=[375,1242]",
+            "data.batch_size=2",
+        ]
+        words += [f"model.overrides={json.dumps(tiny)}", "model.lr=0.01", "data.counts={Car: 4}"]
+        words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
+        words += [
+            "--checkpoint_every_n_steps",
+            "1",
+            "trainer.enable_progress_bar=false",
+            "trainer.logger=false",
+        ]
+        return [sys.executable, "-c", code, *words, *more]
+
+    def state(folder):
+        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+    def step(folder):
+        file = Path(folder) / "checkpoints" / "last.ckpt"
+        return torch.load(file, weights_only=True)["global_step"] if file.exists() else 0
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run(command(whole), check=True, env=child_environment, timeout=400, capture_output=True)
+    done = sigkill_and_resume(
+        command(parts),
+        when=lambda lines: step(parts) >= 4,  # in the second epoch of three steps
+        resume_command=command(parts, "--ckpt_path", "last"),
+        env=child_environment,
+        timeout=400,
+    )
+    assert done.killed.returncode == -9
+    assert done.resumed.returncode == 0, done.resumed.stderr
+    expected, found = state(whole), state(parts)
+    assert found["global_step"] == expected["global_step"] == 9
+    for name, value in expected["state_dict"].items():
+        assert torch.equal(value, found["state_dict"][name]), name
+    for ours, theirs in zip(
+        expected["optimizer_states"][0]["state"].values(),
+        found["optimizer_states"][0]["state"].values(),
+        strict=True,
+    ):
+        assert torch.equal(ours["exp_avg"], theirs["exp_avg"])
