@@ -80,7 +80,8 @@ def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None
         "OMP_NUM_THREADS": str(threads),
         **env,
     }
-    session.run(*args, env=variables, external=True)
+    program = args[0] if os.path.isabs(args[0]) else str(BIN / args[0])
+    session.run(program, *args[1:], env=variables, external=True)
 
 
 def _build(session: nox.Session) -> None:

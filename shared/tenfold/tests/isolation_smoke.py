@@ -28,7 +28,7 @@ for module in ("lightning", "matplotlib", "open3d", "torchvision", "scipy"):
 
 # The console script answers without any extra; what needs one says how to get it, with exit code 4.
 done = subprocess.run(
-    [sys.executable, "-m", "tenfold.cli", "--help"], capture_output=True, text=True, check=False
+    [sys.executable, "-m", "tenfold", "--help"], capture_output=True, text=True, check=False
 )
 assert done.returncode in (0, 4), done.stderr
 print((done.stdout or done.stderr).splitlines()[0])

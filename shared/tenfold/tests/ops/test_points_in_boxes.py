@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tenfold
 from tenfold import _native, ref
 from tenfold.ops import points_in_boxes, points_in_boxes_padded
-from tenfold.testing import kernels
+from tenfold.testing import kernels, require, stride_variants
 
 DATA = Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).resolve().parents[4] / "../shared/data"))
 
@@ -177,7 +177,7 @@ def test_overlapping_boxes_and_the_lowest_wins():
 
 
 def test_against_open3d():
-    o3d = pytest.importorskip("open3d")
+    o3d = require("open3d")
     points, boxes = scene(8000, 30, size=20.0)
     mask = points_in_boxes(points, boxes, mode="mask", margin=0.0)
     cloud = o3d.utility.Vector3dVector(points.double().numpy())
@@ -248,7 +248,7 @@ def test_fuzz(data):
     boxes = boxes.to(dtype)
     variant = draw(st.integers(0, 2))
     if n and m and variant:
-        points, boxes = kernels.strided(points)[variant], kernels.strided(boxes)[variant]
+        points, boxes = list(stride_variants(points))[variant][1], list(stride_variants(boxes))[variant][1]
     margin, z_margin = draw(st.sampled_from([0.0, 1e-5, 0.1])), draw(st.sampled_from([0.0, 0.1]))
     with tenfold.validation("meta"):
         mask = ref.points_in_boxes_mask(points, boxes, margin, z_margin)

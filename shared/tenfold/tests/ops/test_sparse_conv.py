@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tenfold
 from tenfold import ops, ref
-from tenfold.testing import kernels
+from tenfold.testing import kernels, require
 
 SHAPE = (5, 6, 7)
 
@@ -189,7 +189,7 @@ def test_strided_and_inverse_convolution_equal_dense(kernel, stride, padding, di
 
 
 def test_equals_spconv():
-    spconv = kernels.peer("spconv", "spconv.pytorch")
+    spconv = require("spconv") and require("spconv.pytorch")
     from spconv.core import ConvAlgo
 
     coords = sites(150)

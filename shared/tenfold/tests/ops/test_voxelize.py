@@ -15,7 +15,7 @@ import tenfold
 from tenfold import _native, ref
 from tenfold.ops import Voxels, voxelize, voxelize_padded
 from tenfold.ops._voxelize import _grid
-from tenfold.testing import kernels
+from tenfold.testing import kernels, require
 
 RAW = torch.ops.tenfold.voxelize.default
 UNIT = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 8.0, 8.0, 4.0))
@@ -72,8 +72,8 @@ def reference(points, size, bounds, max_points, max_voxels, *, offsets=None, mea
 
 
 def spconv_voxels(points: Tensor, size, bounds, max_points: int, max_voxels: int):
-    spconv = pytest.importorskip("spconv.utils", reason="spconv not installed")
-    tv = pytest.importorskip("cumm.tensorview")
+    spconv = require("spconv") and require("spconv.utils")
+    tv = require("cumm.tensorview")
     generator = spconv.Point2VoxelCPU3d(list(size), list(bounds), points.shape[1], max_voxels, max_points)
     voxels, coords, num = generator.point_to_voxel(tv.from_numpy(points.contiguous().numpy()))
     return [torch.from_numpy(t.numpy().copy()) for t in (voxels, coords, num)]

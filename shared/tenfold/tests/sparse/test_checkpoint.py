@@ -11,7 +11,7 @@ from tenfold.sparse import (
     convert_spconv_state_dict,
     load_spconv_state_dict,
 )
-from tenfold.testing import kernels
+from tenfold.testing import require
 
 # Axes that bring (C_out, kz, ky, kx, C_in) into each layout.
 TO = {"KRSC": (0, 1, 2, 3, 4), "RSCK": (1, 2, 3, 4, 0), "RSKC": (1, 2, 3, 0, 4)}
@@ -94,7 +94,7 @@ def test_every_key_is_reported():
 
 @pytest.mark.parametrize("kind", ["subm", "strided", "subm3", "stride 2"])
 def test_pointwise_layers_equal_spconv(kind):
-    spconv = kernels.peer("spconv", "spconv.pytorch")
+    spconv = require("spconv") and require("spconv.pytorch")
     from spconv.core import ConvAlgo
 
     options = {"algo": ConvAlgo.Native, "bias": True}

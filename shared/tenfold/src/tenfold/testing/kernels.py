@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tenfold import _native
+from tenfold.testing.tensors import stride_variants, threads
 
 __all__ = [
     "assert_same",
@@ -20,21 +18,8 @@ __all__ = [
     "check_strides",
     "check_threads",
     "cpu_levels",
-    "peer",
-    "strided",
     "threads",
 ]
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Run with this many torch threads, then restore."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def cpu_levels() -> list[int]:
@@ -50,18 +35,6 @@ def cpu_levels() -> list[int]:
     if best:
         _native.set_cpu_level(best)
     return usable
-
-
-def peer(name: str, module: str) -> Any:
-    """Import an optional peer, or skip; named in ``TENFOLD_REQUIRE`` its absence is a failure."""
-    import pytest
-
-    try:
-        return import_module(module)
-    except ImportError as error:
-        if name in os.environ.get("TENFOLD_REQUIRE", "").split(","):
-            raise
-        pytest.skip(f"{name} is not installed ({error})")
 
 
 def _tensors(result: Any) -> list[Tensor]:
@@ -116,31 +89,16 @@ def check_levels(call: Callable[[], Any], *, rtol: float | None = None) -> None:
         assert_same(results[0], result, rtol=rtol, what=f"level v{level} against v{levels[0]}")
 
 
-def strided(value: Tensor) -> list[Tensor]:
-    """The same values behind other strides: transposed storage, every second element, an offset."""
-    variants = []
-    if value.dim() >= 2:
-        variants.append(value.transpose(0, -1).contiguous().transpose(0, -1))
-    wide = torch.empty((*value.shape, 2), dtype=value.dtype, device=value.device)
-    wide[..., 0] = value
-    wide[..., 1] = 77
-    variants.append(wide[..., 0])
-    padded = torch.full((value.numel() + 3,), 77, dtype=value.dtype, device=value.device)
-    padded[3:] = value.flatten()
-    variants.append(padded[3:].view(value.shape))
-    return variants
-
-
 def check_strides(call: Callable[..., Any], *inputs: Tensor) -> None:
     """Assert that ``call(*inputs)`` does not depend on strides and writes to none of its inputs."""
     before = [value.clone() for value in inputs]
     expected = call(*inputs)
     assert_same(before, list(inputs), what="inputs after the call")
     for position, value in enumerate(inputs):
-        for variant in strided(value):
+        for name, variant in stride_variants(value):
             changed = list(inputs)
             changed[position] = variant
-            assert_same(expected, call(*changed), what=f"strides of input {position}")
+            assert_same(expected, call(*changed), what=f"input {position}, {name}")
 
 
 def check_op(op: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
