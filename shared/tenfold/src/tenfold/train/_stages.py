@@ -36,7 +36,7 @@ def run_stage(app: App, verb: Verb, arguments: list[str], description: str) -> i
         save_config_callback=SaveConfigCallback if verb.name == "fit" else None,
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
-        trainer_defaults={"default_root_dir": f"runs/{app.name}"},
+        trainer_defaults={"default_root_dir": "runs/" + app.name.replace(" ", "-")},
         auto_configure_optimizers=False,
     )
     stage = getattr(cli.trainer, verb.name)
