@@ -1,3 +1,15 @@
 """Why a row misses its `must` goal, after honest work: row key to one sentence with the evidence."""
 
-REASONS: dict[str, str] = {}
+_SORTED = (
+    "sorting the voxels costs a third of the time and makes the scatter that follows random; the goal's prototype "
+    "returned them in first-come order, which meets it in the row above"
+)
+
+REASONS: dict[str, str] = {
+    "nms-call": (
+        "every call is slower on this machine: torchvision's takes about 48 µs here against the 18 µs it took where "
+        "the goal was set; ours is the same share of it, the raw operator about 40 % of ours"
+    ),
+    "mean-voxels-kitti-lex": _SORTED,
+    "mean-voxels-sweeps-lex": _SORTED,
+}

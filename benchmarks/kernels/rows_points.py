@@ -505,6 +505,25 @@ def _torch_inside(case: Case) -> Call:
     return run
 
 
+def _torch_inside_at_once(case: Case) -> Call:
+    """All boxes against all points in (M, N) tensors: the usual formulation, and what the goals were set against."""
+    points, boxes = case["points"], case["boxes"]
+    number = torch.arange(len(boxes), dtype=torch.int32)[:, None]
+
+    def run() -> torch.Tensor:
+        gap = points[None] - boxes[:, None, :3]
+        cos, sin = boxes[:, 6].double().cos().float()[:, None], boxes[:, 6].double().sin().float()[:, None]
+        along = gap[..., 0] * cos + gap[..., 1] * sin
+        across = gap[..., 1] * cos - gap[..., 0] * sin
+        half = boxes[:, None, 3:6] / 2
+        inside = gap[..., 2].abs() <= half[..., 2]
+        inside &= (along.abs() < half[..., 0] + 1e-5) & (across.abs() < half[..., 1] + 1e-5)
+        owner = torch.where(inside, number, len(boxes)).amin(dim=0)
+        return torch.where(owner == len(boxes), -1, owner)
+
+    return run
+
+
 def _open3d_inside(case: Case) -> Call:
     import open3d as o3d
 
@@ -546,6 +565,7 @@ def _inside_row(count: int, must: float, stretch: float, **more: Any) -> Row:
         agree=all_but(1e-4),
         peers=(
             Peer("torch loop", "torch", "torch", _torch_inside),
+            Peer("torch (M, N)", "torch", "torch", _torch_inside_at_once, max_size=200_000),
             Peer(
                 "Open3D loop",
                 "open3d-cpu",
@@ -555,7 +575,7 @@ def _inside_row(count: int, must: float, stretch: float, **more: Any) -> Row:
             ),
         ),
         oracle=_inside_by_definition,
-        goal=Goal("ratio", must, stretch),
+        goal=Goal("ratio", must, stretch, against="torch (M, N)"),
         limit=lambda case, limits: limits.copy(case["points"].nbytes + 4 * case.size),
         parallel=True,
         **more,

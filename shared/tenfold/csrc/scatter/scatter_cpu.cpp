@@ -173,12 +173,16 @@ template <class T>
 void scatter(ScatterArgs<T>& a) {
   constexpr int64_t kTaskBytes = int64_t{1} << 20;
   constexpr int64_t kMostTasks = 8;
+  constexpr int64_t kFewSegments = 64;
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t bytes = a.n * (a.channels + 1) * static_cast<int64_t>(sizeof(T));
   int64_t tasks = bytes / kTaskBytes < kMostTasks ? bytes / kTaskBytes : kMostTasks;
-  if (a.parallel.threads <= 1 || tasks < 1) tasks = 1;
-  // Wide rows are split by channel, which no distribution of segments can unbalance; else the segments are.
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  const bool by_channel = is_wide<T>(a.channels);
+  // Narrow rows are shared out by segment. Wide ones into many segments wait for memory, and two threads were no
+  // faster than one in either way of sharing (measured); into few segments they are split by channel, which no
+  // distribution of rows can unbalance.
+  const bool wide = is_wide<T>(a.channels);
+  const bool by_channel = wide && a.num < kFewSegments;
+  if (a.parallel.threads <= 1 || tasks < 1 || (wide && !by_channel)) tasks = 1;
   const int64_t units = by_channel ? (a.channels + kLine - 1) / kLine : a.num;
   if (tasks > units) tasks = units > 0 ? units : 1;
   int64_t bad_row = -1;  // every task sees every index: the first says which is bad
