@@ -6,7 +6,7 @@ _SORTED = (
 )
 
 REASONS: dict[str, str] = {
-    "nms-call": (
+    "nms-overhead": (
         "every call is slower on this machine: torchvision's takes about 48 µs here against the 18 µs it took where "
         "the goal was set; ours is the same share of it, the raw operator about 40 % of ours"
     ),
