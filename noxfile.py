@@ -36,7 +36,8 @@ DEVELOPMENT = [
         "jsonargparse[signatures]",
         "PyYAML",
     ),
-    *("lightning", "tensorboard", "torchmetrics", "matplotlib"),
+    *("lightning", "tensorboard", "torchmetrics", "matplotlib", "av"),
+    *("onnx", "onnxscript", "onnxruntime", "scikit-learn"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
     *("setuptools", "wheel", "ninja", "pybind11", "nox"),
 ]
