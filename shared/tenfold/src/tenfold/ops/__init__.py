@@ -10,6 +10,12 @@ from tenfold.ops._batching import (
     pad,
     stack,
 )
+from tenfold.ops._graphs import (
+    ThinnedPoints,
+    knn_graph,
+    radius_graph,
+    voxel_downsample,
+)
 from tenfold.ops._group import (
     gather_rows,
     group,
@@ -71,6 +77,7 @@ from tenfold.ops._voxelize import (
 
 __all__ = [
     "PaddedVoxels",
+    "ThinnedPoints",
     "Voxels",
     "__contract__",
     "ball_query",
@@ -87,6 +94,7 @@ __all__ = [
     "group_max",
     "interpolation_weights",
     "knn",
+    "knn_graph",
     "nms",
     "nms_3d",
     "nms_bev_aligned",
@@ -98,6 +106,7 @@ __all__ = [
     "pairs_iou_bev",
     "points_in_boxes",
     "points_in_boxes_padded",
+    "radius_graph",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",
@@ -107,6 +116,7 @@ __all__ = [
     "stack",
     "three_interpolate",
     "three_nn",
+    "voxel_downsample",
     "voxelize",
     "voxelize_padded",
 ]
