@@ -10,12 +10,25 @@ from tenfold.ops._batching import (
     pad,
     stack,
 )
+from tenfold.ops._group import (
+    gather_rows,
+    group,
+    group_max,
+)
+from tenfold.ops._interpolate import (
+    three_interpolate,
+)
 from tenfold.ops._iou import (
     box_iou_3d,
     box_iou_aligned_3d,
     box_iou_bev,
     boxes_overlap_bev,
     pairs_iou_bev,
+)
+from tenfold.ops._knn import (
+    interpolation_weights,
+    knn,
+    three_nn,
 )
 from tenfold.ops._library import (
     __contract__,
@@ -34,6 +47,9 @@ from tenfold.ops._nms_rotated import (
 from tenfold.ops._points_in_boxes import (
     points_in_boxes,
     points_in_boxes_padded,
+)
+from tenfold.ops._sampling import (
+    farthest_point_sample,
 )
 from tenfold.ops._scatter import (
     scatter,
@@ -65,6 +81,12 @@ __all__ = [
     "box_iou_bev",
     "boxes_overlap_bev",
     "dynamic_voxelize",
+    "farthest_point_sample",
+    "gather_rows",
+    "group",
+    "group_max",
+    "interpolation_weights",
+    "knn",
     "nms",
     "nms_3d",
     "nms_bev_aligned",
@@ -83,6 +105,8 @@ __all__ = [
     "sparse_conv",
     "sparse_max_pool",
     "stack",
+    "three_interpolate",
+    "three_nn",
     "voxelize",
     "voxelize_padded",
 ]

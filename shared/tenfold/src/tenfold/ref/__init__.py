@@ -4,9 +4,22 @@ from tenfold.ref._ball_query import (
     ball_query,
     ball_query_multi,
 )
+from tenfold.ref._group import (
+    group,
+    group_max,
+    group_max_backward,
+    group_out,
+)
+from tenfold.ref._interpolate import (
+    interpolate,
+    interpolate_backward,
+)
 from tenfold.ref._iou import (
     box_iou,
     pairs_iou_bev,
+)
+from tenfold.ref._knn import (
+    knn,
 )
 from tenfold.ref._nms import (
     batched_nms,
@@ -22,6 +35,10 @@ from tenfold.ref._points_in_boxes import (
     points_in_boxes_first,
     points_in_boxes_mask,
     points_in_boxes_padded,
+)
+from tenfold.ref._sampling import (
+    farthest_point_sample,
+    farthest_point_sample_dist,
 )
 from tenfold.ref._scatter import (
     scatter,
@@ -51,6 +68,15 @@ __all__ = [
     "box_iou",
     "cells",
     "dynamic_voxelize",
+    "farthest_point_sample",
+    "farthest_point_sample_dist",
+    "group",
+    "group_max",
+    "group_max_backward",
+    "group_out",
+    "interpolate",
+    "interpolate_backward",
+    "knn",
     "nms",
     "nms_padded",
     "nms_rotated",
