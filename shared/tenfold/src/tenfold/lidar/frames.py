@@ -49,7 +49,10 @@ class LidarReader(Protocol):
     """A list of frames, one split of a data set."""
 
     root: Path
-    ids: Sequence[str]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Names of the frames."""
 
     def __len__(self) -> int: ...
 
