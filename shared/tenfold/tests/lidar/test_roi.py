@@ -29,6 +29,8 @@ from tenfold.lidar.roi_targets import (
 )
 from tenfold.losses import corner_loss
 
+HALF_TURN = torch.tensor([0, 0, 0, 0, 0, 0, math.pi], dtype=torch.float64)
+
 
 def boxes(number, seed=0, spread=10.0, dtype=torch.float64):
     g = torch.Generator().manual_seed(seed)
@@ -75,7 +77,8 @@ def test_proposals_are_greedy_suppression_of_the_best_logits():
         if all(iou_3d(bev(mine), bev(other)) <= 0.2 for other in others):
             kept.append(k)
     kept = kept[:30]
-    assert got.counts.tolist() == [len(kept)] and len(kept) < 30
+    assert got.counts.tolist() == [len(kept)]
+    assert len(kept) < 30
     assert torch.equal(got.boxes[0, : len(kept)], found[0, kept])
     assert torch.equal(got.scores[0, : len(kept)], score[kept])
     assert torch.equal(got.labels[0, : len(kept)], label[kept])
@@ -108,7 +111,8 @@ def test_depth_quotas_share_the_room():
 
 def test_proposals_of_nothing_and_of_broken_boxes():
     none = propose(torch.zeros(2, 0, 7), torch.zeros(2, 0, 3), ProposalOptions(post_max=4))
-    assert none.counts.tolist() == [0, 0] and none.boxes.shape == (2, 4, 7)
+    assert none.counts.tolist() == [0, 0]
+    assert none.boxes.shape == (2, 4, 7)
     broken = boxes(3, dtype=torch.float32)[None]
     broken[0, 1, 4] = float("inf")
     got = propose(broken, torch.tensor([[[1.0], [2.0], [float("nan")]]]), ProposalOptions(post_max=4))
@@ -207,7 +211,7 @@ def test_class_targets():
 def test_a_region_that_equals_its_ground_truth_has_code_zero():
     rois = boxes(50)
     torch.testing.assert_close(encode_rois(rois, rois), torch.zeros(50, 7, dtype=torch.float64))
-    turned = rois + torch.tensor([0, 0, 0, 0, 0, 0, math.pi])
+    turned = rois + HALF_TURN
     assert encode_rois(turned, rois).abs().max() < 1e-12
 
 
@@ -261,11 +265,14 @@ def corner_restatement(pred, target):
 
 
 def test_corner_loss_equals_its_restatement():
-    pred, target = boxes(30, 8), boxes(30, 8) + 0.3 * torch.randn(30, 7, generator=torch.Generator().manual_seed(2))
+    pred, target = (
+        boxes(30, 8),
+        boxes(30, 8) + 0.3 * torch.randn(30, 7, generator=torch.Generator().manual_seed(2)),
+    )
     got = corner_loss(pred, target)
     for k in range(30):
         assert got[k].item() == pytest.approx(corner_restatement(pred[k], target[k]), rel=1e-9)
-    flipped = target + torch.tensor([0, 0, 0, 0, 0, 0, math.pi])
+    flipped = target + HALF_TURN
     assert corner_loss(target, flipped).max() < 1e-20
     with pytest.raises(ValueError, match="slice velocity"):
         corner_loss(pred, torch.zeros(30, 9))
@@ -293,7 +300,8 @@ def test_region_losses_are_normalised_by_the_batch():
     targets = some_targets()
     g = torch.Generator().manual_seed(3)
     outputs = RoIOutputs(
-        torch.randn(6, generator=g, dtype=torch.float64), 0.1 * torch.randn(6, 7, generator=g, dtype=torch.float64)
+        torch.randn(6, generator=g, dtype=torch.float64),
+        0.1 * torch.randn(6, 7, generator=g, dtype=torch.float64),
     )
     got = head.losses(outputs, targets)
     cls = box = corner = 0.0
