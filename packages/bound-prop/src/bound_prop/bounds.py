@@ -38,6 +38,7 @@ __all__ = ["METHODS", "BoundedModule", "Bounds", "compute"]
 METHODS = ("ibp", "lbp", "crown-ibp", "crown-lbp", "crown", "alpha-crown")
 LineChoice = Strategy | Callable[[Activation, Tensor, Tensor], Lines]
 _FLOATS_AT_ONCE = 2**25
+_ELEMENTWISE = (ops.Scale, ops.BatchNorm, ops.Reshape, ops.Gather)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ class BoundedModule(nn.Module):
             batch_chunk: examples at a time, all by default.
             return_linear: also give the linear functions of the input (not for ``ibp``).
             rounding: ``"outward"``: bounds that hold in exact arithmetic, in float64, for ``ibp``,
-                ``crown-ibp``, ``crown`` and ``alpha-crown``; see `bound_prop.rounding`.
+                ``crown-ibp``, ``crown-lbp``, ``crown`` and ``alpha-crown``; see `bound_prop.rounding`.
             steps: of the optimiser, for ``alpha-crown``.
 
         Raises:
@@ -316,10 +317,10 @@ def _parse_method(method: str, outward: bool) -> tuple[str, str]:
         raise ValueError(
             f"compute_bounds: method: got {method!r}; expected one of {', '.join(METHODS)} or relaxed-crown:v"
         )
-    if outward and found[0] not in ("ibp", "crown"):
+    if outward and (found[1] == "lbp" or found[0].startswith("relaxed")):
         raise ValueError(
-            f"compute_bounds: rounding: 'outward' is not available for {method}; use ibp, crown-ibp, crown or"
-            " alpha-crown"
+            f"compute_bounds: rounding: 'outward' is not available for {method}; use ibp, crown-ibp, crown-lbp,"
+            " crown or alpha-crown"
         )
     return found
 
@@ -356,6 +357,8 @@ class Sweep:
         self.magnitudes: dict[int, Tensor] = {}
         #: Added to the rows at a node: multipliers of constraints (see `bound_prop.branch`).
         self.extra: dict[int, Tensor] = {}
+        #: Where not None, receives the rows that reach each relaxed operation.
+        self.seen: dict[int, Tensor] | None = None
         self.like = self.region.center
         shape = tuple(self.like.shape[1:])
         if shape != graph.input_shape:
@@ -436,6 +439,8 @@ class Sweep:
         if exact is not None:
             self.boxes[index] = exact
             return
+        for i in node.inputs:
+            self._interval(i)
         boxes = [self.boxes[i] for i in node.inputs]
         op: Any = node.op
         box = op.interval(*boxes)
@@ -515,12 +520,42 @@ class Sweep:
                 for i in node.inputs:
                     self._concretise_state(i)
                 op: Any = node.op
-                self.states[index] = op.push([_expanded(s, batch) for s in states], self._planes_of(index))
+                planes = self._planes_of(index)
+                self.states[index] = op.push([_expanded(s, batch) for s in states], planes)
             else:
                 self.states[index] = _push_linear(node.op, states)  # type: ignore[arg-type]
+            if self.outward:
+                self.states[index] = self._charged_state(index, states)
             for i in node.inputs:
                 if last[i] == index and i not in keep:
                     del self.states[i]
+
+    def _charged_state(self, index: int, states: list[State]) -> State:
+        """The state with offsets moved outward by what rounding may have done to matrix and offset."""
+        node, state = self.graph.nodes[index], self.states[index]
+        sizes = [self._state_magnitude(s) for s in states]
+        if isinstance(node.op, LinearOp):
+            size, terms = node.op.absolute(*sizes), node.op.terms
+            bias = node.op.bias(size)
+            size = size if bias is None else size + bias.abs()
+        else:
+            planes = self._planes_of(index)
+            if isinstance(node.op, ops.MaxPool):
+                raise ValueError("compute_bounds: rounding: 'outward' is not available for lbp through max pooling")
+            size = planes.lower_bias.abs() + planes.upper_bias.abs()
+            for own, low, up in zip(sizes, planes.lower, planes.upper, strict=True):
+                size = size + own * (low.abs() + up.abs())
+            terms = 2 * len(sizes)
+        error = 4 * rounding.gamma(terms) * size
+        return State(state.lower, state.lower_bias - error, state.upper, state.upper_bias + error)
+
+    def _state_magnitude(self, state: State) -> Tensor:
+        """Largest magnitude of the products in both functions, ``(B, *f)``."""
+        reach = rounding.largest(self.region.interval()).flatten(1).unsqueeze(1)
+        total = state.lower_bias.abs() + state.upper_bias.abs()
+        for matrix in (state.lower, state.upper):
+            total = total + torch.matmul(reach, matrix.abs().flatten(2)).view(-1, *total.shape[1:])
+        return total
 
     def _concretise_state(self, index: int) -> None:
         if index not in self.boxes:
@@ -543,7 +578,11 @@ class Sweep:
         low = state.lower_bias + (center - radius).view(-1, *shape)
         if state.upper is not state.lower:
             center, radius = reach(state.upper)
-        return low, state.upper_bias + (center + radius).view(-1, *shape)
+        box = low, state.upper_bias + (center + radius).view(-1, *shape)
+        if self.outward:
+            terms = rounding.gamma(3 * math.prod(self.graph.input_shape))
+            return rounding.widen(box, 3 * terms * self._state_magnitude(state))
+        return box
 
     def _store(self, index: int, box: Interval) -> None:
         if self.intersect:
@@ -575,9 +614,10 @@ class Sweep:
         """Back-substitution for the neurons of a node whose lines depend on the interval."""
         self._interval(index)
         low, high = self.boxes[index]
-        if self._is_affine(index) and self.outward is False and isinstance(self.region, Box):
-            # Intervals are exact for the first layer unless linear operations follow each other.
-            if len(self._chain(index)) == 1:
+        if self._is_affine(index) and isinstance(self.region, Box):
+            # Intervals are exact through one matrix, and whatever scales or moves single numbers.
+            mixing = [op for op in self._chain(index) if not isinstance(op, _ELEMENTWISE)]
+            if len(mixing) <= 1:
                 return
         open_ = ~self._settled(index).flatten(1)
         count = int(open_.sum(1).max())
@@ -696,6 +736,8 @@ class Sweep:
             node = self.graph.nodes[index]
             if isinstance(node.op, Relaxed):
                 planes = self._planes_of(index)
+                if self.seen is not None:
+                    self.seen[index] = a
                 parts, constant = node.op.pull(a, planes)
                 if charge is not None:
                     self._charge_planes(index, a, planes, constant, charge)

@@ -207,6 +207,11 @@ class GraphBuilder:
     def scale(self, x: Value, factor: Const | None, shift: Const | None) -> Value:
         """``x * factor + shift``; constants have the features' axes, or the batch axis (of size 1) too."""
         factor, shift = self._features(x, factor), self._features(x, shift)
+        source = self.nodes[x.index]
+        if factor is None and shift is not None and isinstance(source.op, ops.Linear):
+            merged = self._with_bias(x, source.op, shift)
+            if merged is not None:
+                return merged
         shape = torch.broadcast_shapes(x.shape, *(c().shape for c in (factor, shift) if c is not None))
         x = self.expand(x, shape)
         result = self.add_node(ops.Scale(factor, shift), [x], shape, "scale")
@@ -215,6 +220,19 @@ class GraphBuilder:
         if shift is not None and factor is None:
             self._shifted[result.index] = (x.index, shift)
         return result
+
+    def _with_bias(self, x: Value, op: ops.Linear, shift: Const) -> Value | None:
+        """A matrix product followed by a sum is one linear layer."""
+        size = shift().numel()
+        if op.bias(shift()) is not None or size not in (1, x.shape[-1]) or size != max(shift().shape, default=1):
+            return None
+        if size > 1 and (not shift().ndim or shift().shape[-1] != size):
+            return None
+        bias = Const(lambda: shift().reshape(-1).expand(x.shape[-1]))
+        source = self.nodes[x.index]
+        return self.add_node(
+            ops.Linear(op.weight, bias), [Value(i, self.nodes[i].shape) for i in source.inputs], x.shape, "linear"
+        )
 
     def _features(self, x: Value, const: Const | None) -> Const | None:
         """A constant without a batch axis."""
