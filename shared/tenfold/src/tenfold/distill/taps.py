@@ -74,8 +74,8 @@ class Tapped:
     def __call__(self, x: Tensor) -> Outputs:
         """Logits and taps of images ``(B, 3, H, W)``."""
         if self.own:
-            inner: Any = getattr(self.model, "module", self.model)
-            taps, logits = inner.forward_features(x, self.preact)
+            # Through the model's own call: hooks count it, a parallel wrapper synchronises it.
+            taps, logits = self.model(x, taps=True, preact=self.preact)
             return Outputs(logits, taps)
         return self._hooked(x)
 

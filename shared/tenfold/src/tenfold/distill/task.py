@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,7 @@ from tenfold.train.schedules import GroupSchedule, step_with_warmup
 __all__ = ["ClassifierTask", "DistillTask", "ImageData"]
 
 Batch = tuple[Tensor, Tensor, Tensor]
+_CENTRE_IMAGES = 5000
 
 
 class ImageData(LightningDataModule):
@@ -194,9 +196,14 @@ class ImageData(LightningDataModule):
             self.train_set = self._subset(self.train_set, chosen, noisy, self.train_transform(), True)
 
     def _subset(self, source: Any, rows: Any, labels: Any, transform: Any, random: bool) -> Any:
-        views: dict[str, Any] = {"seed": self.seed, "random": random, "fixed_views": self.fixed_views if random else 0}
+        views: dict[str, Any] = {
+            "seed": self.seed,
+            "random": random,
+            "fixed_views": self.fixed_views if random else 0,
+        }
         if isinstance(source, FolderImages):
-            part = FolderImages(self.root, self.splits[0], transform, **views)
+            part: Any = copy.copy(source)
+            part.transform, part.random, part.fixed_views = transform, random, views["fixed_views"]
             part.keep(rows, labels)
             return part
         data = LabelledImages(source.data.images, labels, self.class_names).subset(rows)
@@ -234,6 +241,18 @@ class ImageData(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader[Any]:
         """Augmented images in an order that a resumed run continues."""
         return self._loader(self.train_set, True)
+
+    def centre_dataloader(self) -> ResumableLoader[Any]:
+        """A fixed part of the training images as they are, for diagnostics that must not touch test data."""
+        labels = self.train_set.labels
+        rows = few_shot_indices(labels, min(1.0, _CENTRE_IMAGES / len(labels)), self.seed)
+        if isinstance(self.train_set, FolderImages):
+            part: Any = copy.copy(self.train_set)
+            part.transform, part.random = self.augment.plain(), False
+            part.keep(rows)
+        else:
+            part = ImageArrays(self.train_set.data.subset(rows), self.augment.plain(), random=False)
+        return self._loader(part, False)
 
     def val_dataloader(self) -> ResumableLoader[Any]:
         """Test images (or the holdout) as they are."""

@@ -19,9 +19,13 @@ class TappedNet(nn.Module):
 
     feature_dim: int
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of images ``(N, 3, H, W)``."""
-        return self.forward_features(x)[1]
+    def forward(self, x: Tensor, taps: bool = False, preact: bool = False) -> Any:
+        """Logits ``(N, C)`` of images ``(N, 3, H, W)``; with ``taps`` what `forward_features` returns.
+
+        The second form goes through the module's own call, so that hooks and parallel wrappers see it.
+        """
+        found = self.forward_features(x, preact)
+        return found if taps else found[1]
 
     def forward_features(self, x: Tensor, preact: bool = False) -> tuple[list[Tensor], Tensor]:
         """Taps f0 ... fL (the last one is the pooled vector ``(N, D)``) and logits ``(N, C)``.
