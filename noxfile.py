@@ -36,7 +36,8 @@ DEVELOPMENT = [
         "jsonargparse[signatures]",
         "PyYAML",
     ),
-    *("lightning", "tensorboard", "torchmetrics", "matplotlib"),
+    *("lightning", "tensorboard", "torchmetrics", "matplotlib", "av"),
+    *("onnx", "onnxscript", "onnxruntime", "scikit-learn"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
     *("setuptools", "wheel", "ninja", "pybind11", "nox"),
 ]
@@ -145,14 +146,22 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Kernels against every installable peer: JSON, Markdown, plots; then the README's table."""
+    """Kernels, then packages, against every installable peer: JSON, Markdown, plots, the README's table."""
     _prepare(session)
     # Peers' BLAS must not be slowed by settings meant for old processors.
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         os.environ.pop(name, None)
     _run(session, PYTHON, "-m", "kernels", *session.posargs, threads=2)
     if not session.posargs:
+        _run(session, PYTHON, "-m", "speed", threads=2)
         _run(session, PYTHON, "-m", "kernels.readme", "--write")
+
+
+@nox.session
+def claims(session: nox.Session) -> None:
+    """`-- <package>[:arm[:seed]]`: the small-scale experiments; fresh cells are skipped."""
+    _prepare(session)
+    _run(session, PYTHON, "-m", "claims", *session.posargs, threads=2)
 
 
 def _lint(session: nox.Session) -> None:

@@ -344,12 +344,18 @@ def report(results: Results) -> Report:
     return page
 
 
-def write_all(results: Results, folder: Path) -> list[Path]:
-    """Write `kernels.json`, `kernels.md`, the charts and `kernels.html`; returns their paths."""
+def write_records(results: Results, folder: Path, stem: str) -> list[Path]:
+    """Write `<stem>.json` and `<stem>.md`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "kernels.json", folder / "kernels.md", folder / "kernels.html"]
+    paths = [folder / f"{stem}.json", folder / f"{stem}.md"]
     write_text(paths[0], json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(paths[1], markdown(results))
+    return paths
+
+
+def write_all(results: Results, folder: Path) -> list[Path]:
+    """Write `kernels.json`, `kernels.md`, the charts and `kernels.html`; returns their paths."""
+    paths = [*write_records(results, folder, "kernels"), folder / "kernels.html"]
     report(results).write(paths[2])
     for name, svg in charts(results).items():
         paths.append(folder / f"kernels-{name}.svg")

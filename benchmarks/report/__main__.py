@@ -5,7 +5,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
 
 from kernels.frames import REPOSITORY
@@ -13,7 +12,7 @@ from kernels.output import card_parts, is_wrong, summary
 from kernels.registry import select
 from kernels.run import QUICK, run
 from report.kernel_cards import CARDS, Card
-from report.package_cards import CARDS as PACKAGE_CARDS
+from report.package_cards import demos, run_all
 from tenfold import __version__
 from tenfold.viz import Preformatted, Report, provenance
 
@@ -36,7 +35,7 @@ def bench_card() -> Card:
     )
 
 
-def add(page: Report, build: Callable[[], Card], *, wide: bool = False) -> bool:
+def add(page: Report, build: Callable[[], Card], name: str = "", *, wide: bool = False) -> bool:
     """Add a card; one that raises becomes a failed card and does not hide the others."""
     start = time.perf_counter()
     try:
@@ -44,7 +43,7 @@ def add(page: Report, build: Callable[[], Card], *, wide: bool = False) -> bool:
     except Exception:
         trace = traceback.format_exc()
         print(trace, file=sys.stderr)
-        title = build.__name__.replace("_", " ")
+        title = name or build.__name__.replace("_", " ")
         page.card(title, number="failed", status="failed", wide=wide, parts=[Preformatted(trace)])
         return False
     status = "ok" if card.passed else "failed"
@@ -60,11 +59,6 @@ def add(page: Report, build: Callable[[], Card], *, wide: bool = False) -> bool:
     )
     print(f"{status:6} {time.perf_counter() - start:5.1f} s  {card.title}: {card.number}", flush=True)
     return card.passed
-
-
-def named(build: Callable[[Path], Card], out: Path) -> Callable[[], Card]:
-    """Bind a card to the folder where it may write its files."""
-    return wraps(build)(lambda: build(out))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         passed.append(add(page, bench_card, wide=True))
     if not options.skip_packages:
         page.section("Detectors and packages")
-        passed += [add(page, named(build, options.out)) for build in PACKAGE_CARDS]
+        passed += [add(page, build, demo.name) for demo, build in run_all(options.out, demos())]
     options.out.mkdir(parents=True, exist_ok=True)
     page.write(options.out / "index.html")
     print(f"report: {options.out / 'index.html'}")

@@ -1,5 +1,6 @@
 """The demo page: its cards, what happens when one fails, and the examples of the READMEs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,9 +10,19 @@ import pytest
 
 from report import __main__ as page
 from report.kernel_cards import Card
+from report.package_cards import Demo, demos, run_all
 from tenfold.testing import open_page, require
 
 ROOT = Path(__file__).resolve().parents[2]
+TOY_DEMO = """
+from tenfold.train.demo import DemoResult, write_demo
+
+def run_demo(out, seed):
+    rows = (("ours", 2.0), ("control", 1.0))
+    write_demo(
+        DemoResult("Toy", "It works.", "AP 2.0", "AP 1.0", True, (), ("arm", "AP"), rows, (), seed, 0.1), out
+    )
+"""
 
 
 def test_page_shows_every_kernel_card(tmp_path):
@@ -43,6 +54,24 @@ def test_a_failed_card_hides_no_other(tmp_path, monkeypatch, capsys):
     assert "A good result" in text
     assert "2 failed" in text
     assert "1 ok" in text
+
+
+def test_a_package_s_demo_becomes_a_card_and_a_failed_one_is_shown(tmp_path, monkeypatch):
+    (tmp_path / "toy_demo.py").write_text(TOY_DEMO)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    toys = (Demo("good", "toy_demo"), Demo("bad", "toy_demo.nothing"))
+    (_, good), (_, bad) = run_all(tmp_path / "out", toys)
+    made = good()
+    assert (made.title, made.number, made.control, made.passed) == ("Toy", "AP 2.0", "AP 1.0", True)
+    with pytest.raises(RuntimeError, match="toy_demo"):
+        bad()
+
+
+def test_every_package_s_demo_is_found(tmp_path):
+    path = tmp_path / "unix-kd" / "src" / "unix_kd" / "demo.py"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert [demo.module for demo in demos(tmp_path)] == ["tenfold.lidar.demo", "unix_kd.demo"]
 
 
 def python_blocks():

@@ -48,7 +48,9 @@ def cloud(n: int) -> torch.Tensor:
 def rotated(n: int) -> torch.Tensor:
     g = torch.Generator().manual_seed(2)
     place = torch.rand(n, 3, generator=g) * torch.tensor([20.0, 20.0, 4.0])
-    return torch.cat([place, 1 + 3 * torch.rand(n, 3, generator=g), 6.3 * torch.rand(n, 1, generator=g)], dim=1)
+    return torch.cat(
+        [place, 1 + 3 * torch.rand(n, 3, generator=g), 6.3 * torch.rand(n, 1, generator=g)], dim=1
+    )
 
 
 def sparse(c_in: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +60,9 @@ def sparse(c_in: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 GRID = ((0.5, 0.5, 1.0), (0, 0, 0, 20, 20, 4))
 CALLS = {
-    "batched_nms": lambda: ops.batched_nms(rotated(80)[:, [0, 1, 3, 4]].cumsum(1), cloud(80)[:, 3], torch.arange(80) % 3, 0.5),
+    "batched_nms": lambda: ops.batched_nms(
+        rotated(80)[:, [0, 1, 3, 4]].cumsum(1), cloud(80)[:, 3], torch.arange(80) % 3, 0.5
+    ),
     "nms_rotated": lambda: ops.nms_rotated(rotated(80), cloud(80)[:, 3], 0.2),
     "box_iou_bev": lambda: ops.box_iou_bev(rotated(20), rotated(30)),
     "box_iou_3d": lambda: ops.box_iou_3d(rotated(20), rotated(30)),
@@ -68,7 +72,9 @@ CALLS = {
     "ball_query": lambda: list(ops.ball_query(cloud(500)[:, :3], cloud(40)[:, :3], 2.0, 8)),
     "points_in_boxes": lambda: ops.points_in_boxes(cloud(500)[:, :3], rotated(20)),
     "rulebook_submanifold": lambda: ops.rulebook_submanifold(sparse(2)[0], (5, 6, 7), 1),
-    "rulebook_strided": lambda: list(ops.rulebook_strided(sparse(2)[0], (5, 6, 7), 1, 3, stride=2, padding=1)[:2]),
+    "rulebook_strided": lambda: list(
+        ops.rulebook_strided(sparse(2)[0], (5, 6, 7), 1, 3, stride=2, padding=1)[:2]
+    ),
 }
 
 

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ import torch
 
 from tenfold.eval.kitti import KittiResult
 from tenfold.geometry import rotate_boxes, rotate_z
-from tenfold.io import read_json, read_point_array, write_bytes, write_json
+from tenfold.io import read_json, read_point_array, write_bytes
 from tenfold.lidar.data import DetectionFrames, Frame
 from tenfold.lidar.kitti import FloatArray, KittiObject
 from tenfold.lidar.predict import Detections, camera_matrix, detect, point_range
 from tenfold.ops import box_iou_bev, points_in_boxes
+from tenfold.train.demo import DemoResult, print_demo, write_demo
 from tenfold.viz import bev_image, draw_boxes_3d, encode_image
 
-__all__ = ["SMALL", "DemoResult", "RealFrame", "demo", "real_frames", "run_demo"]
+__all__ = ["SMALL", "RealFrame", "demo", "real_frames", "run_demo"]
 
 #: Overrides of SECOND that make it train on a square of 51.2 m within minutes; also the recipe second_small.
 SMALL: dict[str, Any] = {
@@ -51,30 +52,6 @@ _FEWEST_STEPS = 2
 _SHOWN_SCORE = 0.3
 _FOUND_OVERLAP = 0.5
 _LEAST_POINTS = 10
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What the card shows.
-
-    Attributes:
-        claim: what the run is about, in one sentence.
-        number: average precision of the trained network in percent: cars, 3D, overlap 0.5, moderate, R40.
-        control: the same number of the untrained network.
-        pictures: PNG files.
-        columns, rows: the table.
-        notes: sentences to print below it.
-        seconds: duration of everything.
-    """
-
-    claim: str
-    number: float
-    control: float
-    pictures: tuple[Path, ...]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | float, ...], ...]
-    notes: tuple[str, ...]
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,19 +85,7 @@ def demo(out: Path = Path("demo"), seed: int = 0, minutes: float = 2.5, threads:
         threads: Threads to use.
     """
     torch.set_num_threads(max(1, threads))
-    result = run_demo(out, seed, minutes)
-    print(result.claim)
-    table = (result.columns, *result.rows)
-    widths = [max(len(_text(row[k])) for row in table) for k in range(len(result.columns))]
-    for row in table:
-        print("  ".join(_text(value).ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-    for note in result.notes:
-        print(note)
-    print(f"{result.seconds:.0f} s; pictures: {', '.join(str(path) for path in result.pictures)}")
-
-
-def _text(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.1f}"
+    print_demo(run_demo(out, seed, minutes))
 
 
 def run_demo(out: Path, seed: int = 0, minutes: float = 2.5) -> DemoResult:
@@ -149,17 +114,19 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5) -> DemoResult:
         *_show_real(task.model, real, out, pictures),
     ]
     result = DemoResult(
+        title="SECOND on simulated LiDAR",
         claim="A narrow SECOND learns to find cars in simulated LiDAR scans within minutes on a CPU.",
-        number=_headline(trained),
-        control=_headline(untrained),
+        number=f"3D average precision {_headline(trained):.1f} (cars, overlap 0.5, moderate, R40)",
+        control=f"{_headline(untrained):.1f} for the same network before training",
+        passed=_headline(trained) > _headline(untrained),
         pictures=tuple(pictures),
         columns=("network", "BEV AP@0.5", "3D AP@0.5", "3D AP@0.7"),
         rows=tuple(rows),
         notes=tuple(notes),
+        seed=seed,
         seconds=time.monotonic() - start,
     )
-    document = asdict(result) | {"pictures": [path.name for path in pictures], "seed": seed, "steps": steps}
-    write_json(out / "demo.json", document)
+    write_demo(result, out)
     return result
 
 

@@ -13,12 +13,25 @@ from tenfold.ops._batching import (
 from tenfold.ops._bilinear import (
     bilinear_sample,
 )
+from tenfold.ops._group import (
+    gather_rows,
+    group,
+    group_max,
+)
+from tenfold.ops._interpolate import (
+    three_interpolate,
+)
 from tenfold.ops._iou import (
     box_iou_3d,
     box_iou_aligned_3d,
     box_iou_bev,
     boxes_overlap_bev,
     pairs_iou_bev,
+)
+from tenfold.ops._knn import (
+    interpolation_weights,
+    knn,
+    three_nn,
 )
 from tenfold.ops._library import (
     __contract__,
@@ -48,6 +61,9 @@ from tenfold.ops._roi_pool import (
 )
 from tenfold.ops._rotated_iou import (
     rotated_iou,
+)
+from tenfold.ops._sampling import (
+    farthest_point_sample,
 )
 from tenfold.ops._scatter import (
     scatter,
@@ -89,6 +105,12 @@ __all__ = [
     "box_iou_bev",
     "boxes_overlap_bev",
     "dynamic_voxelize",
+    "farthest_point_sample",
+    "gather_rows",
+    "group",
+    "group_max",
+    "interpolation_weights",
+    "knn",
     "lookup",
     "nms",
     "nms_3d",
@@ -112,6 +134,8 @@ __all__ = [
     "sparse_conv",
     "sparse_max_pool",
     "stack",
+    "three_interpolate",
+    "three_nn",
     "topk_peaks",
     "ttf_targets",
     "voxel_query",

@@ -8,9 +8,22 @@ from tenfold.ref._bilinear import (
     bilinear_sample,
     bilinear_sample_backward,
 )
+from tenfold.ref._group import (
+    group,
+    group_max,
+    group_max_backward,
+    group_out,
+)
+from tenfold.ref._interpolate import (
+    interpolate,
+    interpolate_backward,
+)
 from tenfold.ref._iou import (
     box_iou,
     pairs_iou_bev,
+)
+from tenfold.ref._knn import (
+    knn,
 )
 from tenfold.ref._nms import (
     batched_nms,
@@ -40,6 +53,10 @@ from tenfold.ref._roi_pool import (
 from tenfold.ref._rotated_iou import (
     rotated_iou,
     rotated_iou_backward,
+)
+from tenfold.ref._sampling import (
+    farthest_point_sample,
+    farthest_point_sample_dist,
 )
 from tenfold.ref._scatter import (
     scatter,
@@ -79,6 +96,15 @@ __all__ = [
     "box_iou",
     "cells",
     "dynamic_voxelize",
+    "farthest_point_sample",
+    "farthest_point_sample_dist",
+    "group",
+    "group_max",
+    "group_max_backward",
+    "group_out",
+    "interpolate",
+    "interpolate_backward",
+    "knn",
     "lookup",
     "nms",
     "nms_padded",

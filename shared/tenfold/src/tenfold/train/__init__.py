@@ -11,6 +11,7 @@ Importing this package loads neither Lightning nor torch; every name below resol
 | `tenfold.train.ema` | moving average of weights and buffers |
 | `tenfold.train.cost` | parameters, multiply-accumulates, ledgers |
 | `tenfold.train.claims` | one JSON record per (package, arm, seed), and the table made from them |
+| `tenfold.train.demo` | what a package's `demo` returns, prints and leaves for the report page |
 """
 
 from importlib import import_module
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tenfold.train.claims import Cell, environment_stamp, table
     from tenfold.train.cli import App, Verb
     from tenfold.train.cost import CostLedger, count_macs, count_parameters
+    from tenfold.train.demo import DemoResult, print_demo, read_demo, write_demo
     from tenfold.train.ema import ModelEMA
     from tenfold.train.lightning import make_trainer
     from tenfold.train.resume import ResumableLoader, ResumableSampler, sample_generator
@@ -39,6 +41,7 @@ _LAZY = {
     "App": "cli",
     "Cell": "claims",
     "CostLedger": "cost",
+    "DemoResult": "demo",
     "GroupSchedule": "schedules",
     "ModelEMA": "ema",
     "ResumableLoader": "resume",
@@ -53,17 +56,21 @@ _LAZY = {
     "make_trainer": "lightning",
     "one_cycle": "schedules",
     "one_cycle_schedule": "schedules",
+    "print_demo": "demo",
+    "read_demo": "demo",
     "sample_generator": "resume",
     "sigmoid_ramp": "schedules",
     "smooth_ramp": "schedules",
     "step_with_warmup": "schedules",
     "table": "claims",
+    "write_demo": "demo",
 }
 
 __all__ = [
     "App",
     "Cell",
     "CostLedger",
+    "DemoResult",
     "GroupSchedule",
     "ModelEMA",
     "ResumableLoader",
@@ -78,11 +85,14 @@ __all__ = [
     "make_trainer",
     "one_cycle",
     "one_cycle_schedule",
+    "print_demo",
+    "read_demo",
     "sample_generator",
     "sigmoid_ramp",
     "smooth_ramp",
     "step_with_warmup",
     "table",
+    "write_demo",
 ]
 
 
