@@ -47,7 +47,7 @@ def test_shapes_fill_their_boxes(name):
     for seed in range(3):
         for side in range(8):
             spot = (12 if mean[0] > 3 else 5) * np.array([np.cos(side), np.sin(side)])
-            box = np.array([*spot, -1.84 + mean[2] / 2, *mean, 0.3 * side])
+            box = np.array([*spot, -1.73 + mean[2] / 2, *mean, 0.3 * side])
             thing = make_object(name, box, seed)
             scene = replace(sample_scene(0, SMALL_SCENE, n_cars=0), objects=(thing,))
             sharp = replace(
