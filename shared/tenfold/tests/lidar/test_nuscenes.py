@@ -614,3 +614,52 @@ def test_pose_matrix_equals_scipy():
         matrix = pose_matrix(q, np.arange(3.0))
         np.testing.assert_allclose(matrix[:3, :3], Rotation.from_quat([*q[1:], q[0]]).as_matrix(), atol=1e-12)
         np.testing.assert_array_equal(matrix[:3, 3], [0, 1, 2])
+
+
+# ---- the official kit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_reader_and_metric_equal_the_official_kit(small_nuscenes, tmp_path):
+    """With nuscenes-devkit 1.2.0 on PYTHONPATH: points, ages, boxes, velocities, and a submission's numbers."""
+    kit = pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.common.utils import quaternion_yaw
+    from nuscenes.eval.detection.evaluate import DetectionEval
+    from nuscenes.utils.data_classes import LidarPointCloud
+
+    tables = kit.NuScenes(VERSION, str(small_nuscenes), verbose=False)
+    for split in ("mini_train", "mini_val"):
+        frames = opened(small_nuscenes, split)
+        for k in range(len(frames)):
+            frame, sample = frames[k], tables.get("sample", frames.ids[k])
+            cloud, ages = LidarPointCloud.from_file_multisweep(tables, sample, LIDAR, LIDAR, nsweeps=3)
+            number = cloud.points.shape[1]  # repeated sweeps at a scene's start are ours alone
+            if k % 3:
+                assert number == len(frame.points)
+            np.testing.assert_allclose(frame.points[:number, :4], cloud.points.T, atol=1e-4)
+            np.testing.assert_allclose(frame.points[:number, 4], ages[0], atol=1e-6)
+            boxes = [b for b in tables.get_sample_data(sample["data"][LIDAR])[1] if b.name in CLASS_OF]
+            for box, row in zip(boxes, frames.index.box_lidar[frames.index.boxes(k)], strict=True):
+                np.testing.assert_allclose(row[:6], [*box.center, *box.wlh[[1, 0, 2]]], atol=1e-6)
+                turn = quaternion_yaw(box.orientation) - row[6]
+                assert abs(np.mod(turn + np.pi, 2 * np.pi) - np.pi) < 1e-6
+                velocity = np.linalg.inv(frame.lidar_to_global)[:3, :3] @ tables.box_velocity(box.token)
+                np.testing.assert_allclose(row[7:], velocity[:2], atol=1e-6)
+    rng = np.random.default_rng(0)
+    gt, det = {}, {}
+    for k in range(len(frames)):
+        frame = frames[k]
+        found = found_from(frame)
+        noise = rng.normal(0, 0.4, found["boxes"].shape) * [1, 1, 1, 0.1, 0.1, 0.1, 0.3, 1, 1]
+        found = {**found, "boxes": found["boxes"] + noise, "scores": rng.random(len(noise))}
+        found["boxes"][:, 3:6] = np.maximum(found["boxes"][:, 3:6], 0.1)
+        gt[frame.frame_id] = frame.sample
+        det[frame.frame_id] = detections_to_nuscenes(found, CLASSES, frame.lidar_to_global)
+    write_submission(tmp_path / "s.json", det)
+    result = nuscenes_eval(gt, read_submission(tmp_path / "s.json"))
+    config = config_factory("detection_cvpr_2019")
+    run = DetectionEval(tables, config, str(tmp_path / "s.json"), "mini_val", str(tmp_path), verbose=False)
+    metrics, _ = run.evaluate()
+    assert (result.mean_ap, result.nds) == pytest.approx((metrics.mean_ap, metrics.nd_score), abs=1e-9)
+    assert result.nds > 0.2
