@@ -316,8 +316,7 @@ class PointRCNN(TwoStage):
 
     def draw_points(self, points: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
         """Points (B, N, F) of points in range, and (B,) how many there were."""
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        return fixed_points(points, batch_size, self.config.points, generator)
+        return fixed_points(points, batch_size, self.config.points, None if self.training else 0)
 
     def first_stage(self, points: Tensor, batch_size: int, batch: Mapping[str, Any]) -> FirstStage:
         """Draw points, and propose a box at each."""
