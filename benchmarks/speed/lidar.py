@@ -177,7 +177,8 @@ def _sorted_sites(raw: Any, _case: Case) -> tuple[Any, ...]:
     out = getattr(raw, "out", raw)
     coords = (out.coords if hasattr(out, "coords") else out.indices).numpy()
     order = np.lexsort(coords.T[::-1])
-    return coords[order], out.features.detach().numpy()[order]
+    features = out.features.detach().numpy()[order]
+    return coords[order], features / np.abs(features).max()  # random weights leave small numbers
 
 
 def _nothing(_raw: Any, _case: Case) -> tuple[Any, ...]:

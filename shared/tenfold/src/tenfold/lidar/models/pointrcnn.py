@@ -164,7 +164,7 @@ class PointRCNNConfig(DetectorConfig):
                 _SECOND_STAGE,
                 train=ProposalOptions(9000, 0.85, 512, **bands),  # type: ignore[arg-type]
                 test=ProposalOptions(9000, 0.8, 100, **bands),  # type: ignore[arg-type]
-                sampling=replace(_SECOND_STAGE.sampling, per_frame=64),
+                sampling=replace(_SECOND_STAGE.sampling, per_frame=64, noise=True),
                 corners=0.0,
             ),
             post=PostProcess(0.3, 0.1),
