@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "common/arena.h"
 #include "common/isa.h"
@@ -35,14 +36,12 @@ inline void check(bool ok, const char* message) {
 
 inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
-inline Tensor empty_cpu(std::initializer_list<int64_t> sizes, ScalarType dtype) {
-  int64_t size[8];
-  int64_t stride[8];
-  const int64_t ndim = static_cast<int64_t>(sizes.size());
-  int64_t i = 0;
-  for (const int64_t s : sizes) size[i++] = s;
+inline Tensor empty_cpu(const int64_t* size, int64_t ndim, ScalarType dtype) {
+  constexpr int64_t kMostDims = 64;  // torch's own limit
+  int64_t stride[kMostDims];
+  check(ndim <= kMostDims, "empty: expected at most 64 dimensions");
   int64_t step = 1;
-  for (i = ndim - 1; i >= 0; --i) {
+  for (int64_t i = ndim - 1; i >= 0; --i) {
     stride[i] = step;
     step *= size[i] > 1 ? size[i] : 1;
   }
@@ -51,6 +50,18 @@ inline Tensor empty_cpu(std::initializer_list<int64_t> sizes, ScalarType dtype) 
       ndim, size, stride, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
       aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
+}
+inline Tensor empty_cpu(std::initializer_list<int64_t> size, ScalarType dtype) {
+  return empty_cpu(size.begin(), static_cast<int64_t>(size.size()), dtype);
+}
+inline Tensor empty_cpu(const std::vector<int64_t>& size, ScalarType dtype) {
+  return empty_cpu(size.data(), static_cast<int64_t>(size.size()), dtype);
+}
+
+inline std::vector<int64_t> sizes_of(const Tensor& t) {
+  std::vector<int64_t> size;
+  for (int64_t d = 0; d < t.dim(); ++d) size.push_back(t.size(d));
+  return size;
 }
 
 template <class T>

@@ -10,12 +10,28 @@ from tenfold.ops._batching import (
     pad,
     stack,
 )
+from tenfold.ops._bilinear import (
+    bilinear_sample,
+)
+from tenfold.ops._group import (
+    gather_rows,
+    group,
+    group_max,
+)
+from tenfold.ops._interpolate import (
+    three_interpolate,
+)
 from tenfold.ops._iou import (
     box_iou_3d,
     box_iou_aligned_3d,
     box_iou_bev,
     boxes_overlap_bev,
     pairs_iou_bev,
+)
+from tenfold.ops._knn import (
+    interpolation_weights,
+    knn,
+    three_nn,
 )
 from tenfold.ops._library import (
     __contract__,
@@ -31,9 +47,23 @@ from tenfold.ops._nms_rotated import (
     nms_rotated,
     nms_rotated_padded,
 )
+from tenfold.ops._peaks import (
+    peak_mask,
+    topk_peaks,
+)
 from tenfold.ops._points_in_boxes import (
     points_in_boxes,
     points_in_boxes_padded,
+)
+from tenfold.ops._roi_pool import (
+    roi_grid_pool3d,
+    roi_point_pool,
+)
+from tenfold.ops._rotated_iou import (
+    rotated_iou,
+)
+from tenfold.ops._sampling import (
+    farthest_point_sample,
 )
 from tenfold.ops._scatter import (
     scatter,
@@ -45,6 +75,14 @@ from tenfold.ops._sparse_conv import (
     sparse_conv,
     sparse_max_pool,
 )
+from tenfold.ops._ttf_targets import (
+    ttf_targets,
+)
+from tenfold.ops._voxel_table import (
+    VoxelTable,
+    lookup,
+    voxel_query,
+)
 from tenfold.ops._voxelize import (
     PaddedVoxels,
     Voxels,
@@ -55,16 +93,25 @@ from tenfold.ops._voxelize import (
 
 __all__ = [
     "PaddedVoxels",
+    "VoxelTable",
     "Voxels",
     "__contract__",
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "bilinear_sample",
     "box_iou_3d",
     "box_iou_aligned_3d",
     "box_iou_bev",
     "boxes_overlap_bev",
     "dynamic_voxelize",
+    "farthest_point_sample",
+    "gather_rows",
+    "group",
+    "group_max",
+    "interpolation_weights",
+    "knn",
+    "lookup",
     "nms",
     "nms_3d",
     "nms_bev_aligned",
@@ -74,8 +121,12 @@ __all__ = [
     "offsets_from_batch_index",
     "pad",
     "pairs_iou_bev",
+    "peak_mask",
     "points_in_boxes",
     "points_in_boxes_padded",
+    "roi_grid_pool3d",
+    "roi_point_pool",
+    "rotated_iou",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",
@@ -83,6 +134,11 @@ __all__ = [
     "sparse_conv",
     "sparse_max_pool",
     "stack",
+    "three_interpolate",
+    "three_nn",
+    "topk_peaks",
+    "ttf_targets",
+    "voxel_query",
     "voxelize",
     "voxelize_padded",
 ]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._batching import check_batch
-from tenfold.ops._checks import FLOATS, as_compute, require, require_float
+from tenfold.ops._batching import check_batches, check_clouds
+from tenfold.ops._checks import FLOATS, require
 from tenfold.ops._library import define, invoke
 
 __all__ = ["ball_query", "ball_query_multi"]
@@ -80,56 +80,6 @@ def _check_scale(op: str, radius: float, min_radius: float, k: int, s: str = "")
     fine = 0.0 <= min_radius <= radius
     require(fine, f"{op}: {name}: got {min_radius}{s}; expected a number from 0 to the radius, {radius}")
     require(1 <= k < _LIMIT, f"{op}: {'ks' if s else 'k'}: got {k}{s}; expected a number from 1 to 2^31 - 1")
-
-
-def _check_points(op: str, xyz: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    require_float(op, "xyz", xyz)
-    require_float(op, "centers", centers)
-    for name, value in (("xyz", xyz), ("centers", centers)):
-        fine = value.dim() in (2, 3) and value.shape[-1] == 3
-        hint = "; slice the coordinates off: points[..., :3]" if value.dim() in (2, 3) else ""
-        require(fine, f"{op}: {name}: got shape {tuple(value.shape)}; expected (N, 3) or (B, N, 3){hint}")
-    require(
-        centers.dim() == xyz.dim(),
-        f"{op}: centers: got shape {tuple(centers.shape)} with xyz of shape {tuple(xyz.shape)}; "
-        "expected both padded or both stacked",
-    )
-    require(
-        xyz.dim() == 2 or xyz.shape[0] == centers.shape[0],
-        f"{op}: centers: got batch size {centers.shape[0]}; expected that of xyz, {xyz.shape[0]}",
-    )
-    require(
-        xyz.device == centers.device,
-        f"{op}: centers: on {centers.device}; expected the device of xyz, {xyz.device}",
-    )
-    for name, value in (("xyz", xyz), ("centers", centers)):
-        rows = value.numel() // 3
-        require(rows < _LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
-    xyz, centers = as_compute(xyz), as_compute(centers)
-    common = torch.promote_types(xyz.dtype, centers.dtype)
-    return xyz.to(common), centers.to(common)
-
-
-def _check_batches(
-    op: str,
-    xyz: Tensor,
-    centers: Tensor,
-    lengths: Tensor | None,
-    center_lengths: Tensor | None,
-    offsets: Tensor | None,
-    center_offsets: Tensor | None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    lengths, offsets = check_batch(op, "xyz", xyz, lengths, offsets)
-    center_lengths, center_offsets = check_batch(
-        op, "centers", centers, center_lengths, center_offsets, "center_"
-    )
-    batch = 1 if offsets is None else offsets.shape[0] - 1
-    center_batch = 1 if center_offsets is None else center_offsets.shape[0] - 1
-    require(
-        batch == center_batch,
-        f"{op}: center_offsets: got {center_batch} batch elements; expected {batch}, as many as offsets",
-    )
-    return lengths, center_lengths, offsets, center_offsets
 
 
 def _plain(
@@ -210,9 +160,9 @@ def ball_query(
     """
     op = "ball_query"
     if not _plain(xyz, centers, lengths, center_lengths, offsets, center_offsets):
-        xyz, centers = _check_points(op, xyz, centers)
-        lengths, center_lengths, offsets, center_offsets = _check_batches(
-            op, xyz, centers, lengths, center_lengths, offsets, center_offsets
+        xyz, centers = check_clouds(op, ("xyz", "centers"), xyz, centers)
+        lengths, center_lengths, offsets, center_offsets = check_batches(
+            op, ("xyz", "centers"), "center_", xyz, centers, lengths, center_lengths, offsets, center_offsets
         )
     _check_scale(op, radius, min_radius, k)
     idx, count = invoke(
@@ -268,9 +218,9 @@ def ball_query_multi(
     """
     op = "ball_query_multi"
     if not _plain(xyz, centers, lengths, center_lengths, offsets, center_offsets):
-        xyz, centers = _check_points(op, xyz, centers)
-        lengths, center_lengths, offsets, center_offsets = _check_batches(
-            op, xyz, centers, lengths, center_lengths, offsets, center_offsets
+        xyz, centers = check_clouds(op, ("xyz", "centers"), xyz, centers)
+        lengths, center_lengths, offsets, center_offsets = check_batches(
+            op, ("xyz", "centers"), "center_", xyz, centers, lengths, center_lengths, offsets, center_offsets
         )
     inner = [0.0] * len(radii) if min_radii is None else list(min_radii)
     require(len(radii) > 0, f"{op}: radii: got none; expected at least one radius")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tenfold.ops._checks import require, require_shape, require_tensor
+from tenfold.ops._checks import as_compute, require, require_float, require_shape, require_tensor
 
-__all__ = ["check_batch", "offsets_from_batch_index", "pad", "stack"]
+__all__ = ["check_batch", "check_batches", "check_clouds", "offsets_from_batch_index", "pad", "stack"]
 
 _INTEGERS = (torch.int64, torch.int32)
+_LIMIT = 2**31
 
 
 def _require_integers(op: str, name: str, value: Tensor) -> None:
@@ -50,6 +51,66 @@ def check_batch(
         require(fits, f"{op}: {prefix}offsets: got shape {tuple(offsets.shape)}; expected (B + 1,)")
         offsets = offsets.to(torch.int64)
     return lengths, offsets
+
+
+def check_clouds(op: str, names: tuple[str, str], points: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """Check two clouds of xyz that belong together and return both in their common compute dtype.
+
+    Args:
+        op: for messages.
+        names: of the two arguments.
+        points: (N, 3) or (B, N, 3).
+        queries: (M, 3) or (B, M, 3).
+    """
+    first, second = names
+    for name, value in ((first, points), (second, queries)):
+        require_float(op, name, value)
+    for name, value in ((first, points), (second, queries)):
+        fine = value.dim() in (2, 3) and value.shape[-1] == 3
+        hint = "; slice the coordinates off: points[..., :3]" if value.dim() in (2, 3) else ""
+        require(fine, f"{op}: {name}: got shape {tuple(value.shape)}; expected (N, 3) or (B, N, 3){hint}")
+    require(
+        queries.dim() == points.dim(),
+        f"{op}: {second}: got shape {tuple(queries.shape)} with {first} of shape {tuple(points.shape)}; "
+        "expected both padded or both stacked",
+    )
+    require(
+        points.dim() == 2 or points.shape[0] == queries.shape[0],
+        f"{op}: {second}: got batch size {queries.shape[0]}; expected that of {first}, {points.shape[0]}",
+    )
+    require(
+        points.device == queries.device,
+        f"{op}: {second}: on {queries.device}; expected the device of {first}, {points.device}",
+    )
+    for name, value in ((first, points), (second, queries)):
+        rows = value.numel() // 3
+        require(rows < _LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
+    points, queries = as_compute(points), as_compute(queries)
+    common = torch.promote_types(points.dtype, queries.dtype)
+    return points.to(common), queries.to(common)
+
+
+def check_batches(
+    op: str,
+    names: tuple[str, str],
+    prefix: str,
+    points: Tensor,
+    queries: Tensor,
+    lengths: Tensor | None,
+    query_lengths: Tensor | None,
+    offsets: Tensor | None,
+    query_offsets: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """`check_batch` for two clouds, whose batch sizes must agree; ``prefix`` as there, for the second one."""
+    lengths, offsets = check_batch(op, names[0], points, lengths, offsets)
+    query_lengths, query_offsets = check_batch(op, names[1], queries, query_lengths, query_offsets, prefix)
+    batch = 1 if offsets is None else offsets.shape[0] - 1
+    query_batch = 1 if query_offsets is None else query_offsets.shape[0] - 1
+    require(
+        batch == query_batch,
+        f"{op}: {prefix}offsets: got {query_batch} batch elements; expected {batch}, as many as offsets",
+    )
+    return lengths, query_lengths, offsets, query_offsets
 
 
 def stack(padded: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
