@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 import distill_cifar10
 from claims.model import Claim
+from distill_gates import Gate, Means, judge
 from ssl_kd.demo.arms import ARMS, TEACHER, run_arm, teacher_with_head
 from tenfold.distill.checkpoints import file_hash, load_classifier
 from tenfold.distill.data import ImageArrays, LabelledImages
@@ -183,3 +184,54 @@ CLAIMS: tuple[Claim, ...] = (
         ),
     ),
 )
+
+
+def gates() -> list[Gate]:
+    """The claim in numbers; bounds from the pilot runs of the specification, to be re-fixed from these seeds."""
+
+    def top1(arm: str, other: str) -> Callable[[Means], float]:
+        return lambda m: m[arm]["top1"] - m[other]["top1"]
+
+    rows: tuple[tuple[str, Callable[[Means], float], float, bool], ...] = (
+        ("sskd − kd at least +3 points", top1("sskd", "kd"), 3.0, True),
+        ("sskd − kd at the same computation at least +0.5 points", top1("sskd", "kd4x"), 0.5, True),
+        (
+            "student's retrieval ÷ teacher's at least 0.7",
+            lambda m: m["sskd"]["retrieval"] / m["sskd"]["teacher_retrieval"],
+            0.7,
+            True,
+        ),
+        (
+            "student's retrieval ÷ that with shuffled targets at least 3",
+            lambda m: m["sskd"]["retrieval"] / m["sskd_permuted"]["retrieval"],
+            3.0,
+            True,
+        ),
+        (
+            "2 − points that sskd loses to half wrong labels",
+            lambda m: 2.0 - (m["sskd-noise0"]["top1"] - m["sskd-noise50"]["top1"]),
+            0.0,
+            True,
+        ),
+        (
+            "points that labels alone lose to half wrong labels, at least 15",
+            lambda m: m["labels-noise0"]["top1"] - m["labels-noise50"]["top1"],
+            15.0,
+            True,
+        ),
+        ("the same for kd", lambda m: m["kd-noise0"]["top1"] - m["kd-noise50"]["top1"], 0.0, False),
+        (
+            "kd_ss − kd_ss_permuted (self-supervision alone, accuracy)",
+            top1("kd_ss", "kd_ss_permuted"),
+            0.0,
+            False,
+        ),
+        ("sskd − sskd_random_head", top1("sskd", "sskd_random_head"), 0.0, False),
+        (
+            "CIFAR-10 part: sskd − kd at the same computation",
+            top1("cifar10-sskd", "cifar10-kd4x"),
+            0.0,
+            False,
+        ),
+    )
+    return [judge(text, value, least, "ssl-kd", gates=gated) for text, value, least, gated in rows]
