@@ -12,7 +12,7 @@ import torch
 import distill_cifar10
 from claims.model import Claim
 from distill_gates import Gate, Means, judge
-from ssl_kd.demo.arms import ARMS, TEACHER, run_arm, teacher_with_head
+from ssl_kd.experiment import ARMS, TEACHER, run_arm, teacher_with_head
 from tenfold.distill.checkpoints import file_hash, load_classifier
 from tenfold.distill.data import ImageArrays, LabelledImages
 from tenfold.distill.protocols import noisy_labels
@@ -23,7 +23,7 @@ EPOCHS, IMAGES = 120, 320
 NOISE_EPOCHS, NOISE_IMAGES = 40, 640
 CIFAR_EPOCHS, CIFAR_PER_CLASS = 40, 40
 _SOURCES = (
-    "ssl_kd.demo.arms",
+    "ssl_kd.experiment",
     "ssl_kd.heads",
     "ssl_kd.losses",
     "ssl_kd.metrics",

@@ -15,12 +15,12 @@ from kernels.frames import REPOSITORY
 from tenfold.distill.checkpoints import file_hash, load_classifier
 from tenfold.distill.small import stroke_set, train_stroke_teacher
 from tenfold.train.claims import source_hash
-from unix_kd.demo.arms import ARMS, TEACHER, Run, run_arm
+from unix_kd.experiment import ARMS, TEACHER, Run, run_arm
 
 SEEDS = (0, 1, 2)
 EPOCHS = 50
 _SOURCES = (
-    "unix_kd.demo.arms",
+    "unix_kd.experiment",
     "unix_kd.sampling",
     "unix_kd.losses",
     "tenfold.distill.strokes",
