@@ -46,11 +46,7 @@ class PGD:
             raise ValueError(f"PGD: count: got {self.count!r}; expected 'any' or 'last'")
 
     def search(
-        self,
-        network: Network,
-        region: InputSet,
-        loss: Callable[[Tensor], Tensor],
-        found: Callable[[Tensor], Tensor],
+        self, network: Network, region: InputSet, loss: Callable[[Tensor], Tensor], found: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Looks for inputs of the set whose output satisfies ``found``.
 
@@ -108,9 +104,7 @@ class _Step:
             return torch.minimum(torch.maximum(x + self.size * gradient.sign(), self.low), self.high)
         ball: LpBall = self.region
         if ball.norm != 2:
-            raise ValueError(
-                f"PGD: region: got a ball of norm {ball.norm}; expected a box, norm infinity or 2"
-            )
+            raise ValueError(f"PGD: region: got a ball of norm {ball.norm}; expected a box, norm infinity or 2")
         radius = ball.radii.view(-1, *[1] * (x.ndim - 1))
         size = radius / 10 if not isinstance(self.size, float) else self.size
         moved = x + size * gradient / _norm(gradient).clamp(min=1e-12) - ball.center

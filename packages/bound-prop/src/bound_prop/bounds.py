@@ -163,11 +163,7 @@ class BoundedModule(nn.Module):
         parts = []
         for start in range(0, max(len(region), 1), size):
             rows = slice(start, start + size)
-            own = (
-                None
-                if intermediate is None
-                else {k: (a[rows], b[rows]) for k, (a, b) in intermediate.items()}
-            )
+            own = None if intermediate is None else {k: (a[rows], b[rows]) for k, (a, b) in intermediate.items()}
             parts.append(
                 compute(
                     self.graph,
@@ -228,9 +224,7 @@ def estimate_memory(
     chunk = min(hidden, max(1, _FLOATS_AT_ONCE // max(batch * widest, 1)))
     parts["crown"] = parts["alpha-crown"] = max(parts["crown-ibp"], intervals + 5 * chunk * widest)
     if method.startswith("relaxed-crown:"):
-        return (
-            bytes_each * batch * (parts["crown"] + 2 * inputs * sum(sizes[i] for i in _preactivations(graph)))
-        )
+        return bytes_each * batch * (parts["crown"] + 2 * inputs * sum(sizes[i] for i in _preactivations(graph)))
     if method not in parts:
         raise ValueError(f"estimate_memory: method: got {method!r}; expected one of {', '.join(METHODS)}")
     return bytes_each * batch * parts[method]
@@ -290,10 +284,7 @@ def compute(
         )
         linear: tuple[Tensor | None, ...] | None = None
     else:
-        ends = [
-            sweep.output(sign * rows, final) if wanted else None
-            for sign, wanted in ((1.0, lower), (-1.0, upper))
-        ]
+        ends = [sweep.output(sign * rows, final) if wanted else None for sign, wanted in ((1.0, lower), (-1.0, upper))]
         pair = tuple(None if e is None else sign * e[0] for sign, e in zip((1.0, -1.0), ends, strict=True))
         linear = None
         if return_linear:
@@ -389,7 +380,9 @@ class Sweep:
             eye = torch.eye(size, dtype=self.like.dtype, device=self.like.device)
             return eye.view(1, size, *shape)
         if C.ndim != 3 or C.shape[0] not in (1, batch) or C.shape[2] != size:
-            raise ValueError(f"compute_bounds: C: got shape {tuple(C.shape)}; expected ({batch}, S, {size})")
+            raise ValueError(
+                f"compute_bounds: C: got shape {tuple(C.shape)}; expected ({batch}, S, {size})"
+            )
         if rhs is not None and rhs.shape != C.shape[:2]:
             raise ValueError(
                 f"compute_bounds: rhs: got shape {tuple(rhs.shape)}; expected {tuple(C.shape[:2])}"
@@ -416,7 +409,9 @@ class Sweep:
 
     def activations(self) -> dict[str, Activation]:
         """Activations by the same names."""
-        return {node.name: node.op.make(self.like) for node in self.graph.nodes if isinstance(node.op, Unary)}
+        return {
+            node.name: node.op.make(self.like) for node in self.graph.nodes if isinstance(node.op, Unary)
+        }
 
     # Intervals of hidden layers.
 
@@ -467,9 +462,7 @@ class Sweep:
             return None
         node = self.graph.nodes[index]
         op: Any = node.op
-        norms = (
-            op.row_norms(self.region.dual, self.graph.input_shape, self.like) if node.inputs == (0,) else None
-        )
+        norms = op.row_norms(self.region.dual, self.graph.input_shape, self.like) if node.inputs == (0,) else None
         if norms is None:
             size = math.prod(self.graph.input_shape)
             eye = torch.eye(size, dtype=self.like.dtype, device=self.like.device)
@@ -548,9 +541,7 @@ class Sweep:
         else:
             planes = self._planes_of(index)
             if isinstance(node.op, ops.MaxPool):
-                raise ValueError(
-                    "compute_bounds: rounding: 'outward' is not available for lbp through max pooling"
-                )
+                raise ValueError("compute_bounds: rounding: 'outward' is not available for lbp through max pooling")
             size = planes.lower_bias.abs() + planes.upper_bias.abs()
             for own, low, up in zip(sizes, planes.lower, planes.upper, strict=True):
                 size = size + own * (low.abs() + up.abs())
@@ -689,9 +680,7 @@ class Sweep:
         for i, a in left.items():
             state, flat = self.states[i], a.flatten(2)
             plus, minus = flat.clamp(min=0), flat.clamp(max=0)
-            part = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(
-                1, 2
-            )
+            part = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(1, 2)
             part = part.view(*part.shape[:2], *self.graph.input_shape)
             total = part if total is None else total + part
             beta = beta + ops._dot(plus, state.lower_bias) + ops._dot(minus, state.upper_bias)
@@ -724,10 +713,7 @@ class Sweep:
         return self.planes[index]
 
     def pull_back(
-        self,
-        rows: dict[int, Tensor],
-        until: set[int] = frozenset(),
-        charge: list[Tensor] | None = None,  # type: ignore[assignment]
+        self, rows: dict[int, Tensor], until: set[int] = frozenset(), charge: list[Tensor] | None = None  # type: ignore[assignment]
     ) -> tuple[dict[int, Tensor], Tensor]:
         """Rows ``(B or 1, S, *f)`` of nodes to rows of the input and of the nodes in ``until``; and offsets.
 
@@ -760,11 +746,7 @@ class Sweep:
                 flat = a.reshape(-1, *node.shape)
                 parts = tuple(p.view(*a.shape[:2], *p.shape[1:]) for p in op.transpose(flat))
                 bias = op.bias(a)
-                constant = (
-                    None
-                    if bias is None
-                    else torch.einsum("bsf,f->bs", a.flatten(2), bias.expand(node.shape).flatten())
-                )  # type: ignore[assignment]
+                constant = None if bias is None else torch.einsum("bsf,f->bs", a.flatten(2), bias.expand(node.shape).flatten())  # type: ignore[assignment]
                 if charge is not None:
                     self._charge_linear(index, op, a, bias, charge)
             if constant is not None:
@@ -798,9 +780,7 @@ class Sweep:
         size = torch.maximum(planes.lower_bias.abs(), planes.upper_bias.abs())
         size = size.view(*size.shape[: size.ndim - (size.ndim - 1)], *size.shape[1:])
         terms = rounding.gamma(math.prod(node.shape))
-        charge.append(
-            terms * ops._dot(a.abs().flatten(2), size.flatten(2) if size.ndim == a.ndim else size.flatten(1))
-        )
+        charge.append(terms * ops._dot(a.abs().flatten(2), size.flatten(2) if size.ndim == a.ndim else size.flatten(1)))
         if isinstance(node.op, ops.MaxPool):
             charge.append(terms * ops._dot(a.abs(), self._magnitude(index)))
             return
@@ -873,9 +853,7 @@ class Sweep:
             return self._at_box(a, beta, self.boxes[stop], charge), None, None
         state, flat = self.states[stop], a.flatten(2)
         plus, minus = flat.clamp(min=0), flat.clamp(max=0)
-        linear = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(
-            1, 2
-        )
+        linear = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(1, 2)
         linear = linear.view(*linear.shape[:2], *self.graph.input_shape)
         beta = beta + ops._dot(plus, state.lower_bias) + ops._dot(minus, state.upper_bias)
         return self._concretise(linear, beta, None), linear, beta

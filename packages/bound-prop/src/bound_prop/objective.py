@@ -67,22 +67,14 @@ class RobustObjective(nn.Module):
     ) -> None:
         super().__init__()
         if method not in _METHODS:
-            raise ValueError(
-                f"RobustObjective: method: got {method!r}; expected one of {', '.join(_METHODS)}"
-            )
+            raise ValueError(f"RobustObjective: method: got {method!r}; expected one of {', '.join(_METHODS)}")
         self.bounded, self.method, self.num_classes = bounded, method, num_classes
         self.clip, self.lines, self.fused, self.alpha = clip, lines, fused, alpha
         self.regulariser = regulariser
         self.attack = attack or PGD(steps=8, restarts=1, count="last")
 
     def forward(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        eps: float,
-        kappa: float = 0.0,
-        beta: float = 0.0,
-        eps_max: float = 0.0,
+        self, x: Tensor, labels: Tensor, eps: float, kappa: float = 0.0, beta: float = 0.0, eps_max: float = 0.0
     ) -> dict[str, Tensor]:
         """Losses of a batch: ``loss``, ``clean``, ``robust`` and ``verified`` (share of the batch), scalars.
 
@@ -110,9 +102,7 @@ class RobustObjective(nn.Module):
         assert isinstance(box, Box)
         return box
 
-    def _robust(
-        self, x: Tensor, labels: Tensor, eps: float, beta: float, clean: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _robust(self, x: Tensor, labels: Tensor, eps: float, beta: float, clean: Tensor) -> tuple[Tensor, Tensor]:
         region = self._region(x, eps)
         spec = margin_spec(labels, self.num_classes, x.dtype)
         if self.method in _WITH_ATTACK:

@@ -49,9 +49,7 @@ class _Augmented(Dataset[Batch]):
         if self.train and (self.pad or self.flip or self.crop):
             image = self._moved(image, index)
         elif self.crop:
-            image = _cut(
-                image, (image.shape[1] - self.crop) // 2, (image.shape[2] - self.crop) // 2, self.crop
-            )
+            image = _cut(image, (image.shape[1] - self.crop) // 2, (image.shape[2] - self.crop) // 2, self.crop)
         return image, label, torch.tensor(index)
 
     def _moved(self, image: Tensor, index: int) -> Tensor:
@@ -289,9 +287,7 @@ class RobustTask(LightningModule):
         losses = self.objective(x, labels, eps, kappa, self.plan.beta_at(eps), self.plan.eps)
         self.log("train/eps", eps)
         for name, value in losses.items():
-            self.log(
-                f"train/{name}", value.detach(), prog_bar=name in ("loss", "verified"), batch_size=len(x)
-            )
+            self.log(f"train/{name}", value.detach(), prog_bar=name in ("loss", "verified"), batch_size=len(x))
         return losses["loss"]
 
     def optimizer_step(self, *args: Any, **keywords: Any) -> None:
@@ -317,20 +313,12 @@ class RobustTask(LightningModule):
         attack = None
         if settings["pgd_steps"]:
             attack = PGD(
-                settings["pgd_steps"],
-                settings["pgd_restarts"],
-                settings["pgd_step_size"],
-                settings["pgd_count"],
+                settings["pgd_steps"], settings["pgd_restarts"], settings["pgd_step_size"], settings["pgd_count"]
             )
         self._measure(batch, tuple(settings["test_methods"]), attack, self._radii(), settings["radius"])
 
     def _measure(
-        self,
-        batch: Batch,
-        methods: Sequence[str],
-        attack: PGD | None,
-        radii: list[float],
-        radius: float | None,
+        self, batch: Batch, methods: Sequence[str], attack: PGD | None, radii: list[float], radius: float | None
     ) -> None:
         x, labels, places = batch
         for eps in radii:
@@ -352,8 +340,7 @@ class RobustTask(LightningModule):
                 together.update(part)
             order = sorted(together)
             columns = {
-                name: torch.tensor([together[i][name] for i in order])
-                for name in (together[order[0]] if order else ())
+                name: torch.tensor([together[i][name] for i in order]) for name in (together[order[0]] if order else ())
             }
             self.reports[eps] = Report(eps, columns)
         self._found = {}
@@ -381,9 +368,7 @@ class RobustTask(LightningModule):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserInputError(
-                f"{folder}: results: cannot be created ({error.strerror or error})"
-            ) from error
+            raise UserInputError(f"{folder}: results: cannot be created ({error.strerror or error})") from error
         document = {
             "settings": json.loads(json.dumps(dict(self.hparams), default=list)),
             "select": "last epoch",

@@ -161,9 +161,7 @@ class _Parser:
             self.fail(f"got the command {head or form!r}; expected declare-const or assert")
 
     def _declare(self, form: list[Any]) -> None:
-        found = (
-            re.fullmatch(r"([XY])_(\d+)", form[1]) if len(form) == 3 and isinstance(form[1], str) else None
-        )
+        found = re.fullmatch(r"([XY])_(\d+)", form[1]) if len(form) == 3 and isinstance(form[1], str) else None
         if found is None or form[2] != "Real":
             self.fail("declare-const: expected X_i or Y_j of type Real")
             return
@@ -309,9 +307,7 @@ class _Parser:
                 else:
                     low[i] = max(low[i], bound)
             else:
-                self.fail(
-                    "a constraint on several inputs, or on inputs and outputs together, is not supported"
-                )
+                self.fail("a constraint on several inputs, or on inputs and outputs together, is not supported")
         for i, (a, b) in enumerate(zip(low, high, strict=True)):
             if math.isinf(a) or math.isinf(b):
                 self.fail(f"X_{i} has no {'lower' if math.isinf(a) else 'upper'} bound")

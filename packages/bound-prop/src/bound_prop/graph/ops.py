@@ -93,7 +93,7 @@ class LinearOp(Operation):
         raise NotImplementedError
 
     def bias(self, like: Tensor) -> Tensor | None:
-        """B without a batch axis, or None."""
+        """b without a batch axis, or None."""
         return None
 
     def forward(self, *xs: Tensor) -> Tensor:
@@ -182,9 +182,7 @@ class Conv(LinearOp):
 
     def _conv_transpose(self, x: Tensor, weight: Tensor) -> Tensor:
         conv = _CONV_TRANSPOSE[weight.ndim - 2]
-        return conv(
-            x, weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        )
+        return conv(x, weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
 
     def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._conv_transpose(x, weight) if self.transposed else self._conv(x, weight)
@@ -427,7 +425,9 @@ class Relaxed(Operation):
     def push(self, states: Sequence[State], planes: Planes) -> State:
         """LBP: linear functions of the input through the planes."""
         lower, upper = _through(states, planes.lower), _through(states, planes.upper, upper=True)
-        return State(lower[0], lower[1] + planes.lower_bias, upper[0], upper[1] + planes.upper_bias)
+        return State(
+            lower[0], lower[1] + planes.lower_bias, upper[0], upper[1] + planes.upper_bias
+        )
 
 
 class State(NamedTuple):
@@ -454,7 +454,9 @@ def _dot(a: Tensor, bias: Tensor) -> Tensor:
     return torch.bmm(rows, bias.flatten(1).expand(len(rows), -1).unsqueeze(2)).squeeze(2)
 
 
-def _through(states: Sequence[State], slopes: Sequence[Tensor], upper: bool = False) -> tuple[Tensor, Tensor]:
+def _through(
+    states: Sequence[State], slopes: Sequence[Tensor], upper: bool = False
+) -> tuple[Tensor, Tensor]:
     matrix: Tensor | None = None
     offset: Tensor | None = None
     for state, slope in zip(states, slopes, strict=True):

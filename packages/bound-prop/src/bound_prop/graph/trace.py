@@ -41,9 +41,7 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
 def _check_parameters(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(
-                f"bound_prop: parameter {name!r}: holds NaN or infinity; expected finite numbers"
-            )
+            raise ValueError(f"bound_prop: parameter {name!r}: holds NaN or infinity; expected finite numbers")
 
 
 def _check_same(model: nn.Module, graph: Graph, example: Tensor) -> None:
@@ -95,8 +93,7 @@ def _build_exported(model: nn.Module, example: Tensor, reason: Exception) -> Gra
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = {
-        name: program.constants[target]
-        for name, target in signature.inputs_to_lifted_tensor_constants.items()
+        name: program.constants[target] for name, target in signature.inputs_to_lifted_tensor_constants.items()
     }
     return _Interpreter(model, {}, example, names, constants).run(program.graph)
 
@@ -423,9 +420,7 @@ def _cat(build: Build, xs: Sequence[Any], dim: int = 0, *, axis: int | None = No
     return build.concat(values, place)
 
 
-def _pad(
-    build: Build, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None
-) -> Value:
+def _pad(build: Build, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)][::-1]
     if mode == "constant":
         return build.pad(x, [(0, 0)] * (len(x.shape) - len(pairs)) + pairs, float(value or 0.0))
@@ -498,7 +493,7 @@ def _hardtanh(
     return build.clip(x, float(min_val), float(max_val))
 
 
-def _clamp(build: Build, x: Value, min: Any = None, max: Any = None) -> Value:
+def _clamp(build: Build, x: Value, min: Any = None, max: Any = None) -> Value:  # noqa: A002
     low = -float("inf") if min is None else _number(build, min)
     high = float("inf") if max is None else _number(build, max)
     return build.clip(x, low, high)
@@ -506,9 +501,7 @@ def _clamp(build: Build, x: Value, min: Any = None, max: Any = None) -> Value:
 
 def _number(build: Build, value: Any) -> float:
     if isinstance(value, Value) or (isinstance(value, Const) and value().numel() != 1):
-        build.refuse(
-            "a clip at a bound that is not one constant number", "use ParamRamp for a bound per neuron"
-        )
+        build.refuse("a clip at a bound that is not one constant number", "use ParamRamp for a bound per neuron")
     return float(value()) if isinstance(value, Const) else float(value)
 
 
@@ -521,9 +514,7 @@ def _maximum(build: Build, x: Any, y: Any) -> Value:
 
 
 def _minimum(build: Build, x: Any, y: Any) -> Value:
-    negative = [
-        build.scale(v, Const.of(-1.0), None) if isinstance(v, Value) else _negated(_const(v)) for v in (x, y)
-    ]
+    negative = [build.scale(v, Const.of(-1.0), None) if isinstance(v, Value) else _negated(_const(v)) for v in (x, y)]
     return build.scale(_maximum(build, *negative), Const.of(-1.0), None)
 
 
@@ -631,10 +622,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "mean": _reduce("mean"),
     "sum": _reduce("sum"),
     "amax": _amax,
-    **{
-        name: _pool(name)
-        for name in ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
-    },
+    **{name: _pool(name) for name in ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")},
     **dict.fromkeys(
         ("max_pool1d", "max_pool2d", "_max_pool1d", "_max_pool2d", "boolean_dispatch"), _max_pool
     ),
@@ -645,8 +633,8 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("hardtanh", "hardtanh_"), _hardtanh),
     "relu6": lambda build, x, inplace=False: build.clip(x, 0.0, 6.0),
     **dict.fromkeys(("clamp", "clip", "clamp_"), _clamp),
-    **dict.fromkeys(("clamp_min", "clamp_min_"), lambda build, x, min: _clamp(build, x, min)),
-    **dict.fromkeys(("clamp_max", "clamp_max_"), lambda build, x, max: _clamp(build, x, None, max)),
+    **dict.fromkeys(("clamp_min", "clamp_min_"), lambda build, x, min: _clamp(build, x, min)),  # noqa: A006
+    **dict.fromkeys(("clamp_max", "clamp_max_"), lambda build, x, max: _clamp(build, x, None, max)),  # noqa: A006
     **dict.fromkeys(("maximum", "max"), _maximum),
     **dict.fromkeys(("minimum", "min"), _minimum),
     **{name: _smooth(name) for name in ("sigmoid", "tanh", "atan", "erf", "exp", "log", "sqrt", "abs")},
@@ -655,9 +643,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("elu", "elu_"), _elu),
     "hardsigmoid": _hardsigmoid,
     **dict.fromkeys(("dropout", "dropout2d", "feature_dropout", "alpha_dropout"), _dropout),
-    **dict.fromkeys(
-        ("contiguous", "clone", "detach", "float", "double", "to", "identity", "_to_copy"), _same
-    ),
+    **dict.fromkeys(("contiguous", "clone", "detach", "float", "double", "to", "identity", "_to_copy"), _same),
     **dict.fromkeys(("dropout1d", "dropout3d"), _dropout),
     "size": _size,
     "dim": lambda build, x: len(x.shape) + 1,
