@@ -332,3 +332,48 @@ def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_
     )
     ran = {example.line.split()[2] for example in done}
     assert ran == {"demo", "fit", "test", "predict", "export", "prepare"}
+
+
+@pytest.mark.parametrize("detector", ["pointpillars", "parta2", "pv_rcnn", "pointrcnn"])
+def test_every_detector_is_trained_evaluated_and_run(
+    cli, detector, tiny_models, small_kitti, frame, tmp_path
+):
+    words = [f"model.detector={detector}", f"model.overrides={json.dumps(tiny_models[detector])}"]
+    words += [f"data.root={small_kitti}", "data.image_size=[375,1242]", "data.batch_size=2", "data.counts={}"]
+    words += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.default_root_dir=run"]
+    quiet = ["trainer.enable_progress_bar=false", "trainer.logger=false"]
+    code, _, err = cli("fit", *words, *quiet)
+    assert code == 0, err
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert type(load_detector(checkpoint)).__name__.lower().startswith(detector.replace("_", "")[:4])
+    code, out, err = cli("test", *words, *quiet, "--ckpt_path", checkpoint)
+    assert code == 0, err
+    assert "KITTI object evaluation of 2 frames" in out
+    assert cli("predict", frame / "000000.bin", checkpoint, "--out", "found")[0] == 0
+    assert (tmp_path / "found" / "000000_bev.png").is_file()
+    code, _, err = cli("export", checkpoint, "dense.pt2")
+    if detector == "pointrcnn":
+        assert (code, "has no dense part" in err) == (2, True)
+        assert not (tmp_path / "dense.pt2").exists()
+    else:
+        assert code == 0, err
+        assert (tmp_path / "dense.pt2").is_file()
+
+
+def test_every_recipe_builds_its_model(tmp_path):
+    from importlib.resources import files
+
+    import yaml
+
+    from tenfold.lidar.predict import build_from
+
+    folder = files("tenfold.lidar") / "configs"
+    recipes = [item for item in folder.iterdir() if item.name.endswith(".yaml")]
+    assert len(recipes) >= 19
+    for recipe in recipes:
+        settings = yaml.safe_load(recipe.read_text())
+        with torch.device("meta"):
+            model = build_from(settings["model"])
+        counts = settings["data"].get("counts") or {}
+        assert set(counts) <= set(model.class_names), recipe.name
+        assert settings["trainer"]["default_root_dir"].endswith(recipe.name[:-5])
