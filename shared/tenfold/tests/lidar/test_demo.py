@@ -53,7 +53,7 @@ def test_every_detector_has_a_narrow_recipe():
     for detector in demo.DETECTORS:
         model = build_detector(detector, **demo.small_overrides(detector))
         assert model.class_names == ("Car",)
-        assert sum(p.numel() for p in model.parameters()) < 400_000
+        assert sum(p.numel() for p in model.parameters()) < 1_500_000
 
 
 def test_found_objects_by_hand():
