@@ -1,6 +1,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,3 +119,58 @@ def child_environment():
     """Environment of a subprocess that runs the same sources as this process, on one thread."""
     path = os.pathsep.join(item for item in sys.path if item)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="session")
+def small_nuscenes(tmp_path_factory):
+    """Two training scenes and one for validation, three key frames each at 2 Hz and sweeps at 6 Hz."""
+    from dataclasses import replace
+
+    from tenfold.lidar.simulator import NUSCENES_32, simulate_nuscenes
+
+    root = tmp_path_factory.mktemp("nuscenes")
+    coarse = replace(NUSCENES_32, azimuth_step=1.5)
+    simulate_nuscenes(root, (2, 1), 3, key_frames=3, sweep_rate=6.0, sensor=coarse)
+    return root
+
+
+CAR = [10.0, 2, -1, 4, 2, 1.5, 0.3]
+ENDINGS = (".bin", ".npy", ".ply", ".pcd", ".bin", ".ply")
+
+
+@pytest.fixture(scope="session")
+def write_own():
+    """The function that writes a data set of one's own."""
+    return write_own_data
+
+
+def write_own_data(root, frames=6, val=2, *, velocity=False):
+    """Frames with one car of 80 points and a walker of 10 in every second, in all formats."""
+    from tenfold.io import PointCloud, write_points
+    from tenfold.lidar.custom import write_boxes
+
+    rng = np.random.default_rng(0)
+    for folder in ("clouds", "boxes", "splits"):
+        (root / folder).mkdir(parents=True)
+    ids = []
+    for k in range(frames):
+        car = np.add(CAR, [k, -k, 0, 0, 0, 0, 0.4 * k])
+        walker = np.array([20.0, -5 - k, -0.8, 0.8, 0.7, 1.7, 1.0])
+        boxes = [("Car", car, 80)] + [("Pedestrian", walker, 10)] * (k % 2)
+        points = [np.column_stack((rng.uniform(0, 40, 300), rng.uniform(-20, 20, 300), np.full(300, -1.73)))]
+        for _, box, number in boxes:
+            local = rng.uniform(-0.49, 0.49, (number, 3)) * box[3:6]
+            cos, sin = np.cos(box[6]), np.sin(box[6])
+            turned = local @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+            points.append(turned + box[:3])
+        xyz = np.concatenate(points).astype(np.float32)
+        ids.append(f"frame.{k}")
+        cloud = PointCloud(xyz, {"intensity": rng.random(len(xyz)).astype(np.float32)})
+        write_points(root / "clouds" / f"{ids[-1]}{ENDINGS[k % len(ENDINGS)]}", cloud)
+        rows = np.array([b for _, b, _ in boxes])
+        if velocity:
+            rows = np.column_stack((rows, np.tile([3.0, -1.0], (len(rows), 1))))
+        write_boxes(root / "boxes" / f"{ids[-1]}.json", [n for n, _, _ in boxes], rows)
+    (root / "splits/train.txt").write_text("\n".join(ids[: frames - val]) + "\n")
+    (root / "splits/val.txt").write_text("\n".join(ids[frames - val :]) + "\n")
+    return root
