@@ -191,6 +191,12 @@ def test_a_time_budget_sets_the_epochs(shapes, tmp_path, capsys):
     assert trainer.global_step == 1
     assert trainer.max_epochs == 24
     assert "24 epochs" in capsys.readouterr().out
+    # Resumed, the run keeps its length however long a step takes now.
+    again = DetectionTask(**NETWORK, time_budget="1h")
+    trainer = trainer_in(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[StopAtOnce()])
+    file = str(tmp_path / "checkpoints" / "last.ckpt")
+    trainer.fit(again, datamodule=DetectionData(str(shapes), **DATA), ckpt_path=file, weights_only=True)
+    assert trainer.max_epochs == 24
 
 
 def test_the_time_of_a_step_is_measured_without_side_effects(fitted):
@@ -380,6 +386,7 @@ def test_health_names_the_known_failures():
     nan = {"loss": torch.tensor(float("nan")), "loss_heatmap": torch.tensor(1.0)}
     assert "images [3, 4]" in warned(HealthMonitor(), lambda m: m.losses(0, nan, [3, 4]))
     assert "model.lr=null" in warned(HealthMonitor(), lambda m: m.learning_rate(0.016, 0.002))
+    assert "sync_batchnorm" in warned(HealthMonitor(), lambda m: m.batch_norm(2, 4, nn.BatchNorm2d(1)))
     assert "2 classes" in warned(HealthMonitor(), lambda m: m.data(["a", "b", "c"], [0, 3, 0]))
     assert "raise data.size" in warned(HealthMonitor(), lambda m: m.batch([1], 200, 150))
     model = TTFNet("small", 2)
