@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -10,16 +10,17 @@ import torch
 
 import distill_cifar10
 from claims.model import Claim
+from distill_gates import Gate, Means, judge
 from kernels.frames import REPOSITORY
 from tenfold.distill.checkpoints import file_hash, load_classifier
 from tenfold.distill.small import stroke_set, train_stroke_teacher
 from tenfold.train.claims import source_hash
-from unix_kd.demo.arms import ARMS, TEACHER, Run, run_arm
+from unix_kd.experiment import ARMS, TEACHER, Run, run_arm
 
 SEEDS = (0, 1, 2)
 EPOCHS = 50
 _SOURCES = (
-    "unix_kd.demo.arms",
+    "unix_kd.experiment",
     "unix_kd.sampling",
     "unix_kd.losses",
     "tenfold.distill.strokes",
@@ -187,3 +188,30 @@ CLAIMS: tuple[Claim, ...] = (
         ),
     ),
 )
+
+
+def gates() -> list[Gate]:
+    """The claim in numbers; bounds from the pilot runs of the specification, to be re-fixed from these seeds."""
+
+    def top1(arm: str, other: str) -> Callable[[Means], float]:
+        return lambda m: m[arm]["top1"] - m[other]["top1"]
+
+    rows: tuple[tuple[str, Callable[[Means], float], float, bool], ...] = (
+        ("unix48 − kd at least −0.6 points", top1("unix48", "kd"), -0.6, True),
+        ("unix48 − reversed48 at least +1.5 points", top1("unix48", "reversed48"), 1.5, True),
+        ("unix32 − random32 at least +0.3 points", top1("unix32", "random32"), 0.3, True),
+        ("unix48 − random48", top1("unix48", "random48"), 0.0, False),
+        ("unix48 − uncertain48", top1("unix48", "uncertain48"), 0.0, False),
+        ("unix32 − uncertain32", top1("unix32", "uncertain32"), 0.0, False),
+        ("80 − cost of unix48 in percent of KD", lambda m: 80.0 - m["unix48"]["cost_percent"], 0.0, True),
+        (
+            "epochs in which kept images have the higher entropy, percent − 100",
+            lambda m: m["unix48"]["epochs_kept_harder_percent"] - 100.0,
+            0.0,
+            True,
+        ),
+        ("15 − top-1 from an untrained teacher", lambda m: 15.0 - m["untrained"]["top1"], 0.0, True),
+        ("ambiguous images: unix48 − kd", top1("unix48-ambiguous", "kd-ambiguous"), 0.0, False),
+        ("CIFAR-10 part: unix48 − kd", top1("cifar10-unix48", "cifar10-kd"), 0.0, False),
+    )
+    return [judge(text, value, least, "unix-kd", gates=gated) for text, value, least, gated in rows]
