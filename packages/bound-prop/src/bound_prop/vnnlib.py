@@ -4,6 +4,7 @@ Version 1.0: ``declare-const X_i/Y_j Real`` and assertions of ``<=``, ``>=``, ``
 linear expressions (``+``, ``-``, ``*`` by numbers) of the X_i alone or of the Y_j alone. Version 2.0 queries of one
 network are read too, where they are linear: ``declare-network`` with ``declare-input`` and ``declare-output``, indexed
 atoms ``X[0,2]``, also ``=``. X and Y index the flat ONNX input and output. The file describes the *unsafe* set.
+"""
 
 from __future__ import annotations
 
