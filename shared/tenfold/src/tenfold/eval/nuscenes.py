@@ -28,6 +28,7 @@ from tenfold.eval._nuscenes_records import (
     write_submission,
 )
 from tenfold.eval._nuscenes_result import ERRORS, NuScenesCurve, NuScenesResult
+from tenfold.host import match_nuscenes
 
 __all__ = [
     "ATTRIBUTES",
@@ -92,22 +93,22 @@ class _Stacked:
         return _Stacked(**{name: value[rows] for name, value in vars(self).items()})
 
 
-def _stack(frames: Sequence[tuple[int, NuScenesBoxes]]) -> _Stacked:
+def _stack(frames: Sequence[NuScenesBoxes]) -> _Stacked:
     def join(name: str, *shape: int) -> Floats:
-        return np.concatenate([np.zeros((0, *shape)), *(getattr(boxes, name) for _, boxes in frames)])
+        return np.concatenate([np.zeros((0, *shape)), *(getattr(boxes, name) for boxes in frames)])
 
     quaternion = join("rotation", 4)
     w, x, y, z = quaternion.T
     return _Stacked(
-        frame=np.repeat([k for k, _ in frames], [len(boxes) for _, boxes in frames]).astype(np.int64),
-        name=np.array([n for _, boxes in frames for n in boxes.name], np.str_),
+        frame=np.repeat(np.arange(len(frames)), [len(boxes) for boxes in frames]).astype(np.int64),
+        name=np.array([n for boxes in frames for n in boxes.name], np.str_),
         translation=join("translation", 3),
         size=join("size", 3),
         yaw=np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z),
         velocity=join("velocity", 2),
-        attribute=np.array([a for _, boxes in frames for a in boxes.attribute], np.str_),
+        attribute=np.array([a for boxes in frames for a in boxes.attribute], np.str_),
         score=np.concatenate(
-            [np.zeros(0), *(np.zeros(len(b)) if b.score is None else b.score for _, b in frames)]
+            [np.zeros(0), *(np.zeros(len(b)) if b.score is None else b.score for b in frames)]
         ),
         quaternion=quaternion,
     )
@@ -147,46 +148,9 @@ def _evaluated(
     return np.asarray((away < limit) & ~_inside_racks(boxes, racks))
 
 
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """Detections and objects of one class, frame and at most 4 m apart, by rank, distance and object."""
-
-    rank: Ints
-    truth: Ints
-    distance: Floats
-
-    def matched(self, limit: float) -> tuple[Ints, Ints]:
-        """Ranks and objects of the matches: each detection in turn takes the nearest free object."""
-        free = np.ones(int(self.truth.max(initial=-1)) + 1, dtype=bool)
-        near = self.distance < limit
-        ranks, truths = [], []
-        done = -1
-        for rank, truth in zip(self.rank[near].tolist(), self.truth[near].tolist(), strict=True):
-            if rank != done and free[truth]:
-                free[truth] = False
-                done = rank
-                ranks.append(rank)
-                truths.append(truth)
-        return np.array(ranks, np.int64), np.array(truths, np.int64)
-
-
-def _pairs(truth: _Stacked, found: _Stacked) -> _Pairs:
-    """Pairs for `found` in the order of ranks; both sides of one class."""
-    if not len(found) or not len(truth):
-        return _Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    order = np.argsort(found.frame, kind="stable")
-    frames, starts = np.unique(found.frame[order], return_index=True)
-    columns = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    first, last = (np.searchsorted(truth.frame, frames, side) for side in ("left", "right"))
-    for ranks, low, high in zip(np.split(order, starts[1:]), first, last, strict=True):
-        if low < high:
-            offset = found.translation[ranks, None, :2] - truth.translation[None, low:high, :2]
-            distance = np.sqrt(np.sum(offset**2, axis=2))
-            row, column = np.nonzero(distance < DISTANCES[-1])
-            columns.append((ranks[row], low + column, distance[row, column]))
-    rank, index, distance = (np.concatenate(part) for part in zip(*columns, strict=True))
-    order = np.lexsort((index, distance, rank))
-    return _Pairs(rank[order], index[order], distance[order])
+def _offsets(boxes: _Stacked, frames: int) -> Ints:
+    """(F + 1,) first box of each frame."""
+    return np.searchsorted(boxes.frame, np.arange(frames + 1))
 
 
 def _running_mean(values: Floats) -> Floats:
@@ -302,15 +266,15 @@ def nuscenes_eval(
     if unknown := [name for name in classes if name not in CLASSES] or not classes:
         raise ValueError(f"nuscenes_eval: classes: got {unknown}; expected some of {', '.join(CLASSES)}")
     limits = {**CLASS_RANGE, **(class_range or {})}
-    number = {token: k for k, token in enumerate(gt)}
-    ego = np.array([sample.ego[:2] for sample in gt.values()]).reshape(-1, 2)
-    racks = [sample.racks for sample in gt.values()]
-    measured = [(k, s.boxes.select(np.asarray(s.boxes.num_points) != 0)) for k, s in enumerate(gt.values())]
-    truth = _stack(measured)
-    found = _stack([(number[token], boxes) for token, boxes in det.items()])
+    # Frames in the order of the detections, which decides ties.
+    samples = [gt[token] for token in det]
+    ego = np.array([sample.ego[:2] for sample in samples]).reshape(-1, 2)
+    racks = [sample.racks for sample in samples]
+    measured = [s.boxes.select(np.asarray(s.boxes.num_points) != 0) for s in samples]
+    truth, found = _stack(measured), _stack(list(det.values()))
     truth = truth.take(_evaluated(truth, ego, racks, limits))
     found = found.take(_evaluated(found, ego, racks, limits))
-    curves = [curve for name in classes for curve in _class_curves(name, truth, found)]
+    curves = [curve for name in classes for curve in _class_curves(name, truth, found, len(samples))]
     aps = {(c.class_name, c.distance): _average_precision(c) for c in curves}
     errors = {
         (c.class_name, error): _mean_error(c, error)
@@ -321,9 +285,15 @@ def nuscenes_eval(
     return NuScenesResult(len(gt), tuple(classes), tuple(curves), aps, errors, _AP_WEIGHT)
 
 
-def _class_curves(name: str, truth: _Stacked, found: _Stacked) -> list[NuScenesCurve]:
+def _class_curves(name: str, truth: _Stacked, found: _Stacked, frames: int) -> list[NuScenesCurve]:
     truth, found = truth.take(truth.name == name), found.take(found.name == name)
-    # A stable sort turned round: of equal scores the later one comes first.
-    found = found.take(np.argsort(found.score, kind="stable")[::-1])
-    pairs = _pairs(truth, found)
-    return [_curve(name, limit, truth, found, *pairs.matched(limit)) for limit in DISTANCES]
+    matches = match_nuscenes(
+        *(_offsets(found, frames), _offsets(truth, frames)),
+        *(found.translation[:, :2], truth.translation[:, :2], found.score, DISTANCES),
+    )
+    found = found.take(matches.order)
+    curves = []
+    for limit, match in zip(DISTANCES, matches.match[:, matches.order], strict=True):
+        ranks = np.flatnonzero(match >= 0)
+        curves.append(_curve(name, limit, truth, found, ranks, match[ranks]))
+    return curves
