@@ -477,8 +477,8 @@ class Sweep:
         radius = norms * self.region.radii.view(-1, *[1] * norms.ndim)
         if self.outward:
             slack = rounding.gamma(math.prod(self.graph.input_shape) + op.terms)
-            size = rounding.largest(self.region.interval()).flatten(1).sum(1)
-            radius = radius * (1 + slack) + slack * (center.abs() + norms * size.view(-1, *[1] * norms.ndim))
+            reach = rounding.largest(self.region.interval()).flatten(1).sum(1)
+            radius = radius * (1 + slack) + slack * (center.abs() + norms * reach.view(-1, *[1] * norms.ndim))
         return center - radius, center + radius
 
     def _is_affine(self, index: int) -> bool:
@@ -692,7 +692,11 @@ class Sweep:
             )
             part = part.view(*part.shape[:2], *self.graph.input_shape)
             total = part if total is None else total + part
-            beta = beta + ops._dot(plus, state.lower_bias) + ops._dot(minus, state.upper_bias)
+            beta = (
+                beta
+                + ops._dot(plus, state.lower_bias.flatten(1))
+                + ops._dot(minus, state.upper_bias.flatten(1))
+            )
         assert total is not None
         return total, beta
 
@@ -871,7 +875,9 @@ class Sweep:
             1, 2
         )
         linear = linear.view(*linear.shape[:2], *self.graph.input_shape)
-        beta = beta + ops._dot(plus, state.lower_bias) + ops._dot(minus, state.upper_bias)
+        beta = (
+            beta + ops._dot(plus, state.lower_bias.flatten(1)) + ops._dot(minus, state.upper_bias.flatten(1))
+        )
         return self._concretise(linear, beta, None), linear, beta
 
     def _at_box(self, a: Tensor, beta: Tensor, box: Interval, charge: list[Tensor] | None) -> Tensor:

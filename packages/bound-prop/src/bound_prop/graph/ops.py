@@ -48,8 +48,8 @@ class Const:
 
     @staticmethod
     def of(value: Any) -> Const:
-        """A constant of a number or a tensor."""
-        tensor = torch.as_tensor(value)
+        """A constant of a tensor, or of a number, which keeps its double precision."""
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
         return Const(lambda: tensor)
 
     def __call__(self) -> Tensor:
