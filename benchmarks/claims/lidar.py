@@ -4,18 +4,17 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from claims.model import Claim
 from tenfold.lidar import build_detector
 from tenfold.lidar.augment import Augmentation
 from tenfold.lidar.data import DetectionFrames, Frame, collate
+from tenfold.lidar.demo import small_overrides
 from tenfold.lidar.evaluation import evaluate, record
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.proposals import recall
@@ -36,9 +35,7 @@ _CONTROLS = ("", "-untrained", "-shuffled")
 
 def overrides(detector: str) -> dict[str, Any]:
     """The narrow recipe's settings, on a quarter of its area."""
-    recipe = files("tenfold.lidar") / "configs" / f"{detector}_small.yaml"
-    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]["overrides"]
-    return {**settings, "point_range": _RANGE}
+    return {**small_overrides(detector), "point_range": _RANGE}
 
 
 @cache

@@ -136,6 +136,17 @@ class GraphBuilder:
         """The graph whose output is ``output``."""
         return Graph(self.nodes, output.index).pruned()
 
+    @staticmethod
+    def flattened(graph: Graph) -> Graph:
+        """The graph with flat inputs ``(n,)`` and flat outputs ``(K,)``."""
+        size, outputs = math.prod(graph.input_shape), math.prod(graph.output_shape)
+        start = Node("input", ops.Input(), (), (size,))
+        shaped = Node("input.reshape", ops.Reshape((size,), graph.input_shape), (0,), graph.input_shape)
+        moved = [Node(n.name, n.op, tuple(i + 1 for i in n.inputs), n.shape) for n in graph.nodes[1:]]
+        nodes = [start, shaped, *moved]
+        last = Node("output.reshape", ops.Reshape(graph.output_shape, (outputs,)), (graph.output + 1,), (outputs,))
+        return Graph([*nodes, last], len(nodes))
+
     def refuse(self, what: str, advice: str) -> NoReturn:
         """Raises with the operation, the module's path and what to do."""
         where = f"module {self.place!r}" if self.place else "the network"

@@ -37,7 +37,7 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
 _backward_op = define(
     "bilinear_sample_backward(Tensor grad, Tensor feat, Tensor uv, Tensor? valid, int border, bool need_feat, "
     "bool need_uv) -> (Tensor grad_feat, Tensor grad_uv)",
-    contract=0,
+    contract=1,
     reference=ref.bilinear_sample_backward,
     fake=_fake_backward,
     backward=_no_second_derivative,
@@ -58,7 +58,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 _bilinear_sample = define(
     "bilinear_sample(Tensor feat, Tensor uv, Tensor? valid, int border, bool validate) -> Tensor",
-    contract=0,
+    contract=1,
     reference=ref.bilinear_sample,
     fake=_fake_sample,
     backward=_backward,

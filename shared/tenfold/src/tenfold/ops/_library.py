@@ -48,8 +48,7 @@ def define(
     name = schema.split("(")[0]
 
     def fallback(*args: Any) -> Any:
-        if contract:  # 0: no kernel is compiled yet
-            _native.slow_path(name)
+        _native.slow_path(name)
         return reference(*args)
 
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))

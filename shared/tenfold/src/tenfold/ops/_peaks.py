@@ -27,12 +27,12 @@ def _fake_topk(
 
 
 _peaks_at = define(
-    "peaks_at(Tensor heat, int kernel) -> Tensor", contract=0, reference=ref.peaks_at, fake=_fake_at
+    "peaks_at(Tensor heat, int kernel) -> Tensor", contract=1, reference=ref.peaks_at, fake=_fake_at
 )
 _topk_peaks = define(
     "topk_peaks(Tensor heat, SymInt k, int kernel, float threshold, bool per_class) "
     "-> (Tensor scores, Tensor classes, Tensor ys, Tensor xs)",
-    contract=0,
+    contract=1,
     reference=ref.topk_peaks,
     fake=_fake_topk,
 )

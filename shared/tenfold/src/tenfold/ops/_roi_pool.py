@@ -72,7 +72,7 @@ _BATCH = "Tensor? lengths, Tensor? box_lengths, Tensor? offsets, Tensor? box_off
 
 _point_backward = define(
     "roi_point_pool_backward(Tensor grad, Tensor point, Tensor count, SymInt rows) -> Tensor",
-    contract=0,
+    contract=1,
     reference=ref.roi_point_pool_backward,
     fake=_fake_point_backward,
     backward=_no_second_point,
@@ -80,7 +80,7 @@ _point_backward = define(
 _grid_backward = define(
     "roi_grid_pool3d_backward(Tensor grad, Tensor arg, Tensor rois, Tensor points, int[] grid, "
     f"SymInt max_points, bool maximum, float margin, float z_margin, {_BATCH}) -> Tensor",
-    contract=0,
+    contract=1,
     reference=ref.roi_grid_pool3d_backward,
     fake=_fake_grid_backward,
     backward=_no_second_grid,
@@ -112,7 +112,7 @@ def _grid_gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]
 _roi_point_pool = define(
     "roi_point_pool(Tensor points, Tensor feats, Tensor boxes, SymInt k, float[] enlarge, float margin, "
     f"float z_margin, {_BATCH}, bool validate) -> (Tensor pooled, Tensor point, Tensor count)",
-    contract=0,
+    contract=1,
     reference=ref.roi_point_pool,
     fake=_fake_point_pool,
     backward=_point_gradient,
@@ -121,7 +121,7 @@ _roi_point_pool = define(
 _roi_grid_pool3d = define(
     "roi_grid_pool3d(Tensor rois, Tensor points, Tensor feats, int[] grid, SymInt max_points, bool maximum, "
     f"bool need_arg, float margin, float z_margin, {_BATCH}, bool validate) -> (Tensor pooled, Tensor arg)",
-    contract=0,
+    contract=1,
     reference=ref.roi_grid_pool3d,
     fake=_fake_grid_pool,
     backward=_grid_gradient,

@@ -32,7 +32,7 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
 
 _backward_op = define(
     "rotated_iou_backward(Tensor grad, Tensor pred, Tensor target, int kind) -> (Tensor, Tensor)",
-    contract=0,
+    contract=1,
     reference=ref.rotated_iou_backward,
     fake=_fake_backward,
     backward=_no_second_derivative,
@@ -51,7 +51,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 _rotated_iou = define(
     "rotated_iou(Tensor pred, Tensor target, int kind, bool validate) -> Tensor",
-    contract=0,
+    contract=1,
     reference=ref.rotated_iou,
     fake=_fake_value,
     backward=_backward,

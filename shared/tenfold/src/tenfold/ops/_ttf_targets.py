@@ -46,7 +46,7 @@ _ttf_targets = define(
     "ttf_targets(Tensor boxes, Tensor labels, SymInt num_classes, SymInt height, SymInt width, int stride, "
     "float alpha, float beta, int area, int weight, int shape, bool validate) "
     "-> (Tensor heatmap, Tensor box_target, Tensor weight_map)",
-    contract=0,
+    contract=1,
     reference=ref.ttf_targets,
     fake=_fake,
 )

@@ -55,17 +55,17 @@ _TABLE = "Tensor keys, Tensor rows, Tensor directory, Tensor meta"
 
 _voxel_table = define(
     "voxel_table(Tensor coords, bool validate) -> (Tensor keys, Tensor rows, Tensor directory, Tensor meta)",
-    contract=0,
+    contract=1,
     reference=ref.voxel_table,
     fake=_fake_table,
 )
 _lookup = define(
-    f"lookup({_TABLE}, Tensor coords) -> Tensor", contract=0, reference=ref.lookup, fake=_fake_lookup
+    f"lookup({_TABLE}, Tensor coords) -> Tensor", contract=1, reference=ref.lookup, fake=_fake_lookup
 )
 _voxel_query = define(
     f"voxel_query({_TABLE}, Tensor xyz_vox, Tensor coords, Tensor xyz_query, int[] ranges, float radius, "
     "SymInt k, bool validate) -> (Tensor idx, Tensor count)",
-    contract=0,
+    contract=1,
     reference=ref.voxel_query,
     fake=_fake_query,
 )

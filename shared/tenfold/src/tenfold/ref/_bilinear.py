@@ -46,8 +46,8 @@ def _corners(feat: Tensor, uv: Tensor, valid: Tensor | None, border: int) -> tup
 def _gather(feat: Tensor, rows: Tensor) -> Tensor:
     """(B, N, 4, C) values at the flat indices (B, N, 4)."""
     b, c = feat.shape[:2]
-    flat = feat.reshape(b, c, -1).transpose(1, 2)
-    index = rows.reshape(b, -1, 1).expand(-1, -1, c)
+    flat = feat.reshape(b, c, feat.shape[2] * feat.shape[3]).transpose(1, 2)
+    index = rows.reshape(b, rows.shape[1] * 4, 1).expand(-1, -1, c)
     return flat.gather(1, index).reshape(*rows.shape, c)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cmp_to_key
+
 import torch
 from torch import Tensor
 
@@ -112,15 +114,23 @@ def _all_corners(a: Tensor, b: Tensor) -> Tensor:
 
 def _hull_push(points: list[list[float]], tiny: float) -> list[list[float]]:
     """Gradient of the hull's area with respect to 8 points; points that coincide share it."""
-    order = sorted(range(8), key=lambda i: points[i])
+
+    def compare(i: int, j: int) -> float:  # corners above one another go by y, whatever rounding does to x
+        dx, dy = points[i][0] - points[j][0], points[i][1] - points[j][1]
+        return dx if abs(dx) > tiny else dy
+
+    order = sorted(range(8), key=cmp_to_key(compare))
+    flat = tiny * (tiny / _TINY)  # a corner on an edge of the hull is no vertex
+
+    def turns(o: int, p: int, q: int) -> bool:
+        (ox, oy), (px, py), (qx, qy) = points[o], points[p], points[q]
+        return (px - ox) * (qy - oy) - (py - oy) * (qx - ox) > flat
+
     chain: list[int] = []
     for way in (order, order[::-1]):
         part: list[int] = []
         for i in way:
-            while len(part) >= 2:
-                o, p, q = points[part[-2]], points[part[-1]], points[i]
-                if (p[0] - o[0]) * (q[1] - o[1]) - (p[1] - o[1]) * (q[0] - o[0]) > 0:
-                    break
+            while len(part) >= 2 and not turns(part[-2], part[-1], i):
                 part.pop()
             part.append(i)
         chain += part[:-1]
@@ -143,12 +153,19 @@ def _extent_push(points: Tensor, tiny: Tensor) -> tuple[Tensor, Tensor]:
     return high - low, top / top.sum(1, keepdim=True) - bottom / bottom.sum(1, keepdim=True)
 
 
-def _interval(a: Tensor, b: Tensor, sign: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients with respect to z and dz of a, and whether the upper ends of a and b count (1, one half, 0)."""
-    upper = torch.sign((b[:, 2] + b[:, 5] / 2) - (a[:, 2] + a[:, 5] / 2))
-    lower = torch.sign((a[:, 2] - a[:, 5] / 2) - (b[:, 2] - b[:, 5] / 2))
-    top, bottom = 0.5 + sign * 0.5 * upper, 0.5 + sign * 0.5 * lower
-    return top - bottom, (top + bottom) / 2, top
+def _same_height(a: Tensor, b: Tensor) -> Tensor:
+    return _TINY * ((a[:, 5] + b[:, 5]) / 2 + (a[:, 2] - b[:, 2]).abs())
+
+
+def _interval(a: Tensor, b: Tensor, span: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of the overlap of the z intervals, or of their span, with respect to z and dz of a."""
+    step, tiny = b[:, 2] - a[:, 2], _same_height(a, b)
+    upper = step + b[:, 5] / 2 - a[:, 5] / 2  # positive: a's upper end is the lower one
+    lower = b[:, 5] / 2 - a[:, 5] / 2 - step
+    top, bottom = (torch.where(e.abs() <= tiny, 0.5, (e > 0).double()) for e in (upper, lower))
+    if span:
+        top, bottom = 1 - top, 1 - bottom
+    return top - bottom, (top + bottom) / 2
 
 
 def _pair_gradients(a: Tensor, b: Tensor, kind: int, flat: bool) -> tuple[Tensor, Tensor]:
@@ -177,8 +194,8 @@ def _pair_gradients(a: Tensor, b: Tensor, kind: int, flat: bool) -> tuple[Tensor
         square = apart.square().sum(1)
     gradients = []
     for turn, (own, other) in enumerate(((a, b), (b, a))):
-        dz, dh, _ = _interval(own, other, 1.0)
-        inside = (overlap > 0) & (area > 0)
+        dz, dh = _interval(own, other, False)
+        inside = (overlap > _same_height(a, b)) & (area > 0)
         d_inter = _area_gradient(own, other) * overlap[:, None]
         d_inter[:, 2] += area * dz
         d_inter[:, 5] += area * dh
@@ -191,7 +208,7 @@ def _pair_gradients(a: Tensor, b: Tensor, kind: int, flat: bool) -> tuple[Tensor
         total = d_inter / union[:, None] - d_union * (inter / union.square())[:, None]
         if kind != IOU:
             corner = _corner_gradient(own, push[:, 4 * turn : 4 * turn + 4]) if kind == GIOU else None
-            sz, sh, _ = _interval(own, other, -1.0)
+            sz, sh = _interval(own, other, True)
             if kind == GIOU:
                 assert corner is not None
                 d_hull = corner * span[:, None]

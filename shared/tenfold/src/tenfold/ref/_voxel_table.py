@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,9 @@ META = 9  # lowest b, z, y, x; number of cells along each; shift of the director
 
 def _keys(coords: Tensor, meta: Tensor) -> tuple[Tensor, Tensor]:
     """Key of every cell (b, z, y, x), and whether it lies inside the table's extents."""
-    local = coords.long() - meta[:4]
-    inside = ((local >= 0) & (local < meta[4:8])).all(-1)
-    local = torch.where(inside[..., None], local, 0)
+    wide = coords.long()
+    inside = ((wide >= meta[:4]) & (wide <= meta[:4] + (meta[4:8] - 1))).all(-1)
+    local = torch.where(inside[..., None], wide - meta[:4], 0)
     key = local[..., 0]
     for axis in (1, 2, 3):
         key = key * meta[4 + axis] + local[..., axis]
@@ -25,16 +27,13 @@ def voxel_table(coords: Tensor, validate: bool) -> tuple[Tensor, Tensor, Tensor,
     """Return sorted keys (V,) int64, their rows (V,) int32, the directory (2 V + 1,) int32 and meta (9,) int64."""
     v = coords.shape[0]
     wide = coords.long()
-    low = wide.amin(0) if v else wide.new_zeros(4)
-    extent = (wide.amax(0) - low + 1) if v else wide.new_zeros(4)
-    cells = 1
-    for size in extent.tolist():
-        cells *= size
+    low = wide.amin(0).tolist() if v else [0] * 4
+    high = wide.amax(0).tolist() if v else [-1] * 4
+    extent = [h - lo + 1 for lo, h in zip(low, high, strict=True)]
+    cells = math.prod(extent)
     if cells >= 2**63:
-        raise ValueError(
-            f"VoxelTable: coords: they span {extent.tolist()} cells; expected fewer than 2^63 in all"
-        )
-    meta = torch.cat([low, extent, low.new_zeros(1)])
+        raise ValueError("VoxelTable: coords: they span 2^63 cells or more; expected fewer than 2^63 in all")
+    meta = torch.tensor([*low, *extent, 0], device=coords.device)
     key, _ = _keys(coords, meta)
     keys, rows = key.sort(stable=True)
     if validate and v and bool((keys[1:] == keys[:-1]).any()):

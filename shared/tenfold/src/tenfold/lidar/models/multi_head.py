@@ -226,7 +226,7 @@ class MultiHead(nn.Module):
         rows, per_frame = targets.positive, codes.shape[1]
         anchors = self.group_anchors()[group].view(-1, 7)[rows % per_frame]
         wanted = self.coder.encode(targets.boxes, anchors).to(codes.dtype)
-        weights = self.weights.codes[: self.coder.code_size]
+        weights = self.weights.codes and self.weights.codes[: self.coder.code_size]
         difference = smooth_l1(codes.flatten(0, 1)[rows], wanted, beta=0.0, code_weights=weights)
         return (difference.sum(1) * frame_weight[rows // per_frame]).sum()
 
