@@ -98,8 +98,24 @@ _FPS_PEERS = (
         same=False,
         note="begins at another row, so samples another set",
     ),
-    Peer("fpsample exact", "fpsample", "fpsample", _fpsample_plain, same=False, note="ties differ", max_size=20_000),
-    Peer("torch-cluster", "torch-cluster", "torch_cluster", _cluster_fps, same=False, note="ties differ", max_size=20_000),
+    Peer(
+        "fpsample exact",
+        "fpsample",
+        "fpsample",
+        _fpsample_plain,
+        same=False,
+        note="ties differ",
+        max_size=20_000,
+    ),
+    Peer(
+        "torch-cluster",
+        "torch-cluster",
+        "torch_cluster",
+        _cluster_fps,
+        same=False,
+        note="ties differ",
+        max_size=20_000,
+    ),
     Peer("torch loop", "torch", "torch", _torch_fps, max_size=20_000),
 )
 
@@ -187,7 +203,14 @@ def _gaps(case: Case, idx: np.ndarray) -> np.ndarray:
 
 
 _KNN_PEERS = (
-    Peer("SciPy cKDTree", "scipy", "scipy", _scipy_knn, normal=lambda raw, case: _gaps(case, raw[1]), note="float64"),
+    Peer(
+        "SciPy cKDTree",
+        "scipy",
+        "scipy",
+        _scipy_knn,
+        normal=lambda raw, case: _gaps(case, raw[1]),
+        note="float64",
+    ),
     Peer("Open3D", "open3d-cpu", "open3d", _open3d_knn, normal=lambda raw, case: _gaps(case, raw[0].numpy())),
     Peer(
         "torch-cluster",
@@ -243,7 +266,13 @@ def _group_case(groups: int, k: int) -> Callable[[float, str], Case]:
         idx, count = ball_query(cloud, cloud[:m].contiguous(), 1.0, k)
         g = torch.Generator().manual_seed(0)
         feats = torch.randn(len(cloud), 64, generator=g).to(getattr(torch, dtype))
-        data = {"feats": feats, "idx": idx, "long": idx.long(), "count": count, "source": frames.kitti().source}
+        data = {
+            "feats": feats,
+            "idx": idx,
+            "long": idx.long(),
+            "count": count,
+            "source": frames.kitti().source,
+        }
         return Case(m * k, f"{m * k:,} rows of {len(cloud):,} × 64", data)
 
     return make
@@ -270,7 +299,7 @@ def _torch_index_out(case: Case) -> Call:
 
 def _clone(case: Case) -> Call:
     gathered = case["feats"][case["long"]]
-    return lambda: gathered.clone()
+    return gathered.clone
 
 
 def _wide(raw: torch.Tensor, case: Case) -> np.ndarray:
@@ -343,7 +372,13 @@ ROWS: tuple[Row, ...] = (
         bit_equal,
         normal=_wide,
         peers=(
-            Peer("torch indexing", "torch", "torch", lambda case: lambda: case["feats"][case["long"]], normal=_wide),
+            Peer(
+                "torch indexing",
+                "torch",
+                "torch",
+                lambda case: lambda: case["feats"][case["long"]],
+                normal=_wide,
+            ),
             Peer("torch clone of the result", "torch", "torch", _clone, same=False, note="the bare copy"),
         ),
         oracle=_group_by_definition,

@@ -16,7 +16,9 @@ class Classifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sa1 = PointnetSAModuleMSG(npoint=64, radii=[0.3, 0.6], nsamples=[8, 16], mlps=[[0, 16, 16], [0, 16, 16]])
+        self.sa1 = PointnetSAModuleMSG(
+            npoint=64, radii=[0.3, 0.6], nsamples=[8, 16], mlps=[[0, 16, 16], [0, 16, 16]]
+        )
         self.sa2 = PointnetSAModule(mlp=[32, 64], npoint=None)
         self.fp = PointnetFPModule(mlp=[32, 16])
         self.classes = nn.Linear(64, 2)
@@ -54,7 +56,7 @@ def main(steps: int = 60) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return {"first_loss": losses[0], "last_loss": losses[-1]}
 
 

@@ -3,6 +3,7 @@
 // scattered, so sums have one order whatever the threads do.
 #include "sparse_conv/conv.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/arena.h"
@@ -13,7 +14,16 @@ TENFOLD_BEGIN
 
 namespace {
 
-constexpr int64_t kBlock = 256;
+// Output rows of a block: large ones reuse the weights and leave fewer rest tiles, the tile must stay in cache.
+constexpr int64_t kMostRows = 1024;
+constexpr int64_t kTileBytes = 128 * 1024;
+
+template <class T>
+int64_t block_rows(int64_t width) {
+  int64_t rows = kMostRows;
+  while (rows > 128 && rows * width * static_cast<int64_t>(sizeof(T)) > kTileBytes) rows /= 2;
+  return rows;
+}
 
 // Weights as (K, chunks, c_in, P vectors) with zeros behind c_out: each tile reads one run of memory.
 template <class T>
@@ -85,12 +95,36 @@ int64_t present_rows(const int32_t* entries, int64_t rows, int32_t* place, int32
   return n;
 }
 
+// CHANNELS > 0 fixes the width at compile time: a row is then a few vector moves and no call.
+template <class T, int CHANNELS>
+void gather_rows(const T* features, int64_t channels, const int32_t* row, int64_t n, T* to) {
+  const int64_t width = CHANNELS > 0 ? CHANNELS : channels;
+  for (int64_t i = 0; i < n; ++i) {
+    if (i + 8 < n) prefetch(features + row[i + 8] * width);
+    std::memcpy(to + i * width, features + row[i] * width, static_cast<size_t>(width) * sizeof(T));
+  }
+}
+
 template <class T>
 void gather(const T* features, int64_t channels, const int32_t* row, int64_t n, T* to) {
-  for (int64_t i = 0; i < n; ++i) {
-    if (i + 8 < n) prefetch(features + row[i + 8] * channels);
-    std::memcpy(to + i * channels, features + row[i] * channels, static_cast<size_t>(channels) * sizeof(T));
+  switch (channels) {
+    case 16: return gather_rows<T, 16>(features, channels, row, n, to);
+    case 32: return gather_rows<T, 32>(features, channels, row, n, to);
+    case 64: return gather_rows<T, 64>(features, channels, row, n, to);
+    default: return gather_rows<T, 0>(features, channels, row, n, to);
   }
+}
+
+// The n input rows side by side: in `to`, or where they are when they follow each other already, as those of a
+// submanifold layer's middle offset do.
+template <class T>
+const T* side_by_side(const T* features, int64_t channels, const int32_t* row, int64_t n, T* to) {
+  int64_t i = 0;
+  if (row[n - 1] - row[0] == n - 1)
+    while (i < n && row[i] == row[0] + i) ++i;
+  if (i == n) return features + row[0] * channels;
+  gather(features, channels, row, n, to);
+  return to;
 }
 
 bool table_fits(const int32_t* table, int64_t entries, int64_t in_rows) {
@@ -107,13 +141,16 @@ void sparse_conv(SparseConvArgs<T>& a) {
   Scratch scratch;
   const Panels<T> panels(scratch, a.weight, a.c_out, a.offsets, a.c_in);
   const int64_t width = panels.vectors * L;
-  parallel_ranges(a.parallel, a.out_rows, kBlock, [&](int64_t, int64_t begin, int64_t end) {
+  const int64_t block = block_rows<T>(std::max(width, a.c_in));
+  parallel_ranges(a.parallel, a.out_rows, block, [&](int64_t, int64_t begin, int64_t end) {
     Scratch local;
     const int64_t rows = end - begin;
-    T* tile = local.take<T>(kBlock * width);
-    T* gathered = local.take<T>(kBlock * a.c_in);
-    int32_t* place = local.take<int32_t>(kBlock + kLanes);
-    int32_t* input = local.take<int32_t>(kBlock + kLanes);
+    // Where no channels are padded, the block's own output is the tile.
+    const bool direct = width == a.c_out;
+    T* tile = direct ? a.out + begin * width : local.take<T>(block * width);
+    T* gathered = local.take<T>(block * a.c_in);
+    int32_t* place = local.take<int32_t>(block + kLanes);
+    int32_t* input = local.take<int32_t>(block + kLanes);
     for (int64_t r = 0; r < rows; ++r) {
       T* to = tile + r * width;
       for (int64_t c = 0; c < width; ++c) to[c] = a.bias != nullptr && c < a.c_out ? a.bias[c] : T(0);
@@ -121,20 +158,20 @@ void sparse_conv(SparseConvArgs<T>& a) {
     for (int64_t k = 0; k < a.offsets; ++k) {
       const int64_t n = present_rows(a.table + k * a.out_rows + begin, rows, place, input);
       if (n == 0) continue;
-      gather(a.features, a.c_in, input, n, gathered);
+      const T* x = side_by_side(a.features, a.c_in, input, n, gathered);
       for (int64_t first = 0; first < panels.vectors;) {
         const int64_t p = panels.panels_at(first);
         const T* w = panels.chunk(k, first);
         T* out = tile + first * L;
-        if (p == 1) multiply_depth<T, 1>(gathered, n, a.c_in, w, out, width, place);
-        if (p == 2) multiply_depth<T, 2>(gathered, n, a.c_in, w, out, width, place);
+        if (p == 1) multiply_depth<T, 1>(x, n, a.c_in, w, out, width, place);
+        if (p == 2) multiply_depth<T, 2>(x, n, a.c_in, w, out, width, place);
         if constexpr (kMaxPanels == 4) {
-          if (p == 4) multiply_depth<T, 4>(gathered, n, a.c_in, w, out, width, place);
+          if (p == 4) multiply_depth<T, 4>(x, n, a.c_in, w, out, width, place);
         }
         first += p;
       }
     }
-    for (int64_t r = 0; r < rows; ++r)
+    for (int64_t r = 0; r < rows && !direct; ++r)
       std::memcpy(a.out + (begin + r) * a.c_out, tile + r * width, static_cast<size_t>(a.c_out) * sizeof(T));
   });
 }
@@ -145,19 +182,24 @@ void outer_tile(const T* x, int64_t c_in, const T* g, int64_t g_step, int64_t n,
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   V sum[I][P];
+#pragma GCC unroll 8
   for (int i = 0; i < I; ++i)
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) std::memcpy(&sum[i][p], acc + i * acc_step + p * L, sizeof(V));
   for (int64_t r = 0; r < n; ++r) {
     V grad[P];
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) std::memcpy(&grad[p], g + r * g_step + p * L, sizeof(V));
 #pragma GCC unroll 8
     for (int i = 0; i < I; ++i) {
-      const V v = V{} + x[r * c_in + i];
+      const V v = splat(x[r * c_in + i]);
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) sum[i][p] = multiply_add(v, grad[p], sum[i][p]);
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < I; ++i)
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) std::memcpy(acc + i * acc_step + p * L, &sum[i][p], sizeof(V));
 }
 
@@ -177,19 +219,21 @@ void sparse_conv_weight(SparseConvWeightArgs<T>& a) {
   a.bad = !table_fits(a.table, a.offsets * a.out_rows, a.in_rows);
   if (a.bad) return;
   const int64_t width = (a.c_out + L - 1) / L * L;
+  const int64_t block = block_rows<T>(std::max(width, a.c_in));
   parallel_tasks(a.parallel, a.offsets, [&](int64_t k) {
     Scratch local;
     T* acc = local.zeros<T>(a.c_in * width);
-    T* x = local.take<T>(kBlock * a.c_in);
-    T* g = local.zeros<T>(kBlock * width);
-    int32_t* place = local.take<int32_t>(kBlock + kLanes);
-    int32_t* input = local.take<int32_t>(kBlock + kLanes);
-    for (int64_t begin = 0; begin < a.out_rows; begin += kBlock) {
-      const int64_t rows = begin + kBlock < a.out_rows ? kBlock : a.out_rows - begin;
+    T* gathered = local.take<T>(block * a.c_in);
+    T* g = local.zeros<T>(block * width);
+    int32_t* place = local.take<int32_t>(block + kLanes);
+    int32_t* input = local.take<int32_t>(block + kLanes);
+    for (int64_t begin = 0; begin < a.out_rows; begin += block) {
+      const int64_t rows = begin + block < a.out_rows ? block : a.out_rows - begin;
       const int64_t n = present_rows(a.table + k * a.out_rows + begin, rows, place, input);
       if (n == 0) continue;
-      gather(a.features, a.c_in, input, n, x);
-      for (int64_t i = 0; i < n; ++i)
+      const T* x = side_by_side(a.features, a.c_in, input, n, gathered);
+      if (width == a.c_out) gather(a.grad + begin * width, width, place, n, g);
+      for (int64_t i = 0; i < n && width != a.c_out; ++i)
         std::memcpy(g + i * width, a.grad + (begin + place[i]) * a.c_out, static_cast<size_t>(a.c_out) * sizeof(T));
       for (int64_t first = 0; first < width;) {
         const int64_t left = (width - first) / L;
@@ -214,7 +258,7 @@ template <class T>
 void sparse_max_pool(SparseMaxPoolArgs<T>& a) {
   a.bad = !table_fits(a.table, a.offsets * a.out_rows, a.in_rows);
   if (a.bad) return;
-  parallel_ranges(a.parallel, a.out_rows, 4 * kBlock, [&](int64_t, int64_t begin, int64_t end) {
+  parallel_ranges(a.parallel, a.out_rows, kMostRows, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
       T* out = a.out + o * a.channels;
       int32_t* arg = a.arg + o * a.channels;

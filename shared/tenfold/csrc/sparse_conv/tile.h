@@ -44,6 +44,26 @@ static inline vdouble multiply_add(vdouble a, vdouble b, vdouble c) {
 #endif
 }
 
+// x in all lanes. `V{} + x` would be one more addition: 0 + -0 is not -0.
+static inline vfloat splat(float x) {
+#if defined(__AVX512F__)
+  return (vfloat)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return (vfloat)_mm256_set1_ps(x);
+#else
+  return vfloat{x, x, x, x};
+#endif
+}
+static inline vdouble splat(double x) {
+#if defined(__AVX512F__)
+  return (vdouble)_mm512_set1_pd(x);
+#elif defined(__AVX2__)
+  return (vdouble)_mm256_set1_pd(x);
+#else
+  return vdouble{x, x};
+#endif
+}
+
 // Rows of a full tile for P vectors of channels: as many accumulators as registers allow.
 #if defined(__AVX512F__)
 template <int P>
@@ -68,31 +88,44 @@ static inline void multiply_tile(const T* a, int64_t depth, const T* w, T* out, 
   typedef typename Vector<T>::type V;
   constexpr int L = Vector<T>::lanes;
   const int64_t d = DEPTH > 0 ? DEPTH : depth;
+  // Every loop over the accumulators is unrolled: one that is not makes them live in memory.
   V acc[R][P];
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) std::memcpy(&acc[r][p], out + place[r] * out_step + p * L, sizeof(V));
   for (int64_t c = 0; c < d; ++c) {
     V weight[P];
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) std::memcpy(&weight[p], w + (c * P + p) * L, sizeof(V));
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const V x = V{} + a[r * d + c];
+      const V x = splat(a[r * d + c]);
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) acc[r][p] = multiply_add(x, weight[p], acc[r][p]);
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) std::memcpy(out + place[r] * out_step + p * L, &acc[r][p], sizeof(V));
 }
 
-// All n gathered rows: full tiles, then halves down to single rows.
+// All n gathered rows: full tiles of R rows, then one tile with what is left.
+template <class T, int P, int DEPTH, int R, int LEFT = R - 1>
+static inline void multiply_rest(const T* a, int64_t n, int64_t depth, const T* w, T* out, int64_t out_step,
+                                 const int32_t* place) {
+  if constexpr (LEFT > 0) {
+    if (n == LEFT) return multiply_tile<T, LEFT, P, DEPTH>(a, depth, w, out, out_step, place);
+    multiply_rest<T, P, DEPTH, R, LEFT - 1>(a, n, depth, w, out, out_step, place);
+  }
+}
+
 template <class T, int P, int DEPTH, int R>
 static void multiply_rows(const T* a, int64_t n, int64_t depth, const T* w, T* out, int64_t out_step,
                           const int32_t* place) {
   for (; n >= R; n -= R, a += R * depth, place += R) multiply_tile<T, R, P, DEPTH>(a, depth, w, out, out_step, place);
-  if constexpr (R > 1) {
-    if (n > 0) multiply_rows<T, P, DEPTH, R / 2>(a, n, depth, w, out, out_step, place);
-  }
+  multiply_rest<T, P, DEPTH, R>(a, n, depth, w, out, out_step, place);
 }
 
 TENFOLD_END

@@ -35,7 +35,9 @@ def test_channel_first_layouts():
     spread = pointnet2.three_interpolate(known, near, weight)
     by_hand = torch.stack([(known[b][:, near[b].long()] * weight[b]).sum(dim=2) for b in range(2)])
     torch.testing.assert_close(spread, by_hand)
-    torch.testing.assert_close(dist, torch.cdist(xyz, centers).topk(3, largest=False).values, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        dist, torch.cdist(xyz, centers).topk(3, largest=False).values, atol=1e-3, rtol=0
+    )
 
 
 def test_quirks_of_the_peer():
@@ -49,7 +51,9 @@ def test_quirks_of_the_peer():
     weight = weight / weight.sum(dim=2, keepdim=True)
     assert bool(pointnet2.three_interpolate(features, idx, weight).isfinite().all())
     origin = torch.cat([torch.full((1, 5, 3), 3.0), torch.zeros(1, 1, 3)], dim=1)
-    assert pointnet2.furthest_point_sample(origin, 2).tolist() == [[0, 5]]  # VoteNet's kernel would skip row 5
+    assert pointnet2.furthest_point_sample(origin, 2).tolist() == [
+        [0, 5]
+    ]  # VoteNet's kernel would skip row 5
 
 
 def test_query_and_group():
@@ -60,7 +64,9 @@ def test_query_and_group():
     relative = xyz[0][idx] - centers[0][:, None]
     kernels.assert_same(grouped[0, :3], relative.permute(2, 0, 1))
     kernels.assert_same(grouped[0, 3:], features[0][:, idx])
-    scaled, positions = pointnet2.QueryAndGroup(0.3, 6, normalize_xyz=True, ret_grouped_xyz=True)(xyz, centers)
+    scaled, positions = pointnet2.QueryAndGroup(0.3, 6, normalize_xyz=True, ret_grouped_xyz=True)(
+        xyz, centers
+    )
     kernels.assert_same(scaled, positions)
     torch.testing.assert_close(scaled[0] * 0.3, relative.permute(2, 0, 1))
     assert pointnet2.QueryAndGroup(0.3, 6, use_xyz=False)(xyz, centers, features).shape == (1, 5, 5, 6)
@@ -84,7 +90,11 @@ def test_modules_agree_with_the_channels_last_ones():
     assert whole(xyz, features)[1].shape == (2, 8, 1)
     fp = pointnet2.PointnetFPModule(mlp=[18 + 5, 10])
     assert fp(xyz, new_xyz, features, pooled).shape == (2, 10, 60)
-    assert pointnet2.PointnetFPModule(mlp=[8, 4])(xyz, None, None, whole(xyz, features)[1]).shape == (2, 4, 60)
+    assert pointnet2.PointnetFPModule(mlp=[8, 4])(xyz, None, None, whole(xyz, features)[1]).shape == (
+        2,
+        4,
+        60,
+    )
 
 
 def test_modules_train():

@@ -122,7 +122,10 @@ def test_voxel_downsample(reduce):
     got = voxel_downsample(points, size, offsets=offsets, reduce=reduce)
     cells = {}
     for row in range(500):
-        key = (int(row >= 200) * 2, *(torch.floor(points[row, :3].double() / torch.tensor(size).double())).tolist())
+        key = (
+            int(row >= 200) * 2,
+            *(torch.floor(points[row, :3].double() / torch.tensor(size).double())).tolist(),
+        )
         cells.setdefault(key, []).append(row)
     assert len(cells) == len(got.points)
     assert sorted(got.counts.tolist()) == sorted(map(len, cells.values()))

@@ -2,10 +2,10 @@ import doctest
 
 import pytest
 
-from tenfold.host import _iou, _points
+from tenfold.host import _greedy, _grouping, _iou, _points, _precision
 
 
-@pytest.mark.parametrize("module", [_iou, _points], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [_greedy, _grouping, _iou, _points, _precision], ids=lambda m: m.__name__)
 def test_docstring_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

@@ -6,13 +6,6 @@ import shapely
 import torch
 
 from tenfold import host, ops
-from tenfold.host import _backend
-
-
-@pytest.fixture(params=["pybind", "ctypes"])
-def binding(request, monkeypatch):
-    loaded = _backend.load_pybind() if request.param == "pybind" else _backend.load_ctypes()
-    monkeypatch.setattr(_backend, "_backend", loaded)
 
 
 def random_boxes(n, seed, spread=8.0):

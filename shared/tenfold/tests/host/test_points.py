@@ -9,15 +9,8 @@ import pytest
 import torch
 
 from tenfold import host, ops
-from tenfold.host import _backend
 
 SIZE, RANGE = (0.5, 0.5, 1.0), (-5.0, -5.0, -2.0, 5.0, 5.0, 2.0)
-
-
-@pytest.fixture(params=["pybind", "ctypes"])
-def binding(request, monkeypatch):
-    loaded = _backend.load_pybind() if request.param == "pybind" else _backend.load_ctypes()
-    monkeypatch.setattr(_backend, "_backend", loaded)
 
 
 def scene(dtype, points=3000, boxes=20, seed=0):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tenfold._errors import UserInputError
 from tenfold.geometry import points_to_box_frame
 from tenfold.lidar.augment import (
     Augmentation,
@@ -185,7 +186,8 @@ def test_a_frame_without_objects_is_replaced_in_training_only(root, frames):
         assert len(data[0].gt_boxes)
         assert DetectionFrames(frames, **plain)[0].frame_id == "000000"
         none = DetectionFrames(frames, class_names=("Tram",), limits=LIMITS, augmentation=Augmentation())
-        assert none[1].gt_boxes.shape == (0, 8)
+        with pytest.raises(UserInputError, match="none of 100 random frames has an object of Tram"):
+            none[1]
     finally:
         empty.write_text(text)
 

@@ -368,7 +368,7 @@ def test_boxes_that_are_not_finite_are_no_detections():
         (lambda: nearest_bev_iou(torch.zeros(2, 8), torch.zeros(2, 7)), "boxes"),
         (
             lambda: assign_targets(
-                make_anchors(RANGE, (2, 2), KITTI_ANCHORS), torch.zeros(1, 1, 10), KITTI_ANCHORS
+                make_anchors(RANGE, (2, 2), KITTI_ANCHORS), torch.zeros(1, 1, 9), KITTI_ANCHORS
             ),
             "gt_",
         ),

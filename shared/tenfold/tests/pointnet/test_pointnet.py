@@ -47,7 +47,9 @@ def test_convolution_weights_load_as_they_are():
         twin.train(mode)
         torch.testing.assert_close(mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), twin(x))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        mlp.load_state_dict({k: v.repeat(2, *[1] * (v.dim() - 1)) if v.dim() else v for k, v in twin.state_dict().items()})
+        mlp.load_state_dict(
+            {k: v.repeat(2, *[1] * (v.dim() - 1)) if v.dim() else v for k, v in twin.state_dict().items()}
+        )
 
 
 def twin_abstraction(sa, xyz, feats, centers):
@@ -57,7 +59,9 @@ def twin_abstraction(sa, xyz, feats, centers):
         groups = []
         for center in centers:
             d = xyz - center
-            hits = (((d[:, 0] * d[:, 0] + d[:, 1] * d[:, 1]) + d[:, 2] * d[:, 2]) < radius * radius).nonzero()[:, 0]
+            hits = (
+                ((d[:, 0] * d[:, 0] + d[:, 1] * d[:, 1]) + d[:, 2] * d[:, 2]) < radius * radius
+            ).nonzero()[:, 0]
             if len(hits) == 0:
                 groups.append(torch.zeros(nsample, 3 + feats.shape[1]))
                 continue
@@ -181,7 +185,10 @@ def test_autocast():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: SetAbstraction(1, [[8], [8]], npoint=4, radii=[1.0], nsamples=[4]), "SetAbstraction: mlps: got 2"),
+        (
+            lambda: SetAbstraction(1, [[8], [8]], npoint=4, radii=[1.0], nsamples=[4]),
+            "SetAbstraction: mlps: got 2",
+        ),
         (lambda: SetAbstraction(1, [[8]], npoint=4), "npoint: got a number without radii"),
         (lambda: SetAbstraction(0, [[8]], use_xyz=False), "in_channels: got 0"),
         (lambda: SetAbstraction(1, [[8]], pool="sum"), "pool: got 'sum'"),

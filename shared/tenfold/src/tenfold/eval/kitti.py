@@ -246,6 +246,7 @@ def kitti_eval(
     min_overlaps: Mapping[str, tuple[Overlaps, Overlaps]] | None = None,
     inclusive_height: bool = True,
     distance: tuple[float, float] = (0.0, math.inf),
+    metrics: Sequence[Metric] = _METRICS,
 ) -> KittiResult:
     """Evaluate detections as the KITTI object benchmark does.
 
@@ -262,6 +263,7 @@ def kitti_eval(
         distance: evaluate objects at this distance on the ground from the camera, [from, to) in metres.
             Objects elsewhere are ignored, and so are their detections and detections of nothing elsewhere; a
             detection of an object inside counts wherever its own centre is.
+        metrics: some of "2d" (with "aos"), "bev", "3d".
 
     Returns:
         `KittiResult`. Curves of "aos" are missing when the first detection has alpha = -10 or there is none.
@@ -283,6 +285,8 @@ def kitti_eval(
     overlaps = _check_overlaps(classes, min_overlaps)
     if not recall or any(k not in (11, 40) for k in recall):
         raise ValueError(f"kitti_eval: recall: got {tuple(recall)}; expected 11, 40 or both")
+    if not metrics or any(m not in _METRICS for m in metrics):
+        raise ValueError(f"kitti_eval: metrics: got {tuple(metrics)}; expected some of {', '.join(_METRICS)}")
     if not 0 <= distance[0] < distance[1]:
         raise ValueError(f"kitti_eval: distance: got {distance}; expected 0 <= from < to")
     truth, found = _stack(gt), _stack(det)
@@ -311,6 +315,7 @@ def kitti_eval(
         for name in classes
         for table, triple in zip(get_args(Table), overlaps[name], strict=True)
         for metric, min_overlap in zip(_METRICS, triple, strict=True)
+        if metric in metrics
         for curve in evaluation.curves(name, table, metric, min_overlap)
     ]
     _warn_of_few(curves)

@@ -25,6 +25,8 @@ from tenfold.geometry.boxes import (
 from tenfold.geometry.calibration import Calibration, project_boxes
 from tenfold.geometry.coders import (
     AxisBinCoder,
+    BinBoxCode,
+    BinBoxCoder,
     HeadingBinCoder,
     PointResidualCoder,
     ResidualCoder,
@@ -47,6 +49,8 @@ __all__ = [
     "BOX_EDGES",
     "CORNER_SIGNS",
     "AxisBinCoder",
+    "BinBoxCode",
+    "BinBoxCoder",
     "Calibration",
     "HeadingBinCoder",
     "PointResidualCoder",

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -239,3 +239,131 @@ class AxisBinCoder:
     def decode(self, index: Tensor, residual: Tensor) -> Tensor:
         """Offsets in metres of bins and residuals."""
         return (index.to(residual.dtype) + 0.5 + residual) * self.bin_size - self.extent
+
+
+class BinBoxCode(NamedTuple):
+    """A box as bins and residuals, `BinBoxCoder`; targets, or the predicted columns.
+
+    Args:
+        x_bin, y_bin: bin along each axis: ``(N,)`` int64, or ``(N, bins)`` logits.
+        x_residual, y_residual: in it: ``(N,)``, or ``(N, bins)``, one per bin.
+        z: ``(N,)`` offset along z, metres.
+        heading_bin, heading_residual: as the above.
+        size: ``(N, 3)`` extents minus the mean size, over the mean size.
+    """
+
+    x_bin: Tensor
+    y_bin: Tensor
+    x_residual: Tensor
+    y_residual: Tensor
+    z: Tensor
+    heading_bin: Tensor
+    heading_residual: Tensor
+    size: Tensor
+
+
+@dataclass(frozen=True)
+class BinBoxCoder:
+    """Box relative to a point by bins and residuals (PointRCNN, Shi et al. 2019, eq. 2 to 4).
+
+    Ground offsets and heading fall into bins, with a residual each; height and extents are direct. The paper's
+    camera axes are mirrored ground axes here, which gives the same bins in another order.
+
+    Args:
+        mean_size: (dx, dy, dz) of the class, metres.
+        extent: ground offsets are clamped to plus or minus this, metres.
+        bin_size: metres.
+        heading_bins: number of bins.
+        heading_span: radians, see `HeadingBinCoder`.
+
+    >>> BinBoxCoder((3.9, 1.6, 1.5)).code_size, BinBoxCoder((3.9, 1.6, 1.5), 1.5, 0.5, 9, math.pi / 2).code_size
+    (76, 46)
+    >>> coder = BinBoxCoder((3.9, 1.6, 1.5))
+    >>> g, p = torch.tensor([[10.0, 1, -1, 4, 1.7, 1.5, 0.3]]), torch.tensor([[9.0, 1.2, -0.7]])
+    >>> torch.allclose(coder.decode(coder.exact(g, p), p), g, atol=1e-5)
+    True
+    """
+
+    mean_size: tuple[float, float, float]
+    extent: float = 3.0
+    bin_size: float = 0.5
+    heading_bins: int = 12
+    heading_span: float = TAU
+
+    @property
+    def axis(self) -> AxisBinCoder:
+        """Of the ground offsets."""
+        return AxisBinCoder(self.extent, self.bin_size)
+
+    @property
+    def heading(self) -> HeadingBinCoder:
+        """Of the heading."""
+        return HeadingBinCoder(self.heading_bins, self.heading_span)
+
+    @property
+    def code_size(self) -> int:
+        """Number of columns: four per axis bin, height, two per heading bin, three extents."""
+        return 4 * self.axis.bins + 1 + 2 * self.heading_bins + 3
+
+    def split(self, codes: Tensor) -> BinBoxCode:
+        """Columns of predicted codes ``(N, code_size)``."""
+        require_columns("BinBoxCoder.split", "codes", codes, (self.code_size,))
+        n, h = self.axis.bins, self.heading_bins
+        x_bin, y_bin, x_res, y_res, z, heading_bin, heading_res, size = codes.split(
+            (n, n, n, n, 1, h, h, 3), -1
+        )
+        return BinBoxCode(x_bin, y_bin, x_res, y_res, z[..., 0], heading_bin, heading_res, size)
+
+    def encode(self, boxes: Tensor, points: Tensor) -> BinBoxCode:
+        """Targets of boxes ``(N, 7)`` at points ``(N, 3)``."""
+        require_columns("BinBoxCoder.encode", "boxes", boxes, (7,))
+        require_columns("BinBoxCoder.encode", "points", points, (3,))
+        offset = boxes[..., :3] - points
+        x_bin, x_res = self.axis.encode(offset[..., 0])
+        y_bin, y_res = self.axis.encode(offset[..., 1])
+        heading_bin, heading_res = self.heading.encode(boxes[..., 6])
+        mean = boxes.new_tensor(self.mean_size)
+        size = (boxes[..., 3:6] - mean) / mean
+        return BinBoxCode(x_bin, y_bin, x_res, y_res, offset[..., 2], heading_bin, heading_res, size)
+
+    def exact(self, boxes: Tensor, points: Tensor) -> Tensor:
+        """Codes ``(N, code_size)`` of a perfect prediction: logit 1 and the residual at the true bins."""
+        t = self.encode(boxes, points)
+        n, h = self.axis.bins, self.heading_bins
+
+        def at(index: Tensor, bins: int, value: Tensor) -> Tensor:
+            return value.new_zeros(*value.shape, bins).scatter(-1, index[..., None], value[..., None])
+
+        one = torch.ones_like(t.z)
+        return torch.cat(
+            (
+                at(t.x_bin, n, one),
+                at(t.y_bin, n, one),
+                at(t.x_bin, n, t.x_residual),
+                at(t.y_bin, n, t.y_residual),
+                t.z[..., None],
+                at(t.heading_bin, h, one),
+                at(t.heading_bin, h, t.heading_residual),
+                t.size,
+            ),
+            -1,
+        )
+
+    def decode(self, codes: Tensor, points: Tensor) -> Tensor:
+        """Boxes ``(N, 7)`` of codes ``(N, code_size)`` at points ``(N, 3)``: the likeliest bins count."""
+        require_columns("BinBoxCoder.decode", "points", points, (3,))
+        c = self.split(codes)
+
+        def best(logits: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+            index = logits.argmax(-1)
+            return index, residual.gather(-1, index[..., None])[..., 0]
+
+        ground = [
+            self.axis.decode(*best(c.x_bin, c.x_residual)),
+            self.axis.decode(*best(c.y_bin, c.y_residual)),
+        ]
+        centre = torch.stack((*ground, c.z), -1) + points
+        mean = codes.new_tensor(self.mean_size)
+        size = (c.size * mean + mean).clamp(min=MIN_EXTENT)
+        heading = self.heading.decode(*best(c.heading_bin, c.heading_residual))
+        return torch.cat((centre, size, heading[..., None]), -1)

@@ -23,10 +23,17 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 #: Arguments of each C function: p a NumPy buffer, i an int64, f a double. All return an int64.
 SIGNATURES = {
+    "average_precision": "ippiiipp",
     "box_iou": "ippppiipp",
+    "coco": "ippppppippp",
+    "greedy_assign": "iipfp",
+    "grouping_gains": "ipp",
     "kitti_counts": "ipppppppppfippp",
     "kitti_scores": "ippppppfp",
+    "nuscenes": "ipppppippp",
+    "partition": "ipiifpp",
     **{f"points_in_boxes_{t}": "ipipffippppp" for t in ("f32", "f64")},
+    "voc": "ipppppfipp",
     **{f"voxelize_{t}": "iipippppiiiiiipppppp" for t in ("f32", "f64")},
 }
 _CTYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_double}

@@ -1,4 +1,4 @@
-"""Matching loops of the detection metrics."""
+"""Matching loops of the KITTI metric."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.host._arrays import array, offsets
+from tenfold.host._arrays import array, column, frame_offsets, frame_overlaps
 from tenfold.host._backend import call
 
 __all__ = ["KittiCounts", "match_kitti", "match_kitti_scores"]
@@ -37,26 +37,8 @@ def _frames(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, NDArray[np.int8], NDArray[np.int8]]:
     det = array(op, "det_state", det_state, np.int8, 1)
     gt = array(op, "gt_state", gt_state, np.int8, 1)
-    det_rows = offsets(op, "det_offsets", det_offsets, len(det))
-    gt_rows = offsets(op, "gt_offsets", gt_offsets, len(gt))
-    if len(det_rows) != len(gt_rows):
-        raise ValueError(
-            f"{op}: gt_offsets: got {len(gt_rows)} entries; expected {len(det_rows)}, one per frame + 1"
-        )
-    flat = array(op, "overlaps", overlaps, np.float64, 1)
-    entries = int((np.diff(det_rows) * np.diff(gt_rows)).sum())
-    if len(flat) != entries:
-        raise ValueError(
-            f"{op}: overlaps: got {len(flat)} entries; expected {entries}, detections x truths per frame"
-        )
-    return det_rows, gt_rows, flat, det, gt
-
-
-def _column(op: str, name: str, value: object, rows: int) -> Floats:
-    column = array(op, name, value, np.float64, 1)
-    if len(column) != rows:
-        raise ValueError(f"{op}: {name}: got {len(column)} entries; expected {rows}")
-    return column
+    det_rows, gt_rows = frame_offsets(op, det_offsets, gt_offsets, len(det), len(gt))
+    return det_rows, gt_rows, frame_overlaps(op, overlaps, det_rows, gt_rows), det, gt
 
 
 def match_kitti_scores(
@@ -91,7 +73,7 @@ def match_kitti_scores(
     """
     op = "match_kitti_scores"
     det_rows, gt_rows, flat, det, gt = _frames(op, det_offsets, gt_offsets, overlaps, det_state, gt_state)
-    score = _column(op, "det_score", det_score, len(det))
+    score = column(op, "det_score", det_score, len(det))
     out = np.empty(len(gt), np.float64)
     frames = len(det_rows) - 1
     found = call("kitti_scores", frames, det_rows, gt_rows, flat, det, gt, score, float(min_overlap), out)
@@ -139,10 +121,10 @@ def match_kitti(
     counts = np.empty((len(levels), 3), np.int64)
     similarity = np.empty(len(levels), np.float64)
     columns = (
-        _column(op, "det_score", det_score, len(det)),
-        _column(op, "det_alpha", det_alpha, len(det)),
-        _column(op, "gt_alpha", gt_alpha, len(gt)),
-        _column(op, "dontcare", dontcare, len(det)),
+        column(op, "det_score", det_score, len(det)),
+        column(op, "det_alpha", det_alpha, len(det)),
+        column(op, "gt_alpha", gt_alpha, len(gt)),
+        column(op, "dontcare", dontcare, len(det)),
     )
     frames = len(det_rows) - 1
     call(

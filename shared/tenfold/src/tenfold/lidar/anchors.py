@@ -59,6 +59,35 @@ KITTI_ANCHORS = (
     AnchorClass("Cyclist", ((1.76, 0.6, 1.73),), bottom=-0.6, matched=0.5, unmatched=0.35),
 )
 
+# Class, (dx, dy, dz), bottom, matched, unmatched: CBGS (Zhu et al. 2019) as OpenPCDet sets it.
+_NUSCENES = (
+    ("car", (4.63, 1.97, 1.74), -0.95, 0.6, 0.45),
+    ("truck", (6.93, 2.51, 2.84), -0.6, 0.55, 0.4),
+    ("construction_vehicle", (6.37, 2.85, 3.19), -0.225, 0.5, 0.35),
+    ("bus", (10.5, 2.94, 3.47), -0.085, 0.55, 0.4),
+    ("trailer", (12.29, 2.90, 3.87), 0.115, 0.5, 0.35),
+    ("barrier", (0.50, 2.53, 0.98), -1.33, 0.55, 0.4),
+    ("motorcycle", (2.11, 0.77, 1.47), -1.085, 0.5, 0.3),
+    ("bicycle", (1.70, 0.60, 1.28), -1.18, 0.5, 0.35),
+    ("pedestrian", (0.73, 0.67, 1.77), -0.935, 0.6, 0.4),
+    ("traffic_cone", (0.41, 0.41, 1.07), -1.285, 0.6, 0.4),
+)
+NUSCENES_ANCHORS = tuple(
+    AnchorClass(name, (size,), bottom=bottom, matched=matched, unmatched=unmatched)
+    for name, size, bottom, matched, unmatched in _NUSCENES
+)
+#: Classes that share a head of `MultiHead` on nuScenes.
+NUSCENES_GROUPS = (
+    ("car",),
+    ("truck", "construction_vehicle"),
+    ("bus", "trailer"),
+    ("barrier",),
+    ("motorcycle", "bicycle"),
+    ("pedestrian", "traffic_cone"),
+)
+#: Anchors whose class a configuration may name without giving its anchors.
+KNOWN_ANCHORS = {anchor.name: anchor for anchor in (*KITTI_ANCHORS, *NUSCENES_ANCHORS)}
+
 
 def make_anchors(
     point_range: Sequence[float], grid: tuple[int, int], classes: Sequence[AnchorClass]

@@ -18,7 +18,7 @@ app = App(
     fit_examples=(
         _SMALL,
         "tenfold lidar fit --config second_small trainer.max_epochs=3 --ckpt_path last",
-        "tenfold lidar fit --config second_kitti data.root=data/kitti",
+        "tenfold lidar fit --config pv_rcnn_kitti data.root=data/kitti",
     ),
     test_examples=(
         "tenfold lidar test --config second_small --ckpt_path last",
@@ -28,8 +28,8 @@ app = App(
         Verb(
             "demo",
             "tenfold.lidar.demo:demo",
-            "train a small SECOND on simulated scenes and show what it finds",
-            ("tenfold lidar demo", "tenfold lidar demo --out demo --minutes 1"),
+            "train a small detector on simulated scenes and show what it finds",
+            ("tenfold lidar demo", "tenfold lidar demo --detector pointpillars --minutes 1"),
             extra="train",
         ),
         Verb(
@@ -39,6 +39,7 @@ app = App(
             (
                 "tenfold lidar predict 000001.bin last.ckpt",
                 "tenfold lidar predict 000001.bin last.ckpt --calib 000001.txt --image 000001.png",
+                """tenfold lidar predict 000001.bin last.ckpt --tta_flips '["x"]'""",
             ),
         ),
         Verb(
@@ -50,8 +51,23 @@ app = App(
         Verb(
             "prepare",
             "tenfold.lidar.prepare:prepare",
-            "write the object database of a data set in KITTI's layout",
-            ("tenfold lidar prepare data/kitti", "tenfold lidar prepare data/kitti --split trainval"),
+            "write the object database of a data set, and the index of nuScenes",
+            (
+                "tenfold lidar prepare data/kitti",
+                "tenfold lidar prepare data/kitti --split trainval",
+                "tenfold lidar prepare data/nuscenes --dataset nuscenes",
+                "tenfold lidar prepare data/nuscenes --dataset nuscenes --split val --objects false",
+            ),
+        ),
+        Verb(
+            "check-data",
+            "tenfold.lidar.check:check_data",
+            "read every frame of a data set, count its boxes, and name what is wrong",
+            (
+                "tenfold lidar check-data data/own",
+                "tenfold lidar check-data data/kitti --dataset kitti --split val --out report.json",
+                "tenfold lidar check-data data/nuscenes --dataset nuscenes --version v1.0-mini --split mini_val",
+            ),
         ),
     ),
 )

@@ -1,8 +1,8 @@
 """From frames to batches: the data set that a detector trains on, and its collate function.
 
 A batch is a dict: ``points (sum N, 1 + C)`` float32 with the sample's place in the batch in column 0,
-``gt_boxes (B, M, 8)`` float32, zero padded at the end, with the 1-based class in the last column,
-``batch_size``, and ``frames``: the `Frame` of each sample, for evaluation.
+``gt_boxes (B, M, 8)``, or ``(B, M, 10)`` with vx, vy before the label, float32, zero padded at the end, with the
+1-based class in the last column, ``batch_size``, and ``frames``: the `Frame` of each sample, for evaluation.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,20 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration, kitti_alpha, project_boxes
-from tenfold.lidar.augment import Augmentation, Sample, in_range, keep_classes, training_sample
-from tenfold.lidar.kitti import DONT_CARE, FloatArray, KittiFrame, KittiLabels, KittiObject
+from tenfold.lidar.augment import (
+    Augmentation,
+    Sample,
+    in_range,
+    keep_classes,
+    shuffle,
+    training_sample,
+)
+from tenfold.lidar.frames import LidarFrame, LidarReader
+from tenfold.lidar.kitti import DONT_CARE, FloatArray, KittiFrame, KittiLabels
 from tenfold.lidar.sampling import ObjectDatabase, ObjectSampler
+from tenfold.lidar.truth import truth_of
 from tenfold.train.resume import sample_generator
 
 __all__ = ["Batch", "DetectionFrames", "Frame", "collate", "detections_to_kitti", "evaluation_labels"]
@@ -32,20 +42,23 @@ class Frame:
         index: its place in the data set.
         frame_id: name of the frame.
         points: ``(N, C)`` float32.
-        gt_boxes: ``(M, 8)`` float32, the 1-based class in the last column.
-        calibration: of the camera.
+        gt_boxes: ``(M, 8)``, or ``(M, 10)`` with vx, vy, float32, the 1-based class in the last column.
+        calibration: of the camera; None where a data set has none.
         image_size: (height, width), None when unknown.
-        labels: all labels with the "DontCare" regions, for evaluation; None in training and on the test
-            split.
+        labels: all labels with the "DontCare" regions, for evaluation by KITTI's rules; None in training, on
+            the test split and in other layouts.
+        truth: what the evaluation of other data sets needs, such as `tenfold.lidar.evaluation.NuScenesTruth`;
+            None in training and on the test split.
     """
 
     index: int
     frame_id: str
     points: FloatArray
     gt_boxes: FloatArray
-    calibration: Calibration
-    image_size: tuple[int, int] | None
+    calibration: Calibration | None = None
+    image_size: tuple[int, int] | None = None
     labels: KittiLabels | None = None
+    truth: Any = None
 
 
 class Batch(TypedDict):
@@ -62,29 +75,34 @@ class DetectionFrames(Dataset[Frame]):
 
     With `augmentation`, sample ``index`` of epoch ``epoch`` depends on (seed, epoch, index) alone, and a
     frame that is left without an object is replaced by a random other one. Without, samples are what
-    evaluation sees: nothing moved, points in file order.
+    evaluation sees: nothing moved, points in the file's order unless `shuffle_points` says otherwise; then the
+    order depends on (seed, index) alone.
 
     Args:
-        frames: the reader.
+        frames: the reader: `KittiObject`, `NuScenesDetection`, `CustomFrames`, or one of your own.
         class_names: classes to detect.
         limits: x0, y0, z0, x1, y1, z1 in metres.
         augmentation: None for evaluation.
         database: objects for ground-truth sampling; None leaves it out.
         seed: of the augmentation.
+        velocity: whether ground truth has vx, vy before the label; 0 where a data set knows none.
+        shuffle_points: also in evaluation, as OpenPCDet does on nuScenes.
 
     Raises:
-        UserInputError: on access, a broken file.
+        UserInputError: on access, a broken file, or no object in any of a hundred random frames.
     """
 
     def __init__(
         self,
-        frames: KittiObject,
+        frames: LidarReader,
         *,
         class_names: Sequence[str],
         limits: Sequence[float],
         augmentation: Augmentation | None = None,
         database: ObjectDatabase | None = None,
         seed: int = 0,
+        velocity: bool = False,
+        shuffle_points: bool = False,
     ) -> None:
         if len(limits) != 6 or not all(low < high for low, high in zip(limits[:3], limits[3:], strict=True)):
             raise ValueError(
@@ -92,6 +110,7 @@ class DetectionFrames(Dataset[Frame]):
                 "below its high"
             )
         self.frames, self.class_names, self.limits = frames, tuple(class_names), tuple(limits)
+        self.velocity, self.shuffle_points = velocity, shuffle_points
         self.augmentation, self.seed, self.epoch = augmentation, seed, 0
         pastes = augmentation is not None and database is not None and any(augmentation.counts.values())
         self.sampler = ObjectSampler(database, augmentation) if pastes else None  # type: ignore[arg-type]
@@ -107,7 +126,9 @@ class DetectionFrames(Dataset[Frame]):
         if self.augmentation is None:
             frame = self.frames[index]
             sample = in_range(keep_classes(Sample.from_frame(frame), self.class_names), self.limits)
-            return self._frame(index, frame, sample, with_labels=True)
+            if self.shuffle_points:
+                sample = shuffle(sample, sample_generator(self.seed, 0, index))
+            return self._frame(index, frame, sample, evaluated=True)
         rng = sample_generator(self.seed, self.epoch, index)
         for _ in range(_TRIES):
             frame = self.frames[index]
@@ -120,29 +141,45 @@ class DetectionFrames(Dataset[Frame]):
                 sampler=self.sampler,
             )
             if len(sample.names):
-                break
+                return self._frame(index, frame, sample, evaluated=False)
             index = int(rng.integers(len(self)))
-        return self._frame(index, frame, sample, with_labels=False)
-
-    def _frame(self, index: int, frame: KittiFrame, sample: Sample, *, with_labels: bool) -> Frame:
-        labels = sample.labels(self.class_names).astype(np.float32)[:, None] + 1
-        gt_boxes = np.concatenate((sample.boxes, labels), axis=1)
-        everything = evaluation_labels(frame) if with_labels else None
-        return Frame(
-            index, frame.frame_id, sample.points, gt_boxes, frame.calibration, frame.image_size, everything
+        raise UserInputError(
+            f"{self.frames.root}: none of {_TRIES} random frames has an object of {', '.join(self.class_names)} in "
+            f"the range {list(self.limits)}; `tenfold lidar check-data` counts what there is"
         )
+
+    def _frame(self, index: int, frame: LidarFrame, sample: Sample, *, evaluated: bool) -> Frame:
+        points = sample.points
+        labels = sample.labels(self.class_names).astype(np.float32)[:, None] + 1
+        velocity = np.zeros((len(labels), 2 * self.velocity), np.float32)
+        if self.velocity and sample.boxes.shape[1] == 9:
+            velocity = sample.boxes[:, 7:]
+        gt_boxes = np.concatenate((sample.boxes[:, :7], velocity, labels), axis=1)
+        if isinstance(frame, KittiFrame):
+            camera = (frame.calibration, frame.image_size)
+            return Frame(
+                index,
+                frame.frame_id,
+                points,
+                gt_boxes,
+                *camera,
+                evaluation_labels(frame) if evaluated else None,
+            )
+        truth = truth_of(frame) if evaluated else None
+        return Frame(index, frame.frame_id, points, gt_boxes, truth=truth)
 
 
 def collate(frames: Sequence[Frame]) -> Batch:
     """Samples to a batch; see the module.
 
-    >>> f = Frame(0, "a", np.ones((2, 4), np.float32), np.zeros((0, 8), np.float32), None, None)
+    >>> f = Frame(0, "a", np.ones((2, 4), np.float32), np.zeros((0, 8), np.float32))
     >>> collate([f, f])["points"][:, 0].tolist()
     [0.0, 0.0, 1.0, 1.0]
     """
     points = [np.insert(frame.points, 0, k, axis=1) for k, frame in enumerate(frames)]
     longest = max((len(frame.gt_boxes) for frame in frames), default=0)
-    gt_boxes = np.zeros((len(frames), longest, 8), dtype=np.float32)
+    columns = frames[0].gt_boxes.shape[1] if frames else 8
+    gt_boxes = np.zeros((len(frames), longest, columns), dtype=np.float32)
     for row, frame in zip(gt_boxes, frames, strict=True):
         row[: len(frame.gt_boxes)] = frame.gt_boxes
     return {
@@ -181,12 +218,14 @@ def detections_to_kitti(
     the image where its size is known.
 
     Args:
-        detections: ``boxes (n, 7)``, ``scores (n,)``, ``labels (n,)`` 0-based, tensors or arrays.
+        detections: ``boxes (n, 7)`` (a velocity is left out), ``scores (n,)``, ``labels (n,)`` 0-based, tensors or
+            arrays.
         class_names: name of each label.
         calibration: of the camera.
         image_size: (height, width).
     """
-    boxes = np.asarray(detections["boxes"], dtype=np.float64).reshape(-1, 7)
+    boxes = np.asarray(detections["boxes"], dtype=np.float64)
+    boxes = boxes.reshape(-1, boxes.shape[-1] if boxes.size else 7)[:, :7]
     scores = np.asarray(detections["scores"], dtype=np.float32)
     labels = np.asarray(detections["labels"], dtype=np.int64)
     boxes2d, visible = project_boxes(boxes, calibration, image_size)

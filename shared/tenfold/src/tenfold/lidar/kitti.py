@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration, boxes_from_kitti, boxes_to_kitti
 from tenfold.io import read_image, read_point_array, write_text
+from tenfold.lidar.frames import Objects
 from tenfold.ops import points_in_boxes
 
 FloatArray = npt.NDArray[np.float32]
@@ -124,6 +125,12 @@ class KittiFrame:
     image: npt.NDArray[np.uint8] | None = None
     plane: npt.NDArray[np.float64] | None = None
 
+    @property
+    def objects(self) -> Objects | None:
+        """Labelled objects, as all readers name them."""
+        labels = self.labels
+        return None if labels is None else Objects(labels.names, labels.boxes, labels.difficulty)
+
 
 def frame_info(frame: KittiFrame) -> dict[str, Any]:
     """Facts about a frame for a cache: JSON types and arrays, no points.
@@ -201,6 +208,16 @@ class KittiObject(Dataset[KittiFrame]):
         plane_file = self._path("planes", frame_id)
         plane = read_plane(plane_file) if self.with_plane and plane_file.exists() else None
         return KittiFrame(frame_id, points, calibration, size, labels, dont_care, image, plane)
+
+    @property
+    def prepared_name(self) -> str:
+        """Part of the names of prepared files."""
+        return self.split
+
+    @property
+    def settings(self) -> list[Any]:
+        """What decides the content of frames."""
+        return [self.fov_only, self.image_size]
 
     def info(self, index: int) -> dict[str, Any]:
         """`frame_info` of one frame."""

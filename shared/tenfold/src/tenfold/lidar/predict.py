@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ from torch import nn
 
 from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration
-from tenfold.io import load_checkpoint, load_strict, read_image, read_points, write_bytes
+from tenfold.io import load_checkpoint, load_strict, read_image, write_bytes
+from tenfold.lidar.clouds import read_cloud
 from tenfold.lidar.data import detections_to_kitti
-from tenfold.lidar.kitti import FloatArray, format_labels, read_calibration, require_finite
+from tenfold.lidar.kitti import FloatArray, format_labels, read_calibration
+from tenfold.lidar.tta import View, detect_views, make_views
 
 __all__ = [
     "Detections",
     "build_from",
     "camera_matrix",
     "detect",
+    "features_of",
     "load_detector",
     "point_range",
     "predict",
@@ -71,47 +74,58 @@ def load_detector(checkpoint: str | Path) -> nn.Module:
     return model.eval()
 
 
-def detect(model: nn.Module, points: FloatArray) -> Detections:
+def detect(model: nn.Module, points: FloatArray, views: Sequence[View] = (View(),)) -> Detections:
     """Detections of one frame, highest score first.
 
     Args:
         model: a detector in evaluation mode.
         points: ``(N, C)`` in the lidar frame; without a point in the model's range there is no detection.
+        views: test-time augmentation (`tenfold.lidar.tta`); the frame as it is by default.
 
     Returns:
-        ``boxes (n, 7)``, ``scores (n,)``, ``labels (n,)`` 0-based.
+        ``boxes (n, 7)``, or ``(n, 9)`` with vx, vy, ``scores (n,)``, ``labels (n,)`` 0-based.
     """
     rows = np.insert(points.astype(np.float32), 0, 0, axis=1)
     batch = {"points": torch.from_numpy(rows), "batch_size": 1}
     with torch.inference_mode():
-        found = model(batch)[0]
+        found = detect_views(model, batch, views)[0]
     order = torch.argsort(found["scores"], descending=True, stable=True)
     return {name: found[name][order].cpu().numpy() for name in ("boxes", "scores", "labels")}
 
 
-def read_frame(file: str | Path, intensity_scale: float = 1.0) -> FloatArray:
-    """Points ``(N, 4)`` x, y, z, intensity of a ``.bin``, ``.npy``, ``.npz``, ``.ply`` or ``.pcd`` file.
+def read_frame(
+    file: str | Path,
+    intensity_scale: float = 1.0,
+    features: Sequence[str] = ("intensity",),
+    columns: int | None = None,
+) -> FloatArray:
+    """Points ``(N, 3 + F)`` x, y, z, features of a ``.bin``, ``.npy``, ``.npz``, ``.ply`` or ``.pcd`` file.
 
-    Intensity is the column of that name (or reflectance, reflectivity), the fourth of files without names,
-    and 0 where there is none.
+    As `tenfold.lidar.clouds.read_cloud`, with a note where intensities look unscaled.
 
     Raises:
         UserInputError: an unreadable or truncated file, or a number that is not finite.
     """
-    cloud = read_points(file)
-    usual = ("intensity", "reflectance", "reflectivity", "c3")
-    name = next((n for n in usual if n in cloud.fields), None)
-    if name is None:
-        print(f"note: {file} has no intensity; 0 is used", file=sys.stderr)
-        intensity: Any = np.zeros(len(cloud))
-    else:
-        intensity = cloud.array([name])[:, 0] * intensity_scale
-    points = np.column_stack((cloud.xyz, intensity)).astype(np.float32)
-    require_finite(points, file)
-    if len(points) and points[:, 3].max() > 1:
+    points = read_cloud(file, features, columns, intensity_scale)
+    if len(points) and "intensity" in features and "time" not in features and points[:, 3].max() > 1:
         hint = "models expect 0 to 1; see --intensity_scale"
         print(f"note: {file} has intensities up to {points[:, 3].max():g}; {hint}", file=sys.stderr)
     return points
+
+
+def features_of(model: nn.Module) -> tuple[str, ...]:
+    """Columns after x, y, z that a detector takes: intensity, then the age of a point in seconds.
+
+    Raises:
+        UserInputError: it takes others, which no file of this kind names.
+    """
+    known = ("intensity", "time")
+    number = int(getattr(model.config, "point_features", 4)) - 3  # type: ignore[union-attr]
+    if number > len(known):
+        raise UserInputError(
+            f"model: point_features: {number} features; predict knows {', '.join(known)} only"
+        )
+    return known[:number]
 
 
 def predict(
@@ -122,40 +136,69 @@ def predict(
     image: Path | None = None,
     min_score: float = 0.1,
     intensity_scale: float = 1.0,
+    columns: int | None = None,
+    tta_flips: Sequence[str] = (),
+    tta_rotations: Sequence[float] = (),
+    tta_scales: Sequence[float] = (),
     threads: int | None = None,
+    view: bool = False,
 ) -> None:
     """Detect objects in one point cloud; write boxes as JSON and pictures of them.
 
     Writes FRAME.json and FRAME_bev.png; with a calibration also FRAME.txt in KITTI's result format, and with
     an image FRAME_image.png. With both, only points that the camera sees are used, as in training on KITTI.
+    A detector that was trained on several sweeps takes a single one, of age 0; files with a column "time" (ply,
+    pcd) may hold more.
 
     Args:
-        frame: Point cloud, .bin, .pcd.bin, .npy, .npz, .ply or .pcd; x forward, y left, z up, metres.
+        frame: Point cloud, .bin, .pcd.bin, .npy, .npz, .ply or .pcd, in the frame that the detector was trained in,
+            metres: KITTI x forward, y left, z up; nuScenes x right, y forward, z up.
         checkpoint: Checkpoint written by `tenfold lidar fit`.
         out: Folder for the results.
         calib: KITTI calibration file of the frame.
         image: Camera image of the frame; needs a calibration.
         min_score: Leave out boxes with a smaller score.
-        intensity_scale: Multiplies the intensity, which models expect in [0, 1]; 0.00392 for 0 to 255.
+        intensity_scale: Multiplies the intensity, which KITTI's models expect in [0, 1] (0.00392 for 0 to 255) and
+            nuScenes' from 0 to 255.
+        columns: Of a .bin file, 4 by default and 5 for .pcd.bin.
+        tta_flips: Test-time augmentation, mirror images besides the frame itself, such as ["x", "y", "xy"].
+        tta_rotations: Test-time augmentation, further rotations, radians.
+        tta_scales: Test-time augmentation, further scales.
         threads: Threads to use; all cores by default.
+        view: Open a window with points and boxes; needs the extra viz3d.
     """
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     if image is not None and calib is None:
         raise UserInputError(f"{image}: image: needs the calibration of its camera; add --calib")
-    points = read_frame(frame, intensity_scale)
+    try:
+        views = make_views(tta_flips, tta_rotations, tta_scales)
+    except ValueError as error:
+        raise UserInputError(f"tta: {error}") from error
+    show = _viewer() if view else None
     calibration = read_calibration(calib) if calib is not None else None
     picture = read_image(image) if image is not None else None
     model = load_detector(checkpoint)
+    points = read_frame(frame, intensity_scale, features_of(model), columns)
     seen = points
     if calibration is not None and picture is not None:
         seen = points[calibration.in_image(points[:, :3], picture.shape[:2])]
-    found = detect(model, seen)
+    found = detect(model, seen, views)
     kept = found["scores"] >= min_score
     found = {name: values[kept] for name, values in found.items()}
     files = _render(model, frame.name.split(".")[0], points, found, calibration, picture)
     _write_all(out, files)
     print(f"{len(found['scores'])} objects in {len(points)} points -> {out / next(iter(files))}")
+    if show is not None:
+        show(points, found["boxes"][:, :7], found["labels"])
+
+
+def _viewer() -> Callable[..., None]:
+    """The open3d window; asked for before the work, so that a missing extra costs no time."""
+    from tenfold.viz.viewer import require_open3d, show_scene
+
+    require_open3d()
+    return show_scene
 
 
 def _render(
@@ -175,7 +218,7 @@ def _render(
         "scores": found["scores"].tolist(),
         "labels": found["labels"].tolist(),
         "names": [names[k] for k in found["labels"]],
-        "columns": ["x", "y", "z", "dx", "dy", "dz", "heading"],
+        "columns": ["x", "y", "z", "dx", "dy", "dz", "heading", "vx", "vy"][: found["boxes"].shape[1]],
         "points": len(points),
     }
     files = {f"{stem}.json": (json.dumps(document, indent=1) + "\n").encode()}
@@ -184,10 +227,10 @@ def _render(
         text = format_labels(detections_to_kitti(found, names, calibration, size), calibration)
         files[f"{stem}.txt"] = text.encode()
     shown: dict[str, Any] = {"labels": found["labels"], "scores": found["scores"], "class_names": names}
-    view = bev_image(points, found["boxes"], range=point_range(model), resolution=0.1, **shown)
+    view = bev_image(points, found["boxes"][:, :7], range=point_range(model), resolution=0.1, **shown)
     files[f"{stem}_bev.png"] = encode_image(view)
     if calibration is not None and picture is not None:
-        drawn = draw_boxes_3d(picture, found["boxes"], camera_matrix(calibration), **shown)
+        drawn = draw_boxes_3d(picture, found["boxes"][:, :7], camera_matrix(calibration), **shown)
         files[f"{stem}_image.png"] = encode_image(drawn)
     return files
 

@@ -23,7 +23,8 @@ from tenfold.geometry import Calibration
 from tenfold.io import write_bytes, write_json
 from tenfold.io.arrays import read_npz
 from tenfold.lidar.augment import Augmentation, BoolArray, Sample
-from tenfold.lidar.kitti import FloatArray, IntArray, KittiFrame, KittiObject, frame_info
+from tenfold.lidar.frames import LidarFrame, LidarReader
+from tenfold.lidar.kitti import FloatArray, IntArray, KittiFrame, frame_info
 from tenfold.ops import box_iou_bev, points_in_boxes
 
 __all__ = ["ObjectDatabase", "ObjectSampler", "build_database", "prepared_paths", "road_height"]
@@ -39,7 +40,7 @@ class ObjectDatabase:
     Attributes:
         points: ``(sum N, C)`` float32; x, y, z relative to the box centre, not turned; then features.
         offsets: ``(K + 1,)`` first point of each object.
-        boxes: ``(K, 7)`` float32 where each object stood.
+        boxes: ``(K, 7)`` or ``(K, 9)`` (with vx, vy) float32 where each object stood.
         names: ``(K,)`` class names.
         difficulty: ``(K,)`` 0 easy, 1 moderate, 2 hard, -1 none.
         frame_ids: ``(K,)`` frame that each object comes from.
@@ -65,25 +66,29 @@ class ObjectDatabase:
         return self.points[self.offsets[index] : self.offsets[index + 1]]
 
     @classmethod
-    def from_frame(cls, frame: KittiFrame) -> "ObjectDatabase":
-        """All labelled objects of one frame; a point may belong to several.
+    def from_frame(cls, frame: LidarFrame, min_points: int = 0) -> "ObjectDatabase":
+        """The labelled objects of one frame with at least `min_points` points; a point may belong to several.
 
         Raises:
             UserInputError: the frame has no labels.
         """
-        if frame.labels is None:
+        objects = frame.objects
+        if objects is None:
             raise UserInputError(f"frame {frame.frame_id}: labels: missing; the test split has no objects")
-        boxes = frame.labels.boxes
         xyz = torch.from_numpy(frame.points[:, :3].astype(np.float64))
-        first, rows = points_in_boxes(xyz, torch.from_numpy(boxes), mode="csr")
+        everything = torch.from_numpy(np.ascontiguousarray(objects.boxes[:, :7]))
+        counts = points_in_boxes(xyz, everything, mode="csr")[0].diff().numpy()
+        kept = counts >= min_points
+        boxes = objects.boxes[kept]
+        first, rows = points_in_boxes(xyz, torch.from_numpy(np.ascontiguousarray(boxes[:, :7])), mode="csr")
         offsets, points = first.numpy(), frame.points[rows.numpy()]
         points[:, :3] -= np.repeat(boxes[:, :3], np.diff(offsets), axis=0).astype(np.float32)
         return cls(
             points,
             offsets,
             boxes.astype(np.float32),
-            np.array(frame.labels.names, dtype=np.str_),
-            frame.labels.difficulty,
+            np.array(objects.names, dtype=np.str_)[kept],
+            objects.difficulty[kept],
             np.full(len(boxes), frame.frame_id, dtype=f"<U{len(frame.frame_id)}"),
         )
 
@@ -128,43 +133,54 @@ class ObjectDatabase:
         return data
 
 
-def prepared_paths(root: str | Path, split: str) -> tuple[Path, Path]:
-    """Where `build_database` writes: the object database and the frames' facts."""
+def prepared_paths(root: str | Path, name: str) -> tuple[Path, Path]:
+    """Where `build_database` writes: the object database and the frames' facts.
+
+    Args:
+        root: of the data set.
+        name: ``prepared_name`` of the reader; KITTI's is the split.
+    """
     folder = Path(root) / "prepared"
-    return folder / f"objects_{split}.npz", folder / f"frames_{split}.json"
+    return folder / f"objects_{name}.npz", folder / f"frames_{name}.json"
 
 
 def build_database(
-    data: KittiObject,
+    data: LidarReader,
     *,
+    min_points: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda frames: frames,
 ) -> ObjectDatabase:
     """Write the object database and the frames' facts of a labelled split; continue an interrupted run.
 
-    The facts are one JSON document: image size, calibration, labels, difficulty and points of each object.
+    The facts are one JSON document, for KITTI's layout only: image size, calibration, labels, difficulty and
+    points of each object.
 
     Args:
         data: the reader, with its split and filters; the same settings continue earlier part files.
+        min_points: leave out objects with fewer points, which are never pasted; it saves space where there are
+            many.
         progress: wraps the frames' indices, such as a progress bar.
 
     Raises:
         UserInputError: an unreadable frame, or a folder that cannot be written.
     """
-    database_file, facts_file = prepared_paths(data.root, data.split)
-    settings = json.dumps([_FORMAT, data.fov_only, data.image_size, list(data.ids)])
+    database_file, facts_file = prepared_paths(data.root, data.prepared_name)
+    settings = json.dumps([_FORMAT, min_points, *data.settings, list(data.ids)])
     stamp = hashlib.sha256(settings.encode()).hexdigest()[:12]
-    parts = database_file.with_name(f".parts_{data.split}_{stamp}")
+    parts = database_file.with_name(f".parts_{data.prepared_name}_{stamp}")
     parts.mkdir(parents=True, exist_ok=True)
     for index in progress(range(len(data))):
         part = parts / f"{data.ids[index]}.npz"
         if not part.exists():
             frame = data[index]
-            write_json(part.with_suffix(".json"), _plain(frame_info(frame)), indent=None)
+            if isinstance(frame, KittiFrame):
+                write_json(part.with_suffix(".json"), _plain(frame_info(frame)), indent=None)
             # The database part comes last: where it exists, the frame is done.
-            ObjectDatabase.from_frame(frame).save(part)
+            ObjectDatabase.from_frame(frame, min_points).save(part)
     database = ObjectDatabase.joined([ObjectDatabase.load(parts / f"{i}.npz") for i in data.ids])
-    facts = [json.loads((parts / f"{i}.json").read_text(encoding="utf-8")) for i in data.ids]
-    write_json(facts_file, facts, indent=None)
+    files = [parts / f"{i}.json" for i in data.ids]
+    if all(file.is_file() for file in files):
+        write_json(facts_file, [json.loads(file.read_text(encoding="utf-8")) for file in files], indent=None)
     database.save(database_file)
     shutil.rmtree(parts)
     return database
@@ -235,6 +251,12 @@ class ObjectSampler:
             plane: road plane in the rect frame; None leaves heights alone.
             calibration: needed with `plane`.
         """
+        for name in ("points", "boxes"):
+            ours, theirs = getattr(self.database, name).shape[1], getattr(sample, name).shape[1]
+            if ours != theirs:
+                raise UserInputError(
+                    f"object database: {name}: {ours} columns, the frames have {theirs}; run prepare again"
+                )
         boxes, chosen = sample.boxes, np.zeros(0, dtype=np.int64)
         for name, count in self.settings.counts.items():
             missing = count - int((sample.names == name).sum()) if self.settings.scene_limited else count
@@ -265,7 +287,8 @@ class ObjectSampler:
             points[:, :3] += box[:3]
             pasted.append(points)
         inside = points_in_boxes(
-            torch.from_numpy(np.ascontiguousarray(sample.points[:, :3])), torch.from_numpy(boxes)
+            torch.from_numpy(np.ascontiguousarray(sample.points[:, :3])),
+            torch.from_numpy(np.ascontiguousarray(boxes[:, :7])),
         )
         scene = sample.points[inside.numpy() < 0]
         return Sample(
@@ -277,9 +300,9 @@ class ObjectSampler:
 
 def _free(draws: FloatArray, standing: FloatArray) -> BoolArray:
     """``(K,)``: draws that overlap neither a standing box nor another draw, seen from above."""
-    mine = torch.from_numpy(draws)
+    mine = torch.from_numpy(np.ascontiguousarray(draws[:, :7]))
     among = box_iou_bev(mine, mine).fill_diagonal_(0)
-    against = box_iou_bev(mine, torch.from_numpy(np.ascontiguousarray(standing)))
+    against = box_iou_bev(mine, torch.from_numpy(np.ascontiguousarray(standing[:, :7])))
     taken = (among > 0).any(dim=1) | (against > 0).any(dim=1)
     free: BoolArray = ~taken.numpy()
     return free

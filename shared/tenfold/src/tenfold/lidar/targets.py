@@ -22,7 +22,7 @@ class AnchorTargets(NamedTuple):
     Args:
         labels: (B, N) int64 per anchor: 0 background, 1 to C the class, -1 ignored.
         positive: (P,) int64 positions of the positive anchors in ``labels.flatten()``, ascending.
-        boxes: (P, 7) ground truth of each positive anchor.
+        boxes: (P, 7), or (P, 9) with velocity, ground truth of each positive anchor.
     """
 
     labels: Tensor
@@ -91,40 +91,53 @@ def match_anchors(anchors: Tensor, boxes: Tensor, matched: float, unmatched: flo
 
 
 @torch.no_grad()
-def assign_targets(anchors: Tensor, gt_boxes: Tensor, classes: Sequence[AnchorClass]) -> AnchorTargets:
+def assign_targets(
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    classes: Sequence[AnchorClass],
+    *,
+    first_label: int = 1,
+    anchor_first: bool = False,
+) -> AnchorTargets:
     """Targets of a batch: each class's anchors meet the ground truth of that class only.
 
     Args:
-        anchors: (ny, nx, A, 7) as `make_anchors` makes them.
-        gt_boxes: (B, M, 8) boxes with the 1-based label last; rows with label 0 are padding.
+        anchors: (ny, nx, A, 7) as `make_anchors` makes them; (A, ny, nx, 7) with ``anchor_first``.
+        gt_boxes: (B, M, 8), or (B, M, 10) with velocity; 1-based label last, rows with label 0 are padding.
         classes: as given to `make_anchors`.
+        first_label: label of the first class.
+        anchor_first: order of the anchors, and of the result.
 
     Returns:
-        `AnchorTargets` with N = ny * nx * A.
+        `AnchorTargets` with N = ny * nx * A, in the order of ``anchors``.
 
     Raises:
         ValueError: wrong shapes.
     """
-    require_shape("assign_targets", "gt_boxes", gt_boxes, ("B", "M", 8))
-    require_shape("assign_targets", "anchors", anchors, ("ny", "nx", sum(c.per_cell for c in classes), 7))
-    ny, nx, per_cell = anchors.shape[:3]
-    labels = torch.empty(len(gt_boxes), ny * nx, per_cell, dtype=torch.int64, device=anchors.device)
+    if gt_boxes.shape[-1] != 10:
+        require_shape("assign_targets", "gt_boxes", gt_boxes, ("B", "M", 8))
+    per_cell = sum(c.per_cell for c in classes)
+    shape = (per_cell, "ny", "nx", 7) if anchor_first else ("ny", "nx", per_cell, 7)
+    require_shape("assign_targets", "anchors", anchors, shape)
+    by_anchor = anchors.flatten(1, 2) if anchor_first else anchors.flatten(0, 1).transpose(0, 1)
+    cells = by_anchor.shape[1]
+    labels = torch.empty(len(gt_boxes), per_cell, cells, dtype=torch.int64, device=anchors.device)
     source = torch.empty_like(labels)
     start = 0
-    for number, item in enumerate(classes, 1):
+    for number, item in enumerate(classes, first_label):
         columns = slice(start, start + item.per_cell)
         start = columns.stop
-        own = anchors[:, :, columns].reshape(-1, 7)
+        own = by_anchor[columns].reshape(-1, 7)
         for element, rows in enumerate(gt_boxes):
-            of_class = (rows[:, 7] == number).nonzero()[:, 0]
+            of_class = (rows[:, -1] == number).nonzero()[:, 0]
             match = match_anchors(own, rows[of_class, :7].to(own), item.matched, item.unmatched)
-            match = match.view(ny * nx, item.per_cell)
-            labels[element, :, columns] = torch.where(
-                match >= 0, number, torch.where(match == IGNORED, -1, 0)
-            )
+            match = match.view(item.per_cell, cells)
+            labels[element, columns] = torch.where(match >= 0, number, torch.where(match == IGNORED, -1, 0))
             if len(of_class):
-                source[element, :, columns] = element * gt_boxes.shape[1] + of_class[match.clamp(min=0)]
+                source[element, columns] = element * gt_boxes.shape[1] + of_class[match.clamp(min=0)]
+    if not anchor_first:
+        labels, source = labels.transpose(1, 2), source.transpose(1, 2)
     labels = labels.flatten(1)
     positive = (labels.flatten() > 0).nonzero()[:, 0]
-    boxes = gt_boxes[..., :7].flatten(0, 1)[source.flatten()[positive]].to(anchors)
+    boxes = gt_boxes[..., :-1].flatten(0, 1)[source.flatten(1).flatten()[positive]].to(anchors)
     return AnchorTargets(labels, positive, boxes)

@@ -1,55 +1,77 @@
 """Training and evaluation of the LiDAR detectors with Lightning."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from tenfold._errors import UserInputError
-from tenfold.eval.kitti import KittiResult
-from tenfold.io import read_json, write_json
+from tenfold.io import load_strict, read_json, write_json
 from tenfold.lidar.augment import Augmentation
-from tenfold.lidar.data import Batch, DetectionFrames, Frame, collate, detections_to_kitti
-from tenfold.lidar.evaluation import Evaluated, evaluate, headline, write_results
+from tenfold.lidar.custom import CustomFrames
+from tenfold.lidar.data import Batch, DetectionFrames, collate
+from tenfold.lidar.evaluation import Record, evaluate, headline, record, write_results
+from tenfold.lidar.frames import Resampled, balanced_indices
 from tenfold.lidar.kitti import KittiObject
-from tenfold.lidar.predict import build_from, point_range
+from tenfold.lidar.nuscenes import SAMPLING_COUNTS, NuScenesDetection
+from tenfold.lidar.predict import build_from, load_detector, point_range
 from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
-from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti
+from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti, simulate_nuscenes
+from tenfold.lidar.tta import View, detect_views, make_views
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import decoupled_adam, one_cycle_schedule
 
 __all__ = ["LidarData", "LidarTask"]
 
+# Ground-truth sampling of each layout unless the configuration says otherwise.
+_USUAL_COUNTS: dict[str, dict[str, int]] = {
+    "kitti": Augmentation().counts,
+    "nuscenes": SAMPLING_COUNTS,
+    "custom": {},
+}
+
 
 class LidarData(LightningDataModule):
-    """Frames in KITTI's layout: the official data, your own, or simulated.
+    """Frames in the layout of KITTI, of nuScenes or of one's own: official, yours, or simulated.
 
     Args:
-        root: Folder with `training` and `ImageSets`.
-        train_split: Name of the training list in ImageSets.
+        root: Folder of the data set.
+        dataset: Its layout; custom is described in `tenfold.lidar.custom`.
+        train_split: Name of the training list.
         val_split: Name of the list that validation and test use.
         batch_size: Frames per process and step.
         workers: Loader processes.
         seed: Seed of order and augmentation.
         augment: Switch all augmentation off with false.
-        flip: Probability of a mirror image.
+        flip: Probability of a mirror image across the x axis.
+        flip_y: Probability of a mirror image across the y axis.
         rotation: Angle about z, uniform in plus or minus this, radians.
         scale: Range of the scaling factor.
         counts: Objects of each class that ground-truth sampling fills a frame up to; {} switches it off.
         scene_limited: Count the objects that are already there.
-        road_plane: Put pasted objects on the road plane where the data set has plane files.
-        fov_only: Use only points that the camera sees.
-        image_size: Height and width of images, for data without image files.
-        simulate: Numbers of training and validation frames to simulate into root, if it is not there yet.
+        road_plane: Put pasted objects on the road plane where the data set has plane files (KITTI).
+        object_rotation: Per-object noise, rotation uniform in plus or minus this, radians.
+        object_shift: Per-object noise, standard deviations of the shift along x, y, z, metres.
+        fov_only: Use only points that the camera sees (KITTI).
+        image_size: Height and width of images, for data without image files (KITTI).
+        version: Of the tables (nuScenes).
+        sweeps: Of each frame, the key frame included (nuScenes).
+        bad_sweeps: What to do with a damaged earlier sweep (nuScenes).
+        balance: Class-balanced resampling of the training frames (nuScenes and custom).
+        shuffle_points: Shuffle points in evaluation too.
+        simulate: Numbers of training and validation frames (KITTI) or scenes (nuScenes, up to 8 and 2) to simulate
+            into root, if they are not there yet.
+        key_frames: Of each simulated scene (nuScenes).
     """
 
     def __init__(
         self,
         root: str = "data/kitti",
+        dataset: Literal["kitti", "nuscenes", "custom"] = "kitti",
         train_split: str = "train",
         val_split: str = "val",
         batch_size: int = 4,
@@ -57,58 +79,111 @@ class LidarData(LightningDataModule):
         seed: int = 0,
         augment: bool = True,
         flip: float = 0.5,
+        flip_y: float = 0.0,
         rotation: float = 0.78539816,
         scale: tuple[float, float] = (0.95, 1.05),
         counts: dict[str, int] | None = None,
         scene_limited: bool = True,
         road_plane: bool = True,
+        object_rotation: float = 0.0,
+        object_shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
         fov_only: bool = True,
         image_size: tuple[int, int] | None = None,
+        version: str = "v1.0-trainval",
+        sweeps: int = 10,
+        bad_sweeps: Literal["error", "skip"] = "error",
+        balance: bool = False,
+        shuffle_points: bool = False,
         simulate: tuple[int, int] | None = None,
+        key_frames: int = 4,
     ) -> None:
         super().__init__()
         if batch_size < 1 or workers < 0:
             raise UserInputError(f"data: batch_size, workers: got {batch_size}, {workers}; too small")
+        if dataset not in _USUAL_COUNTS:
+            raise UserInputError(
+                f"data: dataset: got {dataset!r}; expected one of {', '.join(_USUAL_COUNTS)}"
+            )
+        if balance and dataset == "kitti":
+            raise UserInputError(
+                "data: balance: KITTI's layout has no class-balanced resampling; leave it out"
+            )
+        if simulate is not None and dataset == "custom":
+            raise UserInputError("data: simulate: only the layouts of KITTI and nuScenes are simulated")
         self.root, self.splits = Path(root), {"train": train_split, "val": val_split}
-        self.seed = seed
+        self.dataset, self.seed, self.balance = dataset, seed, balance
         self.loader: dict[str, Any] = {
             "batch_size": batch_size,
             "num_workers": workers,
             "seed": seed,
             "collate_fn": collate,
         }
-        usual = Augmentation().counts if counts is None else counts
+        usual = _USUAL_COUNTS[dataset] if counts is None else counts
         self.augmentation = (
-            Augmentation(flip, rotation, scale, usual, scene_limited, road_plane) if augment else None
+            Augmentation(
+                flip, rotation, scale, usual, scene_limited, road_plane, flip_y, object_rotation, object_shift
+            )
+            if augment
+            else None
         )
         self.fov_only, self.image_size, self.simulate = fov_only, image_size, simulate
+        self.version, self.sweeps, self.bad_sweeps = version, sweeps, bad_sweeps
+        self.shuffle_points = shuffle_points
+        self.key_frames = key_frames
         self.frames: dict[str, DetectionFrames] = {}
 
     def prepare_data(self) -> None:
         """Simulates the data where asked to, with its object database; one process does it for all."""
         if self.simulate is not None:
-            simulate_into(self.root, self.simulate, self.seed)
-            if self._pastes() and not prepared_paths(self.root, self.splits["train"])[0].is_file():
-                build_database(self._reader("train"), progress=lambda indices: bar(indices, "prepare"))
+            if self.dataset == "nuscenes":
+                simulate_nuscenes_into(self.root, self.simulate, self.seed, self.key_frames, self.sweeps)
+            else:
+                simulate_into(self.root, self.simulate, self.seed)
+            if self._pastes():
+                frames = self._reader("train")
+                if not prepared_paths(self.root, frames.prepared_name)[0].is_file():
+                    build_database(frames, progress=lambda indices: bar(indices, "prepare"))
 
     def setup(self, stage: str) -> None:
         """Opens the splits; classes and range are the model's."""
         model: Any = self.trainer.lightning_module.model  # type: ignore[union-attr]
-        known: dict[str, Any] = {"class_names": model.class_names, "limits": point_range(model)}
+        known: dict[str, Any] = {
+            "class_names": model.class_names,
+            "limits": point_range(model),
+            "velocity": getattr(model.config, "velocity", False),
+        }
         if stage == "fit":
             self.frames["train"] = self.train_frames(**known)
-        self.frames["val"] = DetectionFrames(self._reader("val"), **known)
+        self.frames["val"] = DetectionFrames(
+            self._reader("val"),
+            **known,
+            seed=self.seed,
+            shuffle_points=self.shuffle_points,
+        )
 
-    def train_frames(self, class_names: Sequence[str], limits: Sequence[float]) -> DetectionFrames:
-        """Augmented frames for a detector of these classes that looks at this range."""
-        path = prepared_paths(self.root, self.splits["train"])[0]
+    def train_frames(
+        self, class_names: Sequence[str], limits: Sequence[float], velocity: bool = False
+    ) -> DetectionFrames:
+        """Augmented frames for a detector of these classes that looks at this range.
+
+        Args:
+            class_names: classes to detect.
+            limits: x0, y0, z0, x1, y1, z1 in metres.
+            velocity: ground truth with vx, vy before the label.
+        """
+        frames = self._reader("train")
+        path = prepared_paths(self.root, frames.prepared_name)[0]
+        if self.balance:
+            frames = Resampled(frames, balanced_indices(frames.classes_of_frames(), class_names, self.seed))
         return DetectionFrames(
-            self._reader("train"),
+            frames,
             class_names=class_names,
             limits=limits,
             augmentation=self.augmentation,
             database=ObjectDatabase.load(path) if self._pastes() else None,
             seed=self.seed,
+            velocity=velocity,
+            shuffle_points=self.shuffle_points,
         )
 
     def train_dataloader(self) -> ResumableLoader[Batch]:
@@ -128,7 +203,18 @@ class LidarData(LightningDataModule):
     def _pastes(self) -> bool:
         return self.augmentation is not None and any(self.augmentation.counts.values())
 
-    def _reader(self, name: str) -> KittiObject:
+    def _reader(self, name: str) -> Any:
+        if self.dataset == "nuscenes":
+            return NuScenesDetection(
+                self.root,
+                self.version,
+                self.splits[name],
+                sweeps=self.sweeps,
+                bad_sweeps=self.bad_sweeps,
+                progress=lambda samples: bar(samples, f"tables {self.splits[name]}"),
+            )
+        if self.dataset == "custom":
+            return CustomFrames(self.root, self.splits[name])
         plane = name == "train" and self.augmentation is not None and self.augmentation.road_plane
         return KittiObject(
             self.root, self.splits[name], fov_only=self.fov_only, image_size=self.image_size, with_plane=plane
@@ -141,7 +227,58 @@ def simulate_into(root: Path, frames: tuple[int, int], seed: int) -> None:
     Raises:
         UserInputError: the folder holds something else.
     """
-    wanted = {"frames": list(frames), "seed": seed}
+    _simulate_once(
+        root,
+        {"frames": list(frames), "seed": seed},
+        root / "training",
+        lambda: simulate_kitti(
+            root,
+            frames,
+            seed,
+            config=SMALL_SCENE,
+            sensor=SECTOR_32,
+            images=False,
+            planes=True,
+            progress=lambda scenes: bar(scenes, "simulate"),
+        ),
+    )
+
+
+def simulate_nuscenes_into(
+    root: Path, scenes: tuple[int, int], seed: int, key_frames: int = 4, sweeps: int = 10
+) -> None:
+    """Write simulated scenes as v1.0-mini, unless the folder has them already.
+
+    Args:
+        root: target folder.
+        scenes: of training, up to 8, and validation, up to 2.
+        seed: of the scenes.
+        key_frames: of each scene.
+        sweeps: per key frame, so that a frame of that many sweeps reaches back to the key frame before.
+
+    Raises:
+        UserInputError: the folder holds something else, or more scenes than v1.0-mini has names.
+    """
+    wanted = {"scenes": list(scenes), "seed": seed, "key_frames": key_frames, "sweeps": sweeps}
+
+    def simulate() -> None:
+        try:
+            simulate_nuscenes(
+                root,
+                scenes,
+                seed,
+                key_frames=key_frames,
+                sweep_rate=2.0 * sweeps,
+                progress=lambda listed: bar(listed, "simulate"),
+            )
+        except ValueError as error:
+            raise UserInputError(f"data.simulate: {error}") from error
+
+    _simulate_once(root, wanted, root / "v1.0-mini", simulate)
+
+
+def _simulate_once(root: Path, wanted: dict[str, Any], folder: Path, simulate: Callable[[], object]) -> None:
+    """Runs a simulation into `folder` unless its stamp says that it is done; never into other data."""
     done = root / "simulation.json"
     if done.is_file():
         if read_json(done) != wanted:
@@ -149,20 +286,11 @@ def simulate_into(root: Path, frames: tuple[int, int], seed: int) -> None:
                 f"{done}: holds {read_json(done)}; {wanted} is expected; remove the folder or name another"
             )
         return
-    if (root / "training").is_dir() and any((root / "training").iterdir()) and not _is_simulated(root):
+    if folder.is_dir() and any(folder.iterdir()) and not _is_simulated(root):
         raise UserInputError(f"{root}: data.simulate: the folder holds other data; name another folder")
     root.mkdir(parents=True, exist_ok=True)
     (root / ".simulating").touch()
-    simulate_kitti(
-        root,
-        frames,
-        seed,
-        config=SMALL_SCENE,
-        sensor=SECTOR_32,
-        images=False,
-        planes=True,
-        progress=lambda scenes: bar(scenes, "simulate"),
-    )
+    simulate()
     write_json(done, wanted)
     (root / ".simulating").unlink()
 
@@ -173,7 +301,7 @@ def _is_simulated(root: Path) -> bool:
 
 
 class LidarTask(LightningModule):
-    """A LiDAR detector in training: one-cycle, Adam with decoupled weight decay, KITTI's evaluation.
+    """A LiDAR detector in training: one-cycle, Adam with decoupled weight decay, its data set's evaluation.
 
     Args:
         detector: Name of the detector, such as second.
@@ -183,7 +311,12 @@ class LidarTask(LightningModule):
         weight_decay: Decoupled, on all parameters.
         div: The learning rate starts at lr / div.
         warm_fraction: Share of the run in which it rises.
-        results: Folder for KITTI result files of validation and test; none are written without it.
+        start_from: Checkpoint of the same detector whose weights a new run starts from.
+        results: Folder for the result files of validation and test (KITTI's text files, nuScenes' submission, or
+            JSON); none are written without it.
+        tta_flips: Test-time augmentation: mirror images besides the frame itself, of x, y and xy.
+        tta_rotations: Test-time augmentation: further rotations, radians.
+        tta_scales: Test-time augmentation: further scales.
     """
 
     def __init__(
@@ -195,13 +328,27 @@ class LidarTask(LightningModule):
         weight_decay: float = 0.01,
         div: float = 10.0,
         warm_fraction: float = 0.4,
+        start_from: str | None = None,
         results: str | None = None,
+        tta_flips: Sequence[str] = (),
+        tta_rotations: Sequence[float] = (),
+        tta_scales: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.model: Any = build_from(self.hparams)
-        self.result: KittiResult | None = None
-        self._found: dict[int, Evaluated] = {}
+        self.result: Any = None
+        self._found: dict[int, Record] = {}
+        try:
+            self.views = make_views(tta_flips, tta_rotations, tta_scales)
+        except ValueError as error:
+            raise UserInputError(f"model: tta: {error}") from error
+
+    def on_fit_start(self) -> None:
+        """Takes over the weights of another run, unless this one is resumed."""
+        if self.hparams["start_from"] and self.trainer.ckpt_path is None:
+            other = load_detector(self.hparams["start_from"])
+            load_strict(self.model, other.state_dict(), source=self.hparams["start_from"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Loss of one batch; every part of it is logged."""
@@ -214,25 +361,25 @@ class LidarTask(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects the detections of one batch."""
-        for frame, found in zip(batch["frames"], self.model(batch), strict=True):
-            self._found[frame.index] = self._evaluated(frame, found)
+        views = self.views if self._testing() else (View(),)
+        for frame, found in zip(batch["frames"], detect_views(self.model, batch, views), strict=True):
+            detections = {name: value.detach().cpu().numpy() for name, value in found.items()}
+            self._found[frame.index] = record(frame, detections, self.model.class_names)
 
-    def _evaluated(self, frame: Frame, found: dict[str, torch.Tensor]) -> Evaluated:
-        if frame.labels is None:
-            raise UserInputError(f"frame {frame.frame_id}: labels: missing; evaluation needs them")
-        detections = {name: value.detach().cpu().numpy() for name, value in found.items()}
-        result = detections_to_kitti(detections, self.model.class_names, frame.calibration, frame.image_size)
-        return Evaluated(frame.frame_id, frame.labels, result, frame.calibration)
+    def _testing(self) -> bool:
+        """Views cost time; validation between epochs takes the frame as it is."""
+        return self._trainer is not None and bool(self.trainer.testing)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluates what all processes have found; a frame that fills up the last batch counts once."""
-        together: dict[int, Evaluated] = {}
+        together: dict[int, Record] = {}
         for part in _gathered(self._found):
             together.update(part)
         self._found = {}
         frames = [together[index] for index in sorted(together)]
         self.result = evaluate(frames, self.model.class_names)
-        for name, value in headline(self.result).items():
+        values = {} if self.result is None else headline(self.result)
+        for name, value in values.items():
             stage = "test" if self.trainer.testing else "val"
             self.log(f"{stage}/{name}", value, rank_zero_only=True)
         folder = self.hparams["results"]
@@ -245,7 +392,8 @@ class LidarTask(LightningModule):
         """Evaluates, and prints the table."""
         self.on_validation_epoch_end()
         if self.trainer.is_global_zero:
-            print(self.result)
+            unlabelled = "no ground truth; model.results writes the submission"
+            print(unlabelled if self.result is None else self.result)
 
     def configure_optimizers(self) -> Any:
         """One cycle over the whole run, stepped with every optimiser step."""

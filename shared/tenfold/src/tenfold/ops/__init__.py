@@ -10,6 +10,9 @@ from tenfold.ops._batching import (
     pad,
     stack,
 )
+from tenfold.ops._bilinear import (
+    bilinear_sample,
+)
 from tenfold.ops._graphs import (
     ThinnedPoints,
     knn_graph,
@@ -50,9 +53,20 @@ from tenfold.ops._nms_rotated import (
     nms_rotated,
     nms_rotated_padded,
 )
+from tenfold.ops._peaks import (
+    peak_mask,
+    topk_peaks,
+)
 from tenfold.ops._points_in_boxes import (
     points_in_boxes,
     points_in_boxes_padded,
+)
+from tenfold.ops._roi_pool import (
+    roi_grid_pool3d,
+    roi_point_pool,
+)
+from tenfold.ops._rotated_iou import (
+    rotated_iou,
 )
 from tenfold.ops._sampling import (
     farthest_point_sample,
@@ -67,6 +81,14 @@ from tenfold.ops._sparse_conv import (
     sparse_conv,
     sparse_max_pool,
 )
+from tenfold.ops._ttf_targets import (
+    ttf_targets,
+)
+from tenfold.ops._voxel_table import (
+    VoxelTable,
+    lookup,
+    voxel_query,
+)
 from tenfold.ops._voxelize import (
     PaddedVoxels,
     Voxels,
@@ -78,11 +100,13 @@ from tenfold.ops._voxelize import (
 __all__ = [
     "PaddedVoxels",
     "ThinnedPoints",
+    "VoxelTable",
     "Voxels",
     "__contract__",
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "bilinear_sample",
     "box_iou_3d",
     "box_iou_aligned_3d",
     "box_iou_bev",
@@ -95,6 +119,7 @@ __all__ = [
     "interpolation_weights",
     "knn",
     "knn_graph",
+    "lookup",
     "nms",
     "nms_3d",
     "nms_bev_aligned",
@@ -104,9 +129,13 @@ __all__ = [
     "offsets_from_batch_index",
     "pad",
     "pairs_iou_bev",
+    "peak_mask",
     "points_in_boxes",
     "points_in_boxes_padded",
     "radius_graph",
+    "roi_grid_pool3d",
+    "roi_point_pool",
+    "rotated_iou",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",
@@ -116,7 +145,10 @@ __all__ = [
     "stack",
     "three_interpolate",
     "three_nn",
+    "topk_peaks",
+    "ttf_targets",
     "voxel_downsample",
+    "voxel_query",
     "voxelize",
     "voxelize_padded",
 ]

@@ -112,7 +112,7 @@ _padded = define(
 )
 
 
-def _check(
+def check_points_boxes(
     op: str,
     points: Tensor,
     boxes: Tensor,
@@ -122,10 +122,17 @@ def _check(
     box_lengths: Tensor | None,
     offsets: Tensor | None,
     box_offsets: Tensor | None,
+    name: str = "boxes",
+    prefix: str = "box_",
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Check the shared arguments and return tensors in the form that the kernels take."""
-    for name, value in (("margin", margin), ("z_margin", z_margin)):
-        require(0.0 <= value < _MAX_MARGIN, f"{op}: {name}: got {value}; expected a number from 0 to 1e30")
+    """Check the arguments that the ops on points and boxes share and return them as the kernels take them.
+
+    Args:
+        name: of the boxes argument, for messages.
+        prefix: of the boxes' lengths and offsets, for messages.
+    """
+    for option, value in (("margin", margin), ("z_margin", z_margin)):
+        require(0.0 <= value < _MAX_MARGIN, f"{op}: {option}: got {value}; expected a number from 0 to 1e30")
     fine = (
         isinstance(points, Tensor)
         and isinstance(boxes, Tensor)
@@ -145,29 +152,28 @@ def _check(
     )
     if fine:
         return points, boxes, None, None, None, None
-    _check_shapes(op, points, boxes)
+    _check_shapes(op, points, boxes, name)
     lengths, offsets = check_batch(op, "points", points, lengths, offsets)
-    box_lengths, box_offsets = check_batch(op, "boxes", boxes, box_lengths, box_offsets, "box_")
+    box_lengths, box_offsets = check_batch(op, name, boxes, box_lengths, box_offsets, prefix)
     batch = 1 if offsets is None else offsets.shape[0] - 1
     box_batch = 1 if box_offsets is None else box_offsets.shape[0] - 1
     require(
         batch == box_batch,
-        f"{op}: box_offsets: got {box_batch} batch elements; expected {batch}, as many as offsets",
+        f"{op}: {prefix}offsets: got {box_batch} batch elements; expected {batch}, as many as offsets",
     )
     points, boxes = as_compute(points), as_compute(boxes)
     common = torch.promote_types(points.dtype, boxes.dtype)
     return points.to(common), boxes.to(common), lengths, box_lengths, offsets, box_offsets
 
 
-def _check_shapes(op: str, points: Tensor, boxes: Tensor) -> None:
+def _check_shapes(op: str, points: Tensor, boxes: Tensor, boxes_name: str) -> None:
     require_float(op, "points", points)
-    require_float(op, "boxes", boxes)
-    for name, value, columns, hint in (
-        ("points", points, 3, "slice the coordinates off: points[..., :3]"),
-        ("boxes", boxes, 7, "x, y, z, dx, dy, dz, yaw; slice other columns off"),
+    require_float(op, boxes_name, boxes)
+    for name, value, columns, letter, hint in (
+        ("points", points, 3, "N", "slice the coordinates off: points[..., :3]"),
+        (boxes_name, boxes, 7, "M", "x, y, z, dx, dy, dz, yaw; slice other columns off"),
     ):
         fine = value.dim() in (2, 3) and value.shape[-1] == columns
-        letter = name[0].upper().replace("P", "N").replace("B", "M")
         require(
             fine,
             f"{op}: {name}: got shape {tuple(value.shape)}; expected ({letter}, {columns}) or "
@@ -175,18 +181,18 @@ def _check_shapes(op: str, points: Tensor, boxes: Tensor) -> None:
         )
     require(
         points.dim() == boxes.dim(),
-        f"{op}: boxes: got shape {tuple(boxes.shape)} with points of shape {tuple(points.shape)}; "
+        f"{op}: {boxes_name}: got shape {tuple(boxes.shape)} with points of shape {tuple(points.shape)}; "
         "expected both padded or both stacked",
     )
     require(
         points.dim() == 2 or points.shape[0] == boxes.shape[0],
-        f"{op}: boxes: got batch size {boxes.shape[0]}; expected that of points, {points.shape[0]}",
+        f"{op}: {boxes_name}: got batch size {boxes.shape[0]}; expected that of points, {points.shape[0]}",
     )
     require(
         points.device == boxes.device,
-        f"{op}: boxes: on {boxes.device}; expected the device of points, {points.device}",
+        f"{op}: {boxes_name}: on {boxes.device}; expected the device of points, {points.device}",
     )
-    for name, value in (("points", points), ("boxes", boxes)):
+    for name, value in (("points", points), (boxes_name, boxes)):
         rows = value.numel() // value.shape[-1]
         require(rows < _LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
 
@@ -276,7 +282,7 @@ def points_in_boxes(
         tensor([ 0, -1,  0], dtype=torch.int32)
     """
     op = "points_in_boxes"
-    points, boxes, lengths, box_lengths, offsets, box_offsets = _check(
+    points, boxes, lengths, box_lengths, offsets, box_offsets = check_points_boxes(
         op, points, boxes, margin, z_margin, lengths, box_lengths, offsets, box_offsets
     )
     validate = checks_content(points.is_cpu)
@@ -336,7 +342,7 @@ def points_in_boxes_padded(
     require(
         0 <= max_points < _LIMIT, f"{op}: max_points: got {max_points}; expected a number from 0 to 2^31 - 1"
     )
-    points, boxes, lengths, box_lengths, offsets, box_offsets = _check(
+    points, boxes, lengths, box_lengths, offsets, box_offsets = check_points_boxes(
         op, points, boxes, margin, z_margin, lengths, box_lengths, offsets, box_offsets
     )
     point, count = invoke(

@@ -4,6 +4,10 @@ from tenfold.ref._ball_query import (
     ball_query,
     ball_query_multi,
 )
+from tenfold.ref._bilinear import (
+    bilinear_sample,
+    bilinear_sample_backward,
+)
 from tenfold.ref._group import (
     group,
     group_max,
@@ -30,11 +34,25 @@ from tenfold.ref._nms_rotated import (
     nms_rotated,
     nms_rotated_padded,
 )
+from tenfold.ref._peaks import (
+    peaks_at,
+    topk_peaks,
+)
 from tenfold.ref._points_in_boxes import (
     points_in_boxes_csr,
     points_in_boxes_first,
     points_in_boxes_mask,
     points_in_boxes_padded,
+)
+from tenfold.ref._roi_pool import (
+    roi_grid_pool3d,
+    roi_grid_pool3d_backward,
+    roi_point_pool,
+    roi_point_pool_backward,
+)
+from tenfold.ref._rotated_iou import (
+    rotated_iou,
+    rotated_iou_backward,
 )
 from tenfold.ref._sampling import (
     farthest_point_sample,
@@ -52,6 +70,14 @@ from tenfold.ref._sparse_conv import (
     sparse_conv_weight,
     sparse_max_pool,
 )
+from tenfold.ref._ttf_targets import (
+    ttf_targets,
+)
+from tenfold.ref._voxel_table import (
+    lookup,
+    voxel_query,
+    voxel_table,
+)
 from tenfold.ref._voxelize import (
     cells,
     dynamic_voxelize,
@@ -65,6 +91,8 @@ __all__ = [
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "bilinear_sample",
+    "bilinear_sample_backward",
     "box_iou",
     "cells",
     "dynamic_voxelize",
@@ -77,15 +105,23 @@ __all__ = [
     "interpolate",
     "interpolate_backward",
     "knn",
+    "lookup",
     "nms",
     "nms_padded",
     "nms_rotated",
     "nms_rotated_padded",
     "pairs_iou_bev",
+    "peaks_at",
     "points_in_boxes_csr",
     "points_in_boxes_first",
     "points_in_boxes_mask",
     "points_in_boxes_padded",
+    "roi_grid_pool3d",
+    "roi_grid_pool3d_backward",
+    "roi_point_pool",
+    "roi_point_pool_backward",
+    "rotated_iou",
+    "rotated_iou_backward",
     "rulebook_invert",
     "rulebook_strided",
     "rulebook_submanifold",
@@ -94,6 +130,10 @@ __all__ = [
     "sparse_conv",
     "sparse_conv_weight",
     "sparse_max_pool",
+    "topk_peaks",
+    "ttf_targets",
+    "voxel_query",
+    "voxel_table",
     "voxelize",
     "voxelize_backward",
     "voxelize_out",

@@ -14,13 +14,18 @@ __all__ = ["points_in_boxes_csr", "points_in_boxes_first", "points_in_boxes_mask
 _Range = tuple[int, int]
 
 
+def box_turns(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (M,) of the boxes' yaw: taken in float64 through libm, then rounded."""
+    finite = [angle if math.isfinite(angle) else 0.0 for angle in boxes[:, 6].double().tolist()]
+    return (
+        boxes.new_tensor([math.cos(angle) for angle in finite]),
+        boxes.new_tensor([math.sin(angle) for angle in finite]),
+    )
+
+
 def inside_boxes(points: Tensor, boxes: Tensor, margin: float, z_margin: float) -> Tensor:
     """Return (M, N) bool for points (N, 3) and boxes (M, 7) of one element."""
-    yaw = boxes[:, 6].double().tolist()
-    # Angles through libm: the sine and cosine are defined in float64 and then rounded.
-    finite = [angle if math.isfinite(angle) else 0.0 for angle in yaw]
-    cosine = boxes.new_tensor([math.cos(angle) for angle in finite])[:, None]
-    sine = boxes.new_tensor([math.sin(angle) for angle in finite])[:, None]
+    cosine, sine = (turn[:, None] for turn in box_turns(boxes))
     d = points[None, :, :] - boxes[:, None, :3]
     x = d[..., 0] * cosine + d[..., 1] * sine
     y = d[..., 1] * cosine - d[..., 0] * sine

@@ -3,6 +3,7 @@
 * :mod:`tenfold.viz.report`: one self-contained HTML page made of cards, tables, pictures and charts;
 * :mod:`tenfold.viz.pictures`: bird's-eye pictures, boxes and points on camera images, range images;
 * :mod:`tenfold.viz.charts`: bar and line charts as SVG text;
+* :mod:`tenfold.viz.viewer`: a window with points and boxes, by open3d where it is installed;
 * :mod:`tenfold.viz.colours`: the colour ramp and the class colours used by all of them.
 """
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Text,
         provenance,
     )
+    from tenfold.viz.viewer import scene_geometry, show_scene
 
 _LAZY = {
     **dict.fromkeys(("Bar", "Series", "line_plot", "ratio_bars", "standalone"), "charts"),
@@ -59,6 +61,7 @@ _LAZY = {
         ),
         "report",
     ),
+    **dict.fromkeys(("scene_geometry", "show_scene"), "viewer"),
 }
 
 __all__ = [
@@ -86,6 +89,8 @@ __all__ = [
     "ramp",
     "range_image",
     "ratio_bars",
+    "scene_geometry",
+    "show_scene",
     "standalone",
 ]
 

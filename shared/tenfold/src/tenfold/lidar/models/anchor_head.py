@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tenfold.geometry import ResidualCoder, apply_direction
 from tenfold.lidar.anchors import AnchorClass, make_anchors
-from tenfold.lidar.postprocess import PostProcess, select_detections
+from tenfold.lidar.postprocess import PostProcess, select_detections, select_per_class
 from tenfold.lidar.targets import AnchorTargets, assign_targets
 from tenfold.losses import direction_loss, sigmoid_focal_loss, sin_difference, smooth_l1
 from tenfold.ops._checks import as_compute
@@ -25,12 +25,13 @@ DIRECTION_BINS = 2
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the three losses, and of the seven box codes."""
+    """Weights of the three losses, of the box codes (None is 1 for each), and of negatives in the class loss."""
 
     classes: float = 1.0
     boxes: float = 2.0
     direction: float = 0.2
-    codes: tuple[float, ...] = (1.0,) * 7
+    codes: tuple[float, ...] | None = None
+    negatives: float = 1.0
 
 
 class AnchorOutputs(NamedTuple):
@@ -94,16 +95,20 @@ class AnchorHead(nn.Module):
         nn.init.constant_(self.conv_cls.bias, -math.log(99))
         nn.init.normal_(self.conv_box.weight, std=0.001)
 
-    def forward(self, x: Tensor) -> AnchorOutputs:
-        """(B, C, ny, nx) to raw outputs, float32 under autocast: boxes and losses are computed from them."""
+    def forward(self, x: Tensor, x_boxes: Tensor | None = None) -> AnchorOutputs:
+        """(B, C, ny, nx) to raw outputs, float32 under autocast: boxes and losses are computed from them.
+
+        ``x_boxes``, of the same shape, replaces the features for boxes and directions.
+        """
+        regression = x if x_boxes is None else x_boxes
 
         def per_anchor(maps: Tensor, columns: int) -> Tensor:
             return as_compute(maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, columns))
 
         return AnchorOutputs(
             per_anchor(self.conv_cls(x), len(self.classes)),
-            per_anchor(self.conv_box(x), self.coder.code_size),
-            None if self.conv_dir_cls is None else per_anchor(self.conv_dir_cls(x), DIRECTION_BINS),
+            per_anchor(self.conv_box(regression), self.coder.code_size),
+            None if self.conv_dir_cls is None else per_anchor(self.conv_dir_cls(regression), DIRECTION_BINS),
         )
 
     def losses(self, outputs: AnchorOutputs, gt_boxes: Tensor) -> dict[str, Tensor]:
@@ -138,6 +143,8 @@ class AnchorHead(nn.Module):
         one_hot = F.one_hot(targets.labels.clamp(min=0), len(self.classes) + 1)[..., 1:]
         focal = sigmoid_focal_loss(outputs.classes, one_hot.to(outputs.classes.dtype))
         counted = (targets.labels >= 0).to(focal.dtype) * frame_weight[:, None]
+        if self.weights.negatives != 1:
+            counted = torch.where(targets.labels == 0, counted * self.weights.negatives, counted)
         return (focal.sum(-1) * counted).sum()
 
     def _box_losses(
@@ -168,6 +175,10 @@ class AnchorHead(nn.Module):
         """All decoded boxes (B, N, 7), as proposals of two-stage models need them."""
         return self.decode(outputs.boxes, outputs.direction, self.anchors.view(-1, 7))
 
+    def logits(self, outputs: AnchorOutputs) -> Tensor:
+        """All class logits (B, N, C), likewise."""
+        return outputs.classes
+
     @torch.no_grad()
     def detect(self, outputs: AnchorOutputs, options: PostProcess) -> list[dict[str, Tensor]]:
         """Detections of every frame; only anchors that reach the score threshold are decoded."""
@@ -178,5 +189,9 @@ class AnchorHead(nn.Module):
             rows = (best[frame] >= options.score_threshold).nonzero()[:, 0]
             direction = None if outputs.direction is None else outputs.direction[frame, rows]
             boxes = self.decode(outputs.boxes[frame, rows], direction, flat[rows])
-            found.append(select_detections(boxes, best[frame, rows], labels[frame, rows], options))
+            if options.per_class:
+                scores = outputs.classes[frame, rows].sigmoid()
+                found.append(select_per_class(boxes, scores, options))
+            else:
+                found.append(select_detections(boxes, best[frame, rows], labels[frame, rows], options))
         return found

@@ -19,6 +19,13 @@ def _block(c_in: int, c_out: int, layers: int, stride: int) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
+def _resize(c_in: int, c_out: int, up: float) -> nn.Module:
+    if up >= 1:
+        return nn.ConvTranspose2d(c_in, c_out, int(up), stride=int(up), bias=False)
+    down = round(1 / up)
+    return nn.Conv2d(c_in, c_out, down, stride=down, bias=False)
+
+
 class BEVBackbone(nn.Module):
     """Blocks of 3x3 convolutions whose outputs are brought to one resolution and concatenated.
 
@@ -27,7 +34,8 @@ class BEVBackbone(nn.Module):
         layers: convolutions of each block after its first.
         strides: of each block's first convolution.
         channels: of each block.
-        up_strides: of the transposed convolution (kernel = stride) behind each block.
+        up_strides: of the transposed convolution (kernel = stride) behind each block; below 1, such as 0.5,
+            a convolution that goes down instead.
         up_channels: of the same.
 
     Raises:
@@ -44,7 +52,7 @@ class BEVBackbone(nn.Module):
         layers: tuple[int, ...] = (5, 5),
         strides: tuple[int, ...] = (1, 2),
         channels: tuple[int, ...] = (128, 256),
-        up_strides: tuple[int, ...] = (1, 2),
+        up_strides: tuple[float, ...] = (1, 2),
         up_channels: tuple[int, ...] = (256, 256),
     ) -> None:
         super().__init__()
@@ -52,7 +60,7 @@ class BEVBackbone(nn.Module):
         widths = (in_channels, *channels[:-1])
         self.blocks = nn.ModuleList(map(_block, widths, channels, layers, strides))
         self.deblocks = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(c_in, c_out, s, stride=s, bias=False), *_norm_relu(c_out))
+            nn.Sequential(_resize(c_in, c_out, s), *_norm_relu(c_out))
             for c_in, c_out, s in zip(channels, up_channels, up_strides, strict=True)
         )
         self.out_channels = sum(up_channels)
@@ -66,7 +74,7 @@ class BEVBackbone(nn.Module):
         return torch.cat(ups, 1)
 
 
-def bev_stride(layers: tuple[int, ...], strides: tuple[int, ...], *rest: tuple[int, ...]) -> int:
+def bev_stride(layers: tuple[int, ...], strides: tuple[int, ...], *rest: tuple[float, ...]) -> int:
     """Stride of the concatenated map; checks that the lists agree (arguments as `BEVBackbone`)."""
     lengths = {len(layers), len(strides), *map(len, rest)}
     if lengths == {0} or len(lengths) != 1:
@@ -76,6 +84,8 @@ def bev_stride(layers: tuple[int, ...], strides: tuple[int, ...], *rest: tuple[i
         )
     reached, results = 1, set()
     for step, up in zip(strides, rest[1], strict=True):
+        if up <= 0 or not (float(up).is_integer() or (1 / up).is_integer()):
+            raise ValueError(f"BEVBackbone: up_strides: got {up}; expected a whole number, or 1 / one")
         reached *= step
         results.add(reached / up)
     if len(results) != 1 or not (value := results.pop()).is_integer():

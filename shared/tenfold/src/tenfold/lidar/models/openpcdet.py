@@ -13,7 +13,8 @@ from tenfold._errors import UserInputError
 from tenfold.io import KeyReport, convert_state_dict, load_checkpoint
 from tenfold.sparse import load_spconv_state_dict
 
-# Our modules carry OpenPCDet's names; what is left are its step counter and DistributedDataParallel's prefix.
+# Our modules carry OpenPCDet's names; what is left are its step counter, DistributedDataParallel's prefix, and
+# convolutions where we have linear layers.
 _RULES = ((r"(?:module\.)?global_step", None), (r"module\.(.*)", r"\1"))
 
 
@@ -52,7 +53,20 @@ def load_openpcdet(
         raise UserInputError(f"{source}: model_state: is no dict of tensors")
     # Only rules that apply: a plain checkpoint has no prefix, a state dict no counter.
     rules = [rule for rule in _RULES if any(_applies(rule[0], key) for key in state)]
-    return load_spconv_state_dict(model, convert_state_dict(state, rules), layout, source=source)
+    converted = _without_kernel_axes(model, convert_state_dict(state, rules))
+    return load_spconv_state_dict(model, converted, layout, source=source)
+
+
+def _without_kernel_axes(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights of 1x1 convolutions, (C_out, C_in, 1) or (C_out, C_in, 1, 1), as our linear layers hold them."""
+    own = {name: value.shape for name, value in model.state_dict().items()}
+
+    def settled(name: str, value: Any) -> Any:
+        shape, wanted = getattr(value, "shape", ()), own.get(name, ())
+        pointwise = len(wanted) == 2 < len(shape) and all(size == 1 for size in shape[2:])
+        return value.flatten(1) if pointwise and shape[:2] == wanted else value
+
+    return {name: settled(name, value) for name, value in state.items()}
 
 
 def _applies(pattern: str, key: str) -> bool:

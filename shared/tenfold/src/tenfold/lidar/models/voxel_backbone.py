@@ -9,38 +9,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tenfold.ops import Voxels, voxelize
+from tenfold.lidar.models.layers import RowNorm
+from tenfold.ops import Voxels, dynamic_voxelize, scatter, voxelize
 from tenfold.sparse import SparseConv3d, SparseModule, SparseSequential, SparseTensor, SubMConv3d
 
 NORM_EPS, NORM_MOMENTUM = 1e-3, 0.01
 Widths = tuple[int, int, int, int]
 
 
-class SparseNorm(nn.BatchNorm1d):
-    """Batch normalisation of site features; fewer than two sites have no variance and use the running one."""
+class SparseNorm(RowNorm):
+    """`RowNorm` with the constants of sparse and bird's-eye layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (V, C)."""
-        if self.training and x.shape[0] > 1:
-            return super().forward(x)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        # Written out, because torch's operator cannot be exported for a number of rows that depends on data.
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
-
 
 class MeanVoxelFeatures(nn.Module):
-    """Hard voxelisation; the feature of a voxel is the mean of its stored points. No parameters.
+    """Voxelisation; the feature of a voxel is the mean of its points. No parameters.
 
     Args:
         voxel_size: x, y, z, metres.
         point_range: x, y, z of the lower corner, then of the upper, metres.
         max_points: stored points of a voxel.
         max_voxels: per frame, in training and in evaluation.
+        mode: "hard" keeps to the two caps, in the order of the points; "dynamic" takes every point.
     """
 
     def __init__(
@@ -49,8 +41,11 @@ class MeanVoxelFeatures(nn.Module):
         point_range: Sequence[float],
         max_points: int = 5,
         max_voxels: tuple[int, int] = (16000, 40000),
+        *,
+        mode: str = "hard",
     ) -> None:
         super().__init__()
+        self.mode = mode
         self.voxel_size = tuple(voxel_size)
         self.point_range = tuple(point_range)
         self.max_points = max_points
@@ -58,44 +53,58 @@ class MeanVoxelFeatures(nn.Module):
 
     def forward(self, points: Tensor, offsets: Tensor) -> Voxels:
         """Voxelise stacked points (N, F) with offsets (B + 1,); see `tenfold.ops.voxelize`."""
+        if self.mode == "dynamic":
+            return self._dynamic(points, offsets)
         limit = self.max_voxels[0 if self.training else 1]
         return voxelize(
             points, self.voxel_size, self.point_range, self.max_points, limit, offsets=offsets, mean=True
         )
 
+    def _dynamic(self, points: Tensor, offsets: Tensor) -> Voxels:
+        coords, row, counts = dynamic_voxelize(points, self.voxel_size, self.point_range, offsets=offsets)
+        outside = (row < 0).sum()
+        dropped = torch.stack((outside, outside.new_zeros(()), outside.new_zeros(())))
+        return Voxels(scatter(points, row, len(coords), "mean"), coords, counts, row, dropped)
+
 
 class SparseFeatures(NamedTuple):
-    """What an encoder returns: its output, and the features at strides 1, 2, 4 and 8 for two-stage models."""
+    """What an encoder returns: its output, and the features at strides 1, 2, 4 and 8 for two-stage models.
+
+    ``sites`` holds the features that a decoder brings back to the input sites, if there is one.
+    """
 
     out: SparseTensor
     stages: tuple[SparseTensor, SparseTensor, SparseTensor, SparseTensor]
+    sites: SparseTensor | None = None
 
 
-def _after(layer: SparseModule, channels: int) -> SparseSequential:
-    return SparseSequential(layer, SparseNorm(channels), nn.ReLU())
-
-
-def _submanifold(c_in: int, c_out: int, key: str) -> SparseSequential:
-    return _after(SubMConv3d(c_in, c_out, 3, bias=False, key=key), c_out)
+def sparse_layer(
+    c_in: int, c_out: int, key: str | None = None, *, layer: SparseModule | None = None
+) -> SparseSequential:
+    """A sparse layer (by default submanifold, 3 x 3 x 3, no bias), normalisation, ReLU."""
+    convolution = layer or SubMConv3d(c_in, c_out, 3, bias=False, key=key)
+    return SparseSequential(convolution, SparseNorm(c_out), nn.ReLU())
 
 
 def _strided(c_in: int, c_out: int, key: str, padding: tuple[int, int, int]) -> SparseSequential:
-    return _after(SparseConv3d(c_in, c_out, 3, stride=2, padding=padding, bias=False, key=key), c_out)
+    layer = SparseConv3d(c_in, c_out, 3, stride=2, padding=padding, bias=False, key=key)
+    return sparse_layer(c_in, c_out, layer=layer)
 
 
 class SparseBasicBlock(SparseModule):
-    """Two submanifold layers and the identity. The biases are redundant, but published weights hold them.
+    """Two submanifold layers and the identity.
 
     Args:
         channels: in and out.
         key: rulebook name.
+        bias: redundant before a normalisation, but published weights of the residual encoder hold it.
     """
 
-    def __init__(self, channels: int, key: str) -> None:
+    def __init__(self, channels: int, key: str, *, bias: bool = True) -> None:
         super().__init__()
-        self.conv1 = SubMConv3d(channels, channels, 3, bias=True, key=key)
+        self.conv1 = SubMConv3d(channels, channels, 3, bias=bias, key=key)
         self.bn1 = SparseNorm(channels)
-        self.conv2 = SubMConv3d(channels, channels, 3, bias=True, key=key)
+        self.conv2 = SubMConv3d(channels, channels, 3, bias=bias, key=key)
         self.bn2 = SparseNorm(channels)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -114,12 +123,13 @@ class _Encoder8x(nn.Module):
     conv2: SparseSequential
     conv3: SparseSequential
     conv4: SparseSequential
+    conv_out: SparseSequential | None
     paddings = ((1, 1, 1), (1, 1, 1), (0, 1, 1))
 
     def __init__(self, in_channels: int, channels: Widths, blocks: Widths, out_channels: int) -> None:
         super().__init__()
         first = channels[0]
-        self.conv_input = _submanifold(in_channels, first, "subm1")
+        self.conv_input = sparse_layer(in_channels, first, "subm1")
         self.conv1 = SparseSequential(*(self._block(first, "1") for _ in range(blocks[0])))
         for stage in (2, 3, 4):
             c_in, c_out = channels[stage - 2], channels[stage - 1]
@@ -129,20 +139,25 @@ class _Encoder8x(nn.Module):
         last = SparseConv3d(
             channels[3], out_channels, (3, 1, 1), stride=(2, 1, 1), bias=False, key="spconv_down2"
         )
-        self.conv_out = _after(last, out_channels)
+        self.conv_out = sparse_layer(channels[3], out_channels, layer=last)
         self.channels = channels
         self.out_channels = out_channels
 
     def _block(self, channels: int, stage: str) -> SparseModule:
         raise NotImplementedError
 
-    def forward(self, x: SparseTensor) -> SparseFeatures:
-        """Encode voxel features on a grid of (Z + 1, Y, X) cells."""
+    def stages(self, x: SparseTensor) -> tuple[SparseTensor, SparseTensor, SparseTensor, SparseTensor]:
+        """Features at strides 1, 2, 4 and 8."""
         x1 = self.conv1(self.conv_input(x))
         x2 = self.conv2(x1)
         x3 = self.conv3(x2)
-        x4 = self.conv4(x3)
-        return SparseFeatures(self.conv_out(x4), (x1, x2, x3, x4))
+        return x1, x2, x3, self.conv4(x3)
+
+    def forward(self, x: SparseTensor) -> SparseFeatures:
+        """Encode voxel features on a grid of (Z + 1, Y, X) cells."""
+        assert self.conv_out is not None
+        stages = self.stages(x)
+        return SparseFeatures(self.conv_out(stages[3]), stages)
 
 
 class VoxelBackBone8x(_Encoder8x):
@@ -165,7 +180,7 @@ class VoxelBackBone8x(_Encoder8x):
         super().__init__(in_channels, channels, blocks, out_channels)
 
     def _block(self, channels: int, stage: str) -> SparseModule:
-        return _submanifold(channels, channels, f"subm{stage}")
+        return sparse_layer(channels, channels, f"subm{stage}")
 
 
 class VoxelResBackBone8x(_Encoder8x):
@@ -215,3 +230,19 @@ def height_compression(x: SparseTensor) -> Tensor:
         [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
     """
     return x.dense().flatten(1, 2)
+
+
+def site_centres(
+    x: SparseTensor, voxel_size: Sequence[float], point_range: Sequence[float], stride: int
+) -> Tensor:
+    """Centres (V, 3) x, y, z, metres, of the cells of sparse features at a stride of the voxel grid.
+
+    Example:
+        >>> import torch
+        >>> x = SparseTensor(torch.ones(1, 3), torch.tensor([[0, 1, 0, 2]], dtype=torch.int32), (2, 1, 4), 1)
+        >>> site_centres(x, (0.5, 0.5, 1.0), (0, 0, -3, 9, 9, 9), 2).tolist()
+        [[2.5, 0.5, 0.0]]
+    """
+    cells = x.coords[:, [3, 2, 1]].to(x.features.dtype)
+    size = x.features.new_tensor(list(voxel_size)) * stride
+    return (cells + 0.5) * size + x.features.new_tensor(list(point_range[:3]))

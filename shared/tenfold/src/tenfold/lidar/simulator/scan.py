@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tenfold.geometry import transform_boxes
 from tenfold.lidar.simulator.raycast import GROUND, NOTHING, Hits, cast
 from tenfold.lidar.simulator.scene import Scene
 from tenfold.lidar.simulator.shapes import FloatArray, IntArray
@@ -73,22 +74,26 @@ SECTOR_32 = Sensor(_beams((2.0, -24.8, 32)), 0.4, (-45.0, 45.0), max_range=80.0)
 
 
 class LidarGrid:
-    """Rays of a sensor at the origin, beam by beam."""
+    """Rays of a sensor, beam by beam; `pose` ``(4, 4)`` leads from its frame into the scene's."""
 
-    def __init__(self, sensor: Sensor) -> None:
-        self.origin: FloatArray = np.zeros(3)
+    def __init__(self, sensor: Sensor, pose: FloatArray | None = None) -> None:
         elevation = np.radians(sensor.elevations)[:, None]
         azimuth = np.radians(sensor.azimuths)[None, :]
-        self.directions: FloatArray = np.stack(
+        self.local: FloatArray = np.stack(
             np.broadcast_arrays(
                 np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)
             ),
             axis=-1,
         ).reshape(-1, 3)
         self._elevation, self._azimuth = elevation[:, 0], azimuth[0]
+        self._pose = pose
+        self.origin: FloatArray = np.zeros(3) if pose is None else pose[:3, 3]
+        self.directions: FloatArray = self.local if pose is None else self.local @ pose[:3, :3].T
 
     def near(self, centre: FloatArray, radius: float) -> IntArray:
         """Indices of the rays of the beams and columns whose angles touch the sphere."""
+        if self._pose is not None:
+            centre = (centre - self._pose[:3, 3]) @ self._pose[:3, :3]
         ground_distance, distance = np.hypot(centre[0], centre[1]), np.linalg.norm(centre)
         rows = np.arange(len(self._elevation))
         columns = np.arange(len(self._azimuth))
@@ -129,13 +134,15 @@ class Scan:
     sensor: Sensor
 
 
-def scan(scene: Scene, sensor: Sensor = KITTI_64, seed: int = 0) -> Scan:
+def scan(scene: Scene, sensor: Sensor = KITTI_64, seed: int = 0, pose: FloatArray | None = None) -> Scan:
     """Measure a scene once.
 
     Args:
-        scene: what to look at; its frame is the sensor's.
+        scene: what to look at; its frame is the sensor's unless there is a `pose`.
         sensor: a preset (`KITTI_64`, `NUSCENES_32`, `SECTOR_32`) or your own.
         seed: of noise, drop-out and foliage; the same scene, sensor and seed give the same bits.
+        pose: ``(4, 4)`` rigid transform from the sensor's frame, in which points and boxes are returned, into
+            the scene's.
 
     >>> from tenfold.lidar.simulator import SECTOR_32, sample_scene
     >>> frame = scan(sample_scene(0), SECTOR_32)
@@ -143,7 +150,7 @@ def scan(scene: Scene, sensor: Sensor = KITTI_64, seed: int = 0) -> Scan:
     (4, True)
     """
     rng = np.random.default_rng((seed, 1))
-    grid = LidarGrid(sensor)
+    grid = LidarGrid(sensor, pose)
     hits = cast(scene.objects, scene.ground, grid, sensor.max_range, rng)
     intensity, strength, lost = _returns(scene, grid, hits, rng)
     distance = hits.distance + rng.normal(0, sensor.range_noise, len(hits.distance))
@@ -152,7 +159,7 @@ def scan(scene: Scene, sensor: Sensor = KITTI_64, seed: int = 0) -> Scan:
     kept = found & (rng.random(len(distance)) >= np.maximum(lost, sensor.dropout))
     kept &= (hits.owner != NOTHING) & (distance >= sensor.min_range) & (distance <= sensor.max_range)
 
-    xyz = grid.directions[kept] * distance[kept, None]
+    xyz = grid.local[kept] * distance[kept, None]
     points = np.concatenate((xyz, intensity[kept, None]), axis=1).astype(np.float32)
     owner = hits.owner[kept]
     # The appended -1 answers for the ground, whose owner is -1 as well.
@@ -161,7 +168,10 @@ def scan(scene: Scene, sensor: Sensor = KITTI_64, seed: int = 0) -> Scan:
     labelled = scene.box_index >= 0
     counts = np.bincount(instance[instance >= 0], minlength=len(scene.names))
     visibility = hits.visibility()[labelled]
-    return Scan(points, instance, beam, column, scene.boxes, scene.names, counts, visibility, sensor)
+    boxes = scene.boxes
+    if pose is not None:
+        boxes = transform_boxes(boxes, np.linalg.inv(pose))
+    return Scan(points, instance, beam, column, boxes, scene.names, counts, visibility, sensor)
 
 
 def _returns(
@@ -172,7 +182,7 @@ def _returns(
     table = np.array([(p.material.reflectance, p.material.transmission) for p in hits.parts] + [(0.0, 0.0)])
     reflectance, lost = table[np.maximum(hits.part, -1)].T
     ground = hits.owner == GROUND
-    where = grid.directions[ground] * hits.distance[ground, None]
+    where = grid.origin + grid.directions[ground] * hits.distance[ground, None]
     reflectance[ground] = scene.ground.surface(where[:, 0], where[:, 1])[0]
 
     cosine = np.abs(np.einsum("ij,ij->i", grid.directions, hits.normal))

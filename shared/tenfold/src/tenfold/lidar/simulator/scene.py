@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.geometry import bev_corners
-from tenfold.lidar.simulator import shapes
+from tenfold.lidar.simulator import shapes, traffic
 from tenfold.lidar.simulator.ground import KERBS, Ground
 from tenfold.lidar.simulator.shapes import FloatArray, IntArray, Part, SceneObject, Vector
 
@@ -34,6 +34,17 @@ KINDS = {
     "hedge": Kind((4.5, 0.8, 1.8), (1.5, 0.3, 0.4), shapes.hedge_parts, labelled=False),
     "tree": Kind((4.5, 4.5, 7.0), (1.0, 1.0, 1.2), shapes.tree_parts, labelled=False),
     "block": Kind((2.2, 2.0, 1.2), (0.3, 0.3, 0.2), shapes.block_parts, labelled=False),
+    # The ten classes of nuScenes; means follow its mean sizes.
+    "car": Kind((4.63, 1.97, 1.74), (0.35, 0.12, 0.15), shapes.car_parts),
+    "truck": Kind((6.93, 2.51, 2.84), (1.2, 0.15, 0.35), traffic.truck_parts),
+    "bus": Kind((10.5, 2.94, 3.47), (1.2, 0.12, 0.25), traffic.bus_parts),
+    "trailer": Kind((12.29, 2.9, 3.87), (1.5, 0.15, 0.3), traffic.trailer_parts),
+    "construction_vehicle": Kind((6.37, 2.85, 3.19), (0.8, 0.25, 0.35), traffic.digger_parts),
+    "pedestrian": Kind((0.73, 0.67, 1.77), (0.12, 0.08, 0.12), shapes.pedestrian_parts),
+    "motorcycle": Kind((2.11, 0.77, 1.47), (0.15, 0.08, 0.1), traffic.motorcycle_parts),
+    "bicycle": Kind((1.7, 0.6, 1.28), (0.12, 0.06, 0.1), shapes.cyclist_parts),
+    "traffic_cone": Kind((0.41, 0.41, 1.07), (0.04, 0.04, 0.12), traffic.cone_parts),
+    "barrier": Kind((0.5, 2.53, 0.98), (0.06, 0.3, 0.08), traffic.barrier_parts),
 }
 
 
@@ -58,6 +69,8 @@ class SceneConfig:
         slope: standard deviation of the ground's rise per metre.
         undulation: amplitude of the ground's waves, metres; 0 for a plane.
         sensor_height: of the sensor above the ground, metres.
+        traffic: further kinds of objects (see `KINDS`) with their counts, placed before all others.
+        drive: metres that the sensor's car will go along +x; nothing may stand there.
     """
 
     region: tuple[float, float, float, float] = (0.0, -30.0, 70.0, 30.0)
@@ -79,6 +92,8 @@ class SceneConfig:
     slope: float = 0.004
     undulation: float = 0.04
     sensor_height: float = 1.73
+    traffic: tuple[tuple[str, Count], ...] = ()
+    drive: float = 0.0
 
     def __post_init__(self) -> None:
         x0, y0, x1, y1 = self.region
@@ -89,6 +104,10 @@ class SceneConfig:
         if self.layout not in {"street", "open"}:
             raise ValueError(
                 f"SceneConfig: layout: {self.layout!r} was received; 'street' or 'open' is expected"
+            )
+        if unknown := [kind for kind, _ in self.traffic if kind not in KINDS]:
+            raise ValueError(
+                f"SceneConfig: traffic: {unknown[0]!r} was received; one of {', '.join(KINDS)} is expected"
             )
         if not 0 <= self.pair_fraction <= 1:
             raise ValueError("SceneConfig: pair_fraction: a share in [0, 1] is expected")
@@ -125,6 +144,9 @@ _COUNTS = {
     "hedge": "n_hedges",
     "block": "n_blocks",
 }
+
+# Kinds that park side by side.
+_PAIRED = ("Car", "car")
 
 # The sensor's own car: nothing may stand in it.
 _EGO = np.array([[0.3, 0.0, 0.0, 5.0, 2.2, 1.6, 0.0]])
@@ -188,8 +210,9 @@ def sample_scene(seed: int, config: SceneConfig | None = None, **overrides: Any)
     rng = np.random.default_rng((seed, 0))
     ground = _sample_ground(config, rng)
     placed: list[tuple[str, FloatArray]] = []
-    for kind, field in _COUNTS.items():
-        for _ in range(_draw_count(getattr(config, field), rng)):
+    counts = (*config.traffic, *((kind, getattr(config, field)) for kind, field in _COUNTS.items()))
+    for kind, count in counts:
+        for _ in range(_draw_count(count, rng)):
             _place(kind, config, ground, placed, rng)
     objects = tuple(make_object(kind, box, int(rng.integers(2**31))) for kind, box in placed)
     return Scene(objects, ground, seed)
@@ -226,12 +249,13 @@ def _place(
         if not _is_free(box, config, placed):
             continue
         placed.append((kind, box))
-        if kind == "Car" and rng.random() < config.pair_fraction:
-            _place_neighbour(box, config, ground, placed, rng)
+        if kind in _PAIRED and rng.random() < config.pair_fraction:
+            _place_neighbour(kind, box, config, ground, placed, rng)
         return
 
 
 def _place_neighbour(
+    kind: str,
     box: FloatArray,
     config: SceneConfig,
     ground: Ground,
@@ -244,9 +268,9 @@ def _place_neighbour(
         cos, sin = np.cos(box[6]), np.sin(box[6])
         x, y = box[0] + along * cos - away * sin, box[1] + along * sin + away * cos
         heading = box[6] + rng.normal(0, 0.03) + np.pi * rng.integers(2)
-        neighbour = _stand("Car", (x, y, heading), ground, rng)
+        neighbour = _stand(kind, (x, y, heading), ground, rng)
         if _is_free(neighbour, config, placed):
-            placed.append(("Car", neighbour))
+            placed.append((kind, neighbour))
             return
 
 
@@ -268,7 +292,7 @@ def _propose(kind: str, config: SceneConfig, rng: np.random.Generator) -> tuple[
     if config.layout == "street":
         y, heading = _STREET[kind](rng)
         return x, y, heading
-    free = kind in {"Pedestrian", "pole", "tree"}
+    free = kind in {"Pedestrian", "pedestrian", "pole", "tree", "traffic_cone", "barrier"}
     heading = rng.uniform(-np.pi, np.pi) if free else rng.choice(config.headings)
     heading += rng.normal(0, config.heading_deviation) + np.pi * rng.integers(2)
     return x, rng.uniform(y0, y1), heading
@@ -312,6 +336,20 @@ def _beside(
     return propose
 
 
+def _heavy_on_street(rng: np.random.Generator) -> tuple[float, float]:
+    """Lorries and buses: in the oncoming lane, in the own one, or at the kerb."""
+    kind = rng.choice(4, p=(0.2, 0.35, 0.2, 0.25))
+    y = (0.0, 3.6, -3.3, 7.0)[kind] + rng.normal(0, 0.15)
+    return y, (0.0, np.pi, 0.0, np.pi)[kind] + rng.normal(0, 0.02)
+
+
+def _roadworks(rng: np.random.Generator) -> tuple[float, float]:
+    """Along the right edge of the own lane; barriers stand across their thin side."""
+    return rng.choice((-2.4, -4.9, 8.4)) + rng.normal(0, 0.15), rng.choice((-1, 1)) * np.pi / 2 + rng.normal(
+        0, 0.2
+    )
+
+
 _STREET: dict[str, Callable[[np.random.Generator], tuple[float, float]]] = {
     "Car": _car_on_street,
     "Van": _car_on_street,
@@ -322,6 +360,16 @@ _STREET: dict[str, Callable[[np.random.Generator], tuple[float, float]]] = {
     "tree": _beside(4.5, 16.0, 3.0),
     "hedge": _beside(3.6, 9.0, 0.06, turn=0.15),
     "block": _beside(3.6, 12.0, 0.5),
+    "car": _car_on_street,
+    "truck": _heavy_on_street,
+    "bus": _heavy_on_street,
+    "trailer": _heavy_on_street,
+    "construction_vehicle": _beside(4.5, 9.0, 0.4),
+    "pedestrian": _pedestrian_on_street,
+    "motorcycle": _cyclist_on_street,
+    "bicycle": _cyclist_on_street,
+    "traffic_cone": _roadworks,
+    "barrier": _roadworks,
 }
 
 
@@ -331,7 +379,8 @@ def _is_free(box: FloatArray, config: SceneConfig, placed: list[tuple[str, Float
         return False
     grown = box.copy()
     grown[3:5] += 2 * config.clearance
-    others = np.concatenate((_EGO, np.array([b for _, b in placed]).reshape(-1, 7)))
+    ego = _EGO + np.array([[config.drive / 2, 0, 0, config.drive, 0, 0, 0]])
+    others = np.concatenate((ego, np.array([b for _, b in placed]).reshape(-1, 7)))
     return not _overlaps(grown, others).any()
 
 

@@ -1,0 +1,74 @@
+"""A part of CIFAR-10 small enough for two cores, and a teacher for it; needs the sample data."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.frames import REPOSITORY
+from tenfold._errors import UserInputError
+from tenfold.distill.checkpoints import load_classifier, save_classifier
+from tenfold.distill.data import (
+    CIFAR_MEAN,
+    CIFAR_STD,
+    Augment,
+    ImageArrays,
+    LabelledImages,
+    read_image_folder,
+)
+from tenfold.distill.loop import accuracy, batches, train
+from tenfold.distill.models import create_model
+from tenfold.testing import sample_data
+from tenfold.train.claims import source_hash
+
+__all__ = ["DATASET", "EPOCHS", "sets", "teacher"]
+
+DATASET = "CIFAR-10 (JPEG re-encoded), 1000 training images for the student, 2000 test images"
+EPOCHS = 30
+TEACHER_PER_CLASS, TEACHER_EPOCHS = 500, 10
+STUDENT_PER_CLASS, TEST_PER_CLASS = 100, 200
+_AUGMENT = Augment(4, 0.5)
+
+
+@cache
+def _read(split: str, per_class: int) -> LabelledImages:
+    return read_image_folder(_archive(), split, per_class=per_class)
+
+
+def _archive() -> Path:
+    try:
+        return sample_data("cifar10-jpeg.zip")
+    except BaseException as error:  # outside pytest a skip is an error of the user's
+        raise UserInputError(f"cifar10-jpeg.zip: the sample data is missing ({error})") from error
+
+
+def sets(seed: int, per_class: int = STUDENT_PER_CLASS) -> tuple[ImageArrays, ImageArrays]:
+    """The student's training images and the test images."""
+    test = ImageArrays(_read("test", TEST_PER_CLASS), _AUGMENT.plain(), random=False)
+    return ImageArrays(_read("train", per_class), _AUGMENT, seed=seed), test
+
+
+def teacher() -> nn.Module:
+    """resnet8 from labels, trained once and kept in build/, keyed by its sources."""
+    key = source_hash([__file__, "tenfold.distill.models.resnet", "tenfold.distill.loop"])
+    path = REPOSITORY / "build" / "claims" / f"cifar10-{key[:12]}.pt"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model, top1 = _train()
+        facts = {"mean": list(CIFAR_MEAN), "std": list(CIFAR_STD), "size": 32, "top1": top1}
+        save_classifier(path, model, arch="resnet8", num_classes=10, **facts)
+    return load_classifier(path).model
+
+
+def _train() -> tuple[nn.Module, float]:
+    torch.manual_seed(0)
+    model = create_model("resnet8", 10)
+    train_set, test_set = sets(0, TEACHER_PER_CLASS)
+
+    def step(x: Tensor, labels: Tensor, index: Tensor) -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(model(x), labels)}
+
+    train(step, model.parameters(), batches(train_set, 64), TEACHER_EPOCHS, milestones=(0.6, 0.8))
+    return model.eval(), accuracy(model, test_set)

@@ -1,0 +1,6 @@
+"""``python -m ttfnet``."""
+
+from ttfnet.cli import main
+
+if __name__ == "__main__":
+    main()

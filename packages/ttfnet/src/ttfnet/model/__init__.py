@@ -1,0 +1,46 @@
+"""Networks."""
+
+from ttfnet.model.backbones import BACKBONES, Backbone, DarkNet53, ResNet, SmallResNet, build_backbone
+from ttfnet.model.centernet import CenterNet, CenterNetOutput
+from ttfnet.model.deform import DeformConv2dPack, deform_conv2d_decomposed
+from ttfnet.model.detector import Detector, LossOptions
+from ttfnet.model.heads import TTFHead
+from ttfnet.model.neck import CenterNetNeck, TTFNeck
+from ttfnet.model.ttfnet import TTFNet, TTFOutput
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "CenterNet",
+    "CenterNetNeck",
+    "CenterNetOutput",
+    "DarkNet53",
+    "DeformConv2dPack",
+    "Detector",
+    "LossOptions",
+    "ResNet",
+    "SmallResNet",
+    "TTFHead",
+    "TTFNeck",
+    "TTFNet",
+    "TTFOutput",
+    "build_backbone",
+    "build_detector",
+    "deform_conv2d_decomposed",
+]
+
+
+def build_detector(method: str, **settings: object) -> Detector:
+    """``"ttfnet"`` or ``"centernet"`` with its constructor's arguments.
+
+    Raises:
+        ValueError: an unknown method.
+
+    Example:
+        >>> build_detector("centernet", backbone="small", num_classes=2).num_classes
+        2
+    """
+    methods: dict[str, type[Detector]] = {"ttfnet": TTFNet, "centernet": CenterNet}
+    if method not in methods:
+        raise ValueError(f"method: got {method!r}; expected one of {', '.join(methods)}")
+    return methods[method](**settings)  # type: ignore[arg-type]
