@@ -4,18 +4,18 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from claims.model import Claim
+from kernels.frames import REPOSITORY
 from tenfold.lidar import build_detector
 from tenfold.lidar.augment import Augmentation
 from tenfold.lidar.data import DetectionFrames, Frame, collate
+from tenfold.lidar.demo import small_overrides
 from tenfold.lidar.evaluation import evaluate, record
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.proposals import recall
@@ -28,7 +28,7 @@ _SCENE = replace(SMALL_SCENE, region=(3.0, -12.0, 25.0, 12.0), n_cars=4, n_poles
 _FRAMES = (80, 64)
 _BATCH = 4
 # Steps of each detector: enough to see it learn, few enough for three seeds on a CPU.
-_STEPS = {"second": 120, "pointpillars": 120, "parta2": 120, "pv_rcnn": 120, "pointrcnn": 200}
+_STEPS = {"second": 120, "pointpillars": 120, "parta2": 120, "pv_rcnn": 120, "pointrcnn": 160}
 _ONE_STAGE = ("second", "pointpillars")
 _TWO_STAGE = ("parta2", "pv_rcnn", "pointrcnn")
 _CONTROLS = ("", "-untrained", "-shuffled")
@@ -36,22 +36,26 @@ _CONTROLS = ("", "-untrained", "-shuffled")
 
 def overrides(detector: str) -> dict[str, Any]:
     """The narrow recipe's settings, on a quarter of its area."""
-    recipe = files("tenfold.lidar") / "configs" / f"{detector}_small.yaml"
-    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]["overrides"]
-    return {**settings, "point_range": _RANGE}
+    return {**small_overrides(detector), "point_range": _RANGE}
 
 
 @cache
-def _folder(seed: int) -> tuple[Path, Any]:
-    """Simulated scenes of a seed in KITTI's layout; they live as long as the process."""
-    keep = tempfile.TemporaryDirectory()
-    root = Path(keep.name)
-    simulate_kitti(root, _FRAMES, seed, config=_SCENE, sensor=SECTOR_32, images=False)
-    return root, keep
+def _folder(seed: int) -> Path:
+    """Simulated scenes of a seed in KITTI's layout; made once and kept for the other cells."""
+    root = REPOSITORY / "build" / "claims" / f"lidar-{_FRAMES[0]}-{_FRAMES[1]}-{seed}"
+    if not root.is_dir():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root.parent) as making:
+            simulate_kitti(
+                Path(making) / "data", _FRAMES, seed, config=_SCENE, sensor=SECTOR_32, images=False
+            )
+            if not root.is_dir():
+                (Path(making) / "data").rename(root)
+    return root
 
 
 def _frames(seed: int, split: str) -> DetectionFrames:
-    reader = KittiObject(_folder(seed)[0], split, image_size=_IMAGE)
+    reader = KittiObject(_folder(seed), split, image_size=_IMAGE)
     augmentation = Augmentation(counts={}) if split == "train" else None
     return DetectionFrames(reader, class_names=("Car",), limits=_RANGE, augmentation=augmentation, seed=seed)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from ssl_kd.heads import SSWrapper, load_head, save_head
@@ -115,7 +114,7 @@ class HeadTask(ClassifierTask):
         milestones: Sequence[int] = (30, 45),
         gamma: float = 0.1,
     ) -> None:
-        LightningModule.__init__(self)
+        super(ClassifierTask, self).__init__()  # this builds another network than the classifier
         self.save_hyperparameters()
         self.ss_task = _ss_task(ss_task)
         if ss_task == "contrastive":

@@ -60,9 +60,9 @@ def confusion_image(matrix: npt.NDArray[np.int64], class_names: Sequence[str]) -
     shares = shown / total
     left = 8 + 7 * max(map(len, names))
     side = _CELL * len(names)
-    canvas = Image.new("RGB", (left + side + 8, 30 + side + left), "white")
+    canvas = Image.new("RGB", (max(left + side + 8, 260), 30 + side + left), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((left, 8), "rows: true class, columns: found class", fill="black")
+    draw.text((4, 8), "rows: true class, columns: found class", fill="black")
     colours = np.asarray(ramp(shares.reshape(-1), 0.0, 1.0)).reshape(*shares.shape, -1)
     for i, name in enumerate(names):
         draw.text((4, 32 + _CELL * i), name, fill="black")

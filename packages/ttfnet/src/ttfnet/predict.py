@@ -185,25 +185,63 @@ def predict(
         raise UserInputError(f"batch_size: got {batch_size}; expected at least 1")
     files = find_sources(source)
     predictor = load(checkpoint, device)
+    names = _result_names(files)
+    failed: list[str] = []
+    options: dict[str, Any] = {"conf": conf, "nms_iou": nms_iou, "batch_size": batch_size}
+    for chunk in bar(_groups(files, batch_size), "predict"):
+        try:
+            if chunk[0].suffix.lower() in _VIDEOS:
+                _predict_video(predictor, chunk[0], out / names[chunk[0]], draw, options)
+                continue
+            pictures = _read_pictures(chunk, failed, alone=len(files) == 1)
+            found = predictor.predict_images([pixels for _, pixels in pictures], **options)
+            _make_folder(out)
+            for (file, pixels), own in zip(pictures, found, strict=True):
+                _write_picture(predictor.info, file, pixels, own, out / names[file], draw)
+        except UserInputError as error:
+            if len(files) == 1:
+                raise
+            _leave_out(error, failed)
+    print(f"{len(files) - len(failed)} of {len(files)} files -> {out}")
+    return 2 if failed else 0
+
+
+def _make_folder(out: Path) -> None:
+    """Only when there is something to put into it: a user error leaves nothing behind."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserInputError(f"{out}: out: cannot be created ({error.strerror or error})") from error
-    names = _result_names(files)
-    failed: list[str] = []
-    for file in bar(files, "predict"):
+
+
+def _leave_out(error: UserInputError, failed: list[str]) -> None:
+    failed.append(str(error))
+    print(f"left out: {error}", file=sys.stderr)
+
+
+def _groups(files: Sequence[Path], size: int) -> list[list[Path]]:
+    """Pictures, a batch at a time, and videos one by one, in order."""
+    groups: list[list[Path]] = []
+    for file in files:
+        video = file.suffix.lower() in _VIDEOS
+        if groups and not video and len(groups[-1]) < size and groups[-1][0].suffix.lower() not in _VIDEOS:
+            groups[-1].append(file)
+        else:
+            groups.append([file])
+    return groups
+
+
+def _read_pictures(files: Sequence[Path], failed: list[str], *, alone: bool) -> list[tuple[Path, Pixels]]:
+    """Those that can be read; a single one must."""
+    pictures = []
+    for file in files:
         try:
-            if file.suffix.lower() in _VIDEOS:
-                _predict_video(predictor, file, out / names[file], conf, nms_iou, batch_size, draw)
-            else:
-                _predict_picture(predictor, file, out / names[file], conf, nms_iou, draw)
+            pictures.append((file, read_image(file)))
         except UserInputError as error:
-            if len(files) == 1:
+            if alone:
                 raise
-            failed.append(str(error))
-            print(f"left out: {error}", file=sys.stderr)
-    print(f"{len(files) - len(failed)} of {len(files)} files -> {out}")
-    return 2 if failed else 0
+            _leave_out(error, failed)
+    return pictures
 
 
 def find_sources(source: str) -> list[Path]:
@@ -277,18 +315,16 @@ def _drawn(picture: Pixels, found: Detections, info: ModelInfo) -> Pixels:
     return out
 
 
-def _predict_picture(
-    predictor: Predictor, file: Path, target: Path, conf: float, nms_iou: float | None, draw: bool
+def _write_picture(
+    info: ModelInfo, file: Path, picture: Pixels, found: Detections, target: Path, draw: bool
 ) -> None:
-    picture = read_image(file)
-    found = predictor.predict_images([picture], conf, nms_iou=nms_iou)[0]
     drawn = None
     if draw:
         from tenfold.viz import encode_image
 
-        drawn = encode_image(_drawn(picture, found, predictor.info))
-    document = {"source": file.name, **_document(found, predictor.info, picture.shape[:2])}
-    write_json(target.with_name(f"{target.name}.json"), document)
+        drawn = encode_image(_drawn(picture, found, info))
+    size = (picture.shape[0], picture.shape[1])
+    write_json(target.with_name(f"{target.name}.json"), {"source": file.name, **_document(found, info, size)})
     if drawn is not None:
         write_bytes(target.with_name(f"{target.name}.png"), drawn)
 
@@ -331,26 +367,19 @@ def _frame_rate(path: Path) -> Any:
 
 
 def _predict_video(
-    predictor: Predictor,
-    file: Path,
-    target: Path,
-    conf: float,
-    nms_iou: float | None,
-    batch_size: int,
-    draw: bool,
+    predictor: Predictor, file: Path, target: Path, draw: bool, options: dict[str, Any]
 ) -> None:
     """JSON with the objects of every frame, and the drawn video; both appear when they are whole."""
     rate = _frame_rate(file)
+    _make_folder(target.parent)
     frames: list[dict[str, Any]] = []
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".mp4")
     os.close(handle)
     unfinished = Path(name)
     try:
         with _VideoWriter(unfinished, rate) as writer:
-            for chunk in _chunks(read_video(file), batch_size):
-                found = predictor.predict_images(
-                    [p for _, p in chunk], conf, nms_iou=nms_iou, batch_size=batch_size
-                )
+            for chunk in _chunks(read_video(file), options["batch_size"]):
+                found = predictor.predict_images([picture for _, picture in chunk], **options)
                 for (seconds, picture), own in zip(chunk, found, strict=True):
                     frames.append({"time": seconds, **_document(own, predictor.info, picture.shape[:2])})
                     if draw:

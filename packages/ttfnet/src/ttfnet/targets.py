@@ -256,7 +256,7 @@ def _grouped(heatmap: Tensor, boxes: Tensor, weight: Tensor, options: TargetOpti
         return Targets(heatmap, boxes, weight)
     batch = len(heatmap)
     return Targets(
-        heatmap, boxes.view(batch, -1, *boxes.shape[2:]), weight.view(batch, -1, *weight.shape[1:])
+        heatmap, boxes.reshape(batch, -1, *boxes.shape[2:]), weight.reshape(batch, -1, *weight.shape[1:])
     )
 
 

@@ -123,6 +123,7 @@ class CostLedger(_Ledger):
             self.watch(name, model, macs_of(model, input_shape))
             for name, model in (("student", _inner(student)), ("teacher", _inner(teacher)))
         ]
+        self._keep()
 
     @contextmanager
     def step(self, images: int) -> Iterator[None]:
@@ -141,9 +142,8 @@ class CostLedger(_Ledger):
         self.seconds += time.perf_counter() - start
 
     def _restore(self) -> None:
-        """Evaluation passes since the last step do not belong to the cost of training."""
-        if hasattr(self, "_counted"):
-            self.forward_images, self.backward_images = (dict(part) for part in self._counted)
+        """Passes outside steps, such as evaluations, do not belong to the cost of training."""
+        self.forward_images, self.backward_images = (dict(part) for part in self._counted)
 
     def _keep(self) -> None:
         self._counted = dict(self.forward_images), dict(self.backward_images)

@@ -255,9 +255,9 @@ class UncertaintyMixup:
         mix = (self._strength(n, x) * self._gate(n, b, x))[:k]
         factor = mix.view(-1, *[1] * (x.ndim - 1))
         mixed = (1.0 - factor) * x[kept] + factor * x[partner]
-        labels = (None, None) if y is None else (y[kept], y[partner])
+        y_a, y_b = (None, None) if y is None else (y[kept], y[partner])
         numbers = None if index is None else index[kept]
-        return MixBatch(mixed, *labels, mix, order, partner, scores, logits, numbers, b, share)
+        return MixBatch(mixed, y_a, y_b, mix, order, partner, scores, logits, numbers, b, share)
 
     def remember(self, batch: MixBatch, logits: Tensor) -> None:
         """With ``score_mode="cached"``: notes the uncertainty of the kept images for their next visit."""

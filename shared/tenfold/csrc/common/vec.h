@@ -150,4 +150,68 @@ static inline int vcompress(int32_t* out, vint v, lane_mask m) {
 }
 #endif
 
+// ---- the same code for float and double ------------------------------------------------------------------
+
+typedef double vdouble __attribute__((vector_size(kLanes * 4)));
+typedef int64_t vlong __attribute__((vector_size(kLanes * 4)));
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  using type = vfloat;
+  using index = vint;
+};
+template <>
+struct VectorOf<double> {
+  using type = vdouble;
+  using index = vlong;
+};
+// A register full of T, and one of integers as wide as T, as comparisons give them.
+template <class T>
+using vec = typename VectorOf<T>::type;
+template <class T>
+using vec_index = typename VectorOf<T>::index;
+template <class T>
+constexpr int kWidth = kLanes * 4 / static_cast<int>(sizeof(T));
+
+static inline vdouble vload(const double* p) { vdouble v; std::memcpy(&v, p, sizeof v); return v; }
+static inline void vstore(double* p, vdouble v) { std::memcpy(p, &v, sizeof v); }
+static inline vdouble vset(double x) { return vdouble{} + x; }
+static inline vdouble vmin(vdouble a, vdouble b) { return a < b ? a : b; }
+static inline vdouble vmax(vdouble a, vdouble b) { return a > b ? a : b; }
+static inline lane_mask vbits(vlong m) {
+  lane_mask bits = 0;
+  for (int i = 0; i < kWidth<double>; ++i) bits |= static_cast<lane_mask>(m[i] & 1) << i;
+  return bits;
+}
+static inline lane_mask vlt(vdouble a, vdouble b) { return vbits(a < b); }
+static inline lane_mask vge(vdouble a, vdouble b) { return vbits(a >= b); }
+// 0, 1, 2 ... in the integers as wide as T.
+template <class T>
+static inline vec_index<T> viota_of() {
+  vec_index<T> v;
+  for (int i = 0; i < kWidth<T>; ++i) v[i] = i;
+  return v;
+}
+// Largest lane.
+static inline float vtop(vfloat v) {
+#if defined(__AVX512F__)
+  // The zero-masked form: GCC 12 warns about the plain one's undefined pass-through operand.
+  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256((__m512)v), _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 1));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+#else
+  float top = v[0];
+  for (int i = 1; i < kLanes; ++i) top = v[i] > top ? v[i] : top;
+  return top;
+#endif
+}
+static inline double vtop(vdouble v) {
+  double top = v[0];
+  for (int i = 1; i < kWidth<double>; ++i) top = v[i] > top ? v[i] : top;
+  return top;
+}
+
 TENFOLD_END

@@ -6,6 +6,7 @@
 #include "common/arena.h"
 #include "common/grid.h"
 #include "common/vec.h"
+#include "fps/tree.h"
 
 TENFOLD_BEGIN
 
@@ -79,25 +80,84 @@ class Plain {
   T* column_ = nullptr;
 };
 
+// ---- one element ---------------------------------------------------------------------------------------
+
+constexpr int64_t kTreePoints = 256;  // below, and for few samples, building a tree does not pay
+constexpr int64_t kTreeSamples = 24;
+
+// Fills the columns with the finite points, missing coordinates with zeros; returns their number.
 template <class T>
-void sample(const FpsArgs<T>& args, const FpsElement& e) {
+int64_t collect(const T* xyz, int64_t n, int64_t columns, int64_t dims, const typename FpsTree<T>::Points& to) {
+  int64_t count = 0;
+  if (columns == 3 && dims == 3 && all_finite(xyz, 3 * n)) {
+    for (int64_t i = 0; i < n; i += kTile) {
+      const int part = static_cast<int>(n - i < kTile ? n - i : kTile);
+      deinterleave(xyz + 3 * i, part, to.column[0] + i, to.column[1] + i, to.column[2] + i);
+    }
+    for (int64_t i = 0; i < n; ++i) to.index[i] = static_cast<int32_t>(i);
+    return n;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const T* p = xyz + i * columns;
+    if (!finite_row(p, dims)) continue;
+    for (int64_t a = 0; a < 3; ++a) to.column[a][count] = a < dims ? p[a] : T(0);
+    to.index[count++] = static_cast<int32_t>(i);
+  }
+  return count;
+}
+
+template <class T>
+void sample_by_tree(const FpsArgs<T>& args, const FpsElement& e, int64_t row) {
   const T* xyz = args.xyz + e.begin * args.columns;
   int64_t* out = args.out + e.place;
-  int64_t row = e.count > 0 ? e.start : -1;
-  for (int64_t i = 0; i < e.count && row >= 0 && !finite_row(xyz + row * args.columns, args.dims); ++i) {
-    row = finite_row(xyz + i * args.columns, args.dims) ? i : i + 1 < e.count ? row : -1;
+  const int64_t base = args.global_index ? e.begin : 0;
+  Scratch scratch;
+  typename FpsTree<T>::Points points;
+  points.allocate(scratch, e.count);
+  const int64_t n = collect(xyz, e.count, args.columns, args.dims, points);
+  FpsTree<T> tree;
+  tree.build(scratch, points, n);
+  for (int64_t j = 0; j < e.samples; ++j) {
+    out[j] = base + row;
+    T q[3] = {0, 0, 0};
+    for (int64_t a = 0; a < args.dims; ++a) q[a] = xyz[row * args.columns + a];
+    if (j + 1 < e.samples) row = tree.choose(q);
   }
-  if (row < 0) {
-    for (int64_t j = 0; j < e.samples; ++j) out[j] = -1;
-    return;
-  }
+}
+
+template <class T>
+void sample_plainly(const FpsArgs<T>& args, const FpsElement& e, int64_t row) {
+  int64_t* out = args.out + e.place;
+  const int64_t base = args.global_index ? e.begin : 0;
   Scratch scratch;
   Plain<T> plain;
-  plain.prepare(scratch, xyz, e.count, args.columns, args.dims);
-  const int64_t base = args.global_index ? e.begin : 0;
+  plain.prepare(scratch, args.xyz + e.begin * args.columns, e.count, args.columns, args.dims);
   for (int64_t j = 0; j < e.samples; ++j) {
     out[j] = base + row;
     if (j + 1 < e.samples) row = plain.pick(row);
+  }
+}
+
+// The first sample: `start`, or the first finite point where that is not finite; -1 without any.
+template <class T>
+int64_t first_row(const FpsArgs<T>& args, const FpsElement& e) {
+  const auto finite = [&](int64_t i) { return finite_row(args.xyz + (e.begin + i) * args.columns, args.dims); };
+  if (e.count > 0 && finite(e.start)) return e.start;
+  for (int64_t i = 0; i < e.count; ++i)
+    if (finite(i)) return i;
+  return -1;
+}
+
+template <class T>
+void sample(const FpsArgs<T>& args, const FpsElement& e) {
+  if (e.samples == 0) return;
+  const int64_t row = first_row(args, e);
+  if (row < 0) {
+    for (int64_t j = 0; j < e.samples; ++j) args.out[e.place + j] = -1;
+  } else if (args.dims <= 3 && e.count >= kTreePoints && e.samples >= kTreeSamples) {
+    sample_by_tree(args, e, row);
+  } else {
+    sample_plainly(args, e, row);
   }
 }
 

@@ -47,7 +47,7 @@ struct StridedArgs {
   Parallel parallel;
   SiteFault fault;    // out of the first step
   int64_t fault_row;
-  int64_t pairs;      // out of the first step
+  int64_t pairs;      // out of the first step: room that the scratch needs; of the second: their number
   bool wide;          // out of the first step: output sites need more than 32 bits
   void* key;          // (pairs) scratch, uint32_t or, when wide, uint64_t: output site as bit fields
   uint64_t* payload;  // (pairs) scratch: input row and kernel offset, in order of emission

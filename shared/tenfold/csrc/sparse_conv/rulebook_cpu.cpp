@@ -34,9 +34,11 @@ struct KeySpace {
   }
 };
 
+// As unsigned numbers, negative coordinates are beyond every extent.
 bool in_grid(const int32_t* c, const SiteGrid& grid) {
-  return c[0] >= 0 && c[0] < grid.batch && c[1] >= 0 && c[1] < grid.shape[0] && c[2] >= 0 &&
-         c[2] < grid.shape[1] && c[3] >= 0 && c[3] < grid.shape[2];
+  const auto below = [](int32_t value, int64_t extent) { return int64_t{static_cast<uint32_t>(value)} < extent; };
+  return below(c[0], grid.batch) & below(c[1], grid.shape[0]) & below(c[2], grid.shape[1]) &
+         below(c[3], grid.shape[2]);
 }
 
 // Sites inside the grid as ascending keys with their rows; equal keys keep their row order.
@@ -250,33 +252,33 @@ void rulebook_submanifold(SubmanifoldArgs& a) {
 
 namespace {
 
-// For each coordinate value on one axis: up to `most` outputs it reaches, with the kernel index that does it.
+// For each coordinate value on one axis: the outputs it reaches, ascending, with the kernel index that does it.
 struct AxisReach {
-  int64_t most = 1;
-  int32_t* output = nullptr;  // (size, most), -1 behind the last
-  int32_t* index = nullptr;
+  int64_t most;      // entries of a value at most
+  int32_t* count;    // (size)
+  int32_t* output;   // (size, most)
+  int32_t* index;
 
   AxisReach(Scratch& scratch, int64_t size, int64_t out_size, int64_t kernel, int64_t stride, int64_t padding,
             int64_t dilation) {
-    for (int pass = 0; pass < 2; ++pass) {
-      for (int64_t i = 0; i < size; ++i) {
-        int64_t entries = 0;
-        // Descending kernel index gives ascending outputs.
-        for (int64_t k = kernel - 1; k >= 0; --k) {
-          const int64_t reached = i + padding - k * dilation;
-          if (reached < 0 || reached % stride != 0 || reached / stride >= out_size) continue;
-          if (pass == 1) {
-            output[i * most + entries] = static_cast<int32_t>(reached / stride);
-            index[i * most + entries] = static_cast<int32_t>(k);
-          }
-          ++entries;
-        }
-        if (pass == 0 && entries > most) most = entries;
+    int64_t a = stride, b = dilation;  // kernel indices that serve one coordinate are stride / gcd apart
+    while (b != 0) {
+      const int64_t rest = a % b;
+      a = b;
+      b = rest;
+    }
+    const int64_t apart = stride / a;
+    most = (kernel + apart - 1) / apart;
+    count = scratch.zeros<int32_t>(size);
+    output = scratch.zeros<int32_t>(size * most);
+    index = scratch.zeros<int32_t>(size * most);
+    for (int64_t o = 0; o < out_size; ++o) {
+      for (int64_t k = 0; k < kernel; ++k) {
+        const int64_t i = o * stride - padding + k * dilation;
+        if (i < 0 || i >= size) continue;
+        output[i * most + count[i]] = static_cast<int32_t>(o);
+        index[i * most + count[i]++] = static_cast<int32_t>(k);
       }
-      if (pass == 1) break;
-      output = scratch.take<int32_t>(size * most);
-      index = scratch.zeros<int32_t>(size * most);
-      for (int64_t i = 0; i < size * most; ++i) output[i] = -1;
     }
   }
 };
@@ -309,43 +311,85 @@ struct GridReach {
   }
 };
 
-// Calls emit(output site key, payload, kept) for every slot of every input. How many outputs a coordinate
-// reaches cannot be predicted, so all slots are visited and the caller keeps the reached ones.
-template <class Emit>
-void for_each_slot(const StridedArgs& a, const GridReach& reach, const SiteFields& fields, Emit&& emit) {
+// Writes the pairs of every input in row order: output site key, and input row with kernel offset. How many outputs
+// a coordinate reaches along x cannot be predicted, so there all places are written and the reached ones kept.
+// Scratch of the caller has room for one more row of pairs behind the last.
+template <class Key>
+int64_t emit_pairs(const StridedArgs& a, const GridReach& reach, const SiteFields& fields, Key* key) {
   const AxisReach &z = reach.z, &y = reach.y, &x = reach.x;
+  int64_t pairs = 0;
   for (int64_t i = 0; i < a.n; ++i) {
     const int32_t* c = a.coords + 4 * i;
     if (!in_grid(c, a.grid)) continue;
     const uint64_t row = static_cast<uint64_t>(i) << kOffsetBits;
-    for (int64_t iz = c[1] * z.most; iz < (c[1] + 1) * z.most; ++iz) {
+    const int32_t* out_x = x.output + c[3] * x.most;
+    const int32_t* index_x = x.index + c[3] * x.most;
+    const int64_t reached = x.count[c[3]];
+    for (int64_t iz = c[1] * z.most; iz < c[1] * z.most + z.count[c[1]]; ++iz) {
       const uint64_t key_z = (static_cast<uint64_t>(c[0]) << fields.z) | static_cast<uint32_t>(z.output[iz]);
       const int64_t offset_z = z.index[iz] * a.geometry.kernel[1];
-      for (int64_t iy = c[2] * y.most; iy < (c[2] + 1) * y.most; ++iy) {
-        const uint64_t key_y = (key_z << fields.y) | static_cast<uint32_t>(y.output[iy]);
+      for (int64_t iy = c[2] * y.most; iy < c[2] * y.most + y.count[c[2]]; ++iy) {
+        const uint64_t key_y = ((key_z << fields.y) | static_cast<uint32_t>(y.output[iy])) << fields.x;
         const int64_t offset_y = (offset_z + y.index[iy]) * a.geometry.kernel[2];
-        for (int64_t ix = c[3] * x.most; ix < (c[3] + 1) * x.most; ++ix) {
-          const bool kept = (z.output[iz] | y.output[iy] | x.output[ix]) >= 0;
-          emit((key_y << fields.x) | static_cast<uint32_t>(x.output[ix]),
-               row | static_cast<uint64_t>(offset_y + x.index[ix]), kept);
+        for (int64_t ix = 0; ix < x.most; ++ix) {
+          key[pairs + ix] = static_cast<Key>(key_y | static_cast<uint32_t>(out_x[ix]));
+          a.payload[pairs + ix] = row | static_cast<uint64_t>(offset_y + index_x[ix]);
         }
+        pairs += reached;
       }
     }
   }
+  return pairs;
 }
 
-// Scratch of the caller has one entry behind the last pair: a slot that is not kept may be written there.
+// Pairs that `emit_pairs` will write.
+int64_t count_pairs(const StridedArgs& a, const GridReach& reach) {
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < a.n; ++i) {
+    const int32_t* c = a.coords + 4 * i;
+    if (in_grid(c, a.grid)) pairs += int64_t{reach.z.count[c[1]]} * reach.y.count[c[2]] * reach.x.count[c[3]];
+  }
+  return pairs;
+}
+
+// The first row that is outside the grid or repeats a site. Sites that were chosen to collide are sorted instead.
+void find_fault(Scratch& scratch, StridedArgs& a) {
+  constexpr int kPatience = 256;
+  const int64_t none[3] = {0, 0, 0};
+  const KeySpace space(a.grid, none);
+  int bits = 4;
+  while ((int64_t{1} << bits) < 2 * a.n) ++bits;
+  const uint64_t mask = (uint64_t{1} << bits) - 1;
+  int32_t* slot = scratch.zeros<int32_t>(int64_t{1} << bits);  // row + 1
+  for (int64_t i = 0; i < a.n; ++i) {
+    const int32_t* c = a.coords + 4 * i;
+    a.fault_row = i;
+    if (!in_grid(c, a.grid)) {
+      a.fault = SiteFault::out_of_range;
+      return;
+    }
+    uint64_t at = (static_cast<uint64_t>(space.key(c)) * 0x9E3779B97F4A7C15u) >> (64 - bits);
+    for (int probes = 0; slot[at] != 0; at = (at + 1) & mask) {
+      if (++probes > kPatience) {
+        a.fault_row = -1;
+        sort_sites(scratch, a.coords, a.n, a.grid, space, a.fault, a.fault_row);
+        return;
+      }
+      if (std::memcmp(a.coords + 4 * (slot[at] - 1), c, 4 * sizeof(int32_t)) != 0) continue;
+      a.fault = SiteFault::duplicate;
+      return;
+    }
+    slot[at] = static_cast<int32_t>(i + 1);
+  }
+  a.fault_row = -1;
+}
+
 template <class Key>
 void strided_sites(StridedArgs& a, Key* key) {
   Scratch scratch;
   const GridReach reach(scratch, a);
   const SiteFields fields(a.out_grid);
-  int64_t pairs = 0;
-  for_each_slot(a, reach, fields, [&](uint64_t site, uint64_t payload, bool kept) {
-    key[pairs] = static_cast<Key>(site);
-    a.payload[pairs] = payload;
-    pairs += kept;
-  });
+  const int64_t pairs = a.pairs = emit_pairs(a, reach, fields, key);
   for (int64_t p = 0; p < pairs; ++p) a.order[p] = static_cast<int32_t>(p);
   radix_sort(key, a.order, pairs, fields.bits());
   a.out_rows = pairs > 0;
@@ -382,14 +426,12 @@ void rulebook_strided_count(StridedArgs& a) {
   a.fault_row = -1;
   a.pairs = 0;
   if (a.validate) {
-    const int64_t none[3] = {0, 0, 0};
-    sort_sites(scratch, a.coords, a.n, a.grid, KeySpace(a.grid, none), a.fault, a.fault_row);
+    find_fault(scratch, a);
     if (a.fault != SiteFault::none) return;
   }
   const GridReach reach(scratch, a);
-  const SiteFields fields(a.out_grid);
-  a.wide = fields.bits() > 32;
-  for_each_slot(a, reach, fields, [&](uint64_t, uint64_t, bool kept) { a.pairs += kept; });
+  a.wide = SiteFields(a.out_grid).bits() > 32;
+  a.pairs = count_pairs(a, reach) + reach.x.most;
 }
 
 void rulebook_strided_sites(StridedArgs& a) {

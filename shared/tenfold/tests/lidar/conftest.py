@@ -1,6 +1,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,12 +19,70 @@ TINY = {
     "up_channels": [8],
 }
 
+_SECOND_STAGE = {
+    "train": {"pre_max": 64, "post_max": 16},
+    "test": {"pre_max": 64, "iou_threshold": 0.7, "post_max": 8},
+    "sampling": {"per_frame": 8},
+    "shared": [16, 16],
+    "fc": [16],
+    "dropout": 0.0,
+}
+# The same for every other detector: overrides of `build_detector`.
+TINY_MODELS = {
+    "second": TINY,
+    "pointpillars": {
+        "class_names": ["Car"],
+        "point_range": TINY["point_range"],
+        "voxel_size": [0.8, 0.8, 4.0],
+        "pillar_channels": 8,
+        "bev_layers": [1],
+        "bev_strides": [1],
+        "bev_channels": [8],
+        "up_strides": [1],
+        "up_channels": [8],
+    },
+    "parta2": {**TINY, "pool_grid": 4, "pool_channels": 8, "second": _SECOND_STAGE},
+    "pv_rcnn": {
+        **TINY,
+        "keypoints": 64,
+        "keypoint_scales": {
+            "raw": [[0.8, 4, [4]], [1.6, 4, [4]]],
+            "conv1": [[0.8, 4, [4]]],
+            "conv2": [[1.6, 4, [4]]],
+            "conv3": [[2.4, 4, [4]]],
+            "conv4": [[4.8, 4, [8]]],
+        },
+        "fused_channels": 8,
+        "point_widths": [8],
+        "pool_grid": 2,
+        "pool_scales": [[1.6, 4, [8]]],
+        "second": _SECOND_STAGE,
+    },
+    "pointrcnn": {
+        "class_names": ["Car"],
+        "point_range": TINY["point_range"],
+        "points": 256,
+        "levels": [[64, [[0.8, 4, [8, 8]], [1.6, 4, [8]]]], [16, [[1.6, 4, [8]], [3.2, 4, [8]]]]],
+        "up_widths": [[8, 8], [16]],
+        "point_widths": [8],
+        "pool_points": 16,
+        "roi_channels": 8,
+        "roi_levels": [[8, [[0.8, 4, [8]]]], [None, [[1.0, 1, [16]]]]],
+        "second": {key: value for key, value in _SECOND_STAGE.items() if key != "shared"},
+    },
+}
+
 SIZE = (375, 1242)
 
 
 @pytest.fixture(scope="session")
 def tiny():
     return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_models():
+    return TINY_MODELS
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +119,58 @@ def child_environment():
     """Environment of a subprocess that runs the same sources as this process, on one thread."""
     path = os.pathsep.join(item for item in sys.path if item)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="session")
+def small_nuscenes(tmp_path_factory):
+    """Two training scenes and one for validation, three key frames each at 2 Hz and sweeps at 6 Hz."""
+    from dataclasses import replace
+
+    from tenfold.lidar.simulator import NUSCENES_32, simulate_nuscenes
+
+    root = tmp_path_factory.mktemp("nuscenes")
+    coarse = replace(NUSCENES_32, azimuth_step=1.5)
+    simulate_nuscenes(root, (2, 1), 3, key_frames=3, sweep_rate=6.0, sensor=coarse)
+    return root
+
+
+CAR = [10.0, 2, -1, 4, 2, 1.5, 0.3]
+ENDINGS = (".bin", ".npy", ".ply", ".pcd", ".bin", ".ply")
+
+
+@pytest.fixture(scope="session")
+def write_own():
+    """The function that writes a data set of one's own."""
+    return write_own_data
+
+
+def write_own_data(root, frames=6, val=2, *, velocity=False):
+    """Frames with one car of 80 points and a walker of 10 in every second, in all formats."""
+    from tenfold.io import PointCloud, write_points
+    from tenfold.lidar.custom import write_boxes
+
+    rng = np.random.default_rng(0)
+    for folder in ("clouds", "boxes", "splits"):
+        (root / folder).mkdir(parents=True)
+    ids = []
+    for k in range(frames):
+        car = np.add(CAR, [k, -k, 0, 0, 0, 0, 0.4 * k])
+        walker = np.array([20.0, -5 - k, -0.8, 0.8, 0.7, 1.7, 1.0])
+        boxes = [("Car", car, 80)] + [("Pedestrian", walker, 10)] * (k % 2)
+        points = [np.column_stack((rng.uniform(0, 40, 300), rng.uniform(-20, 20, 300), np.full(300, -1.73)))]
+        for _, box, number in boxes:
+            local = rng.uniform(-0.49, 0.49, (number, 3)) * box[3:6]
+            cos, sin = np.cos(box[6]), np.sin(box[6])
+            turned = local @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+            points.append(turned + box[:3])
+        xyz = np.concatenate(points).astype(np.float32)
+        ids.append(f"frame.{k}")
+        cloud = PointCloud(xyz, {"intensity": rng.random(len(xyz)).astype(np.float32)})
+        write_points(root / "clouds" / f"{ids[-1]}{ENDINGS[k % len(ENDINGS)]}", cloud)
+        rows = np.array([b for _, b, _ in boxes])
+        if velocity:
+            rows = np.column_stack((rows, np.tile([3.0, -1.0], (len(rows), 1))))
+        write_boxes(root / "boxes" / f"{ids[-1]}.json", [n for n, _, _ in boxes], rows)
+    (root / "splits/train.txt").write_text("\n".join(ids[: frames - val]) + "\n")
+    (root / "splits/val.txt").write_text("\n".join(ids[frames - val :]) + "\n")
+    return root

@@ -40,12 +40,20 @@ def test_the_card_and_its_files(short, tmp_path, capsys):
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
 
 
-def test_the_recipe_second_small_is_the_demo_s_network():
-    yaml = pytest.importorskip("yaml")
-    from tenfold.lidar.cli import app
+@pytest.mark.parametrize("detector", ["pointpillars", pytest.param("pointrcnn", marks=pytest.mark.slow)])
+def test_the_card_of_another_detector(short, tmp_path, detector):
+    result = demo.run_demo(tmp_path, minutes=2 / demo._STEPS_PER_MINUTE, detector=detector)
+    assert demo.DETECTORS[detector] in result.claim
+    assert [path.name for path in result.pictures] == ["simulated_0.png", "simulated_1.png"]
 
-    recipe = yaml.safe_load((app.config_folder() / "second_small.yaml").read_text())
-    assert recipe["model"]["overrides"] == demo.SMALL
+
+def test_every_detector_has_a_narrow_recipe():
+    from tenfold.lidar import build_detector
+
+    for detector in demo.DETECTORS:
+        model = build_detector(detector, **demo.small_overrides(detector))
+        assert model.class_names == ("Car",)
+        assert sum(p.numel() for p in model.parameters()) < 1_500_000
 
 
 def test_found_objects_by_hand():

@@ -7,7 +7,11 @@ MODULES = (
     "kitti",
     "augment",
     "data",
-    *(f"simulator.{m}" for m in ("camera", "kitti_writer", "scan", "scene")),
+    "custom",
+    "frames",
+    "tta",
+    *(f"nuscenes.{m}" for m in ("classes", "submission", "tables")),
+    *(f"simulator.{m}" for m in ("camera", "kitti_writer", "motion", "nuscenes_writer", "scan", "scene")),
     "simulator",
 )
 

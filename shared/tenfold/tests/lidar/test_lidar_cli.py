@@ -95,6 +95,63 @@ def test_predict_reads_all_formats_alike(cli, frame, eager_checkpoint, tmp_path)
     )
 
 
+def test_predict_on_a_nuscenes_sweep(cli, small_nuscenes, tmp_path):
+    """Five columns in the file, five features in the model: the ring is left out, the age is 0."""
+    from tenfold.lidar import build_detector
+
+    overrides = {
+        "voxel_size": [0.4, 0.4, 0.2],
+        "channels": [4, 4, 4, 8],
+        "out_channels": 8,
+        "bev_layers": [1],
+        "bev_strides": [1],
+        "bev_channels": [8],
+        "up_strides": [1],
+        "up_channels": [8],
+        "head_channels": 8,
+    }
+    torch.manual_seed(0)
+    model = build_detector("second", "nuscenes", **overrides)
+    settings = {"detector": "second", "dataset": "nuscenes", "overrides": overrides}
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"hyper_parameters": settings, "state_dict": state}, tmp_path / "n.ckpt")
+    sweep = next((small_nuscenes / "samples/LIDAR_TOP").glob("*.pcd.bin"))
+    words = ("predict", sweep, "n.ckpt", "--min_score", "0")
+    code, _, err = cli(*words, "--out", "o")
+    assert (code, err) == (0, "")
+    stem = sweep.name.split(".")[0]
+    document = json.loads((tmp_path / "o" / f"{stem}.json").read_text())
+    assert document["columns"][7:] == ["vx", "vy"]
+    assert all(len(box) == 9 for box in document["boxes"])
+    assert Image.open(tmp_path / "o" / f"{stem}_bev.png").size == (1024, 1024)
+    # The same cloud under another name needs the number of its columns.
+    shutil.copy(sweep, tmp_path / "a.bin")
+    if sweep.stat().st_size % 16:
+        assert cli("predict", "a.bin", "n.ckpt")[0] == 2
+    assert cli("predict", "a.bin", "n.ckpt", "--min_score", "0", "--columns", "5", "--out", "p")[0] == 0
+    assert json.loads((tmp_path / "p/a.json").read_text())["boxes"] == document["boxes"]
+
+
+def test_predict_with_views(cli, frame, eager_checkpoint, tmp_path):
+    words = ("predict", frame / "000000.bin", eager_checkpoint)
+    assert cli(*words, "--out", "one")[0] == 0
+    assert cli(*words, "--out", "two", "--tta_flips", '["x"]')[0] == 0
+    one, two = (json.loads((tmp_path / n / "000000.json").read_text()) for n in ("one", "two"))
+    assert one["scores"] != two["scores"]
+    assert max(two["scores"]) >= max(one["scores"]) - 1e-6
+    code, _, err = cli(*words, "--tta_flips", '["up"]')
+    assert code == 2
+    assert "flip: got 'up'" in err
+
+
+def test_the_viewer_names_its_extra(cli, frame, eager_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    code, _, err = cli("predict", frame / "000000.bin", eager_checkpoint, "--view", "true", "--out", "o")
+    assert code == 4
+    assert "tenfold[viz3d]" in err
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_cloud_without_intensity_is_said(frame, tmp_path, capsys):
     points = read_velodyne(frame / "000000.bin")
     write_points(tmp_path / "a.ply", PointCloud(points[:, :3]))
@@ -228,7 +285,9 @@ def test_every_help_shows_examples(cli):
         assert examples
         for example in examples:
             assert f"\n$ {example}\n" in out
-    assert "second_kitti, second_small" in cli("fit", "--help")[1]
+    assert {"second_kitti", "second_small", "second_nuscenes"} <= set(
+        re.findall(r"\w+", cli("fit", "--help")[1])
+    )
     assert "lidar" in _top_help(cli)
 
 
@@ -273,3 +332,56 @@ def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_
     )
     ran = {example.line.split()[2] for example in done}
     assert ran == {"demo", "fit", "test", "predict", "export", "prepare"}
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        "pv_rcnn",
+        "pointrcnn",
+        pytest.param("pointpillars", marks=pytest.mark.slow),
+        pytest.param("parta2", marks=pytest.mark.slow),
+    ],
+)
+def test_every_detector_is_trained_evaluated_and_run(
+    cli, detector, tiny_models, small_kitti, frame, tmp_path
+):
+    words = [f"model.detector={detector}", f"model.overrides={json.dumps(tiny_models[detector])}"]
+    words += [f"data.root={small_kitti}", "data.image_size=[375,1242]", "data.batch_size=2", "data.counts={}"]
+    words += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.default_root_dir=run"]
+    quiet = ["trainer.enable_progress_bar=false", "trainer.logger=false"]
+    code, _, err = cli("fit", *words, *quiet)
+    assert code == 0, err
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert type(load_detector(checkpoint)).__name__.lower().startswith(detector.replace("_", "")[:4])
+    code, out, err = cli("test", *words, *quiet, "--ckpt_path", checkpoint)
+    assert code == 0, err
+    assert "KITTI object evaluation of 2 frames" in out
+    assert cli("predict", frame / "000000.bin", checkpoint, "--out", "found")[0] == 0
+    assert (tmp_path / "found" / "000000_bev.png").is_file()
+    code, _, err = cli("export", checkpoint, "dense.pt2")
+    if detector == "pointrcnn":
+        assert (code, "has no dense part" in err) == (2, True)
+        assert not (tmp_path / "dense.pt2").exists()
+    else:
+        assert code == 0, err
+        assert (tmp_path / "dense.pt2").is_file()
+
+
+def test_every_recipe_builds_its_model(tmp_path):
+    from importlib.resources import files
+
+    import yaml
+
+    from tenfold.lidar.predict import build_from
+
+    folder = files("tenfold.lidar") / "configs"
+    recipes = [item for item in folder.iterdir() if item.name.endswith(".yaml")]
+    assert len(recipes) >= 19
+    for recipe in recipes:
+        settings = yaml.safe_load(recipe.read_text())
+        with torch.device("meta"):
+            model = build_from(settings["model"])
+        counts = settings["data"].get("counts") or {}
+        assert set(counts) <= set(model.class_names), recipe.name
+        assert settings["trainer"]["default_root_dir"].endswith(recipe.name[:-5])

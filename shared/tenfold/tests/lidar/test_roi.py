@@ -26,8 +26,10 @@ from tenfold.lidar.roi_targets import (
     draw_rois,
     encode_rois,
     sample_rois,
+    shake_boxes,
 )
 from tenfold.losses import corner_loss
+from tenfold.ops import box_iou_3d
 
 HALF_TURN = torch.tensor([0, 0, 0, 0, 0, 0, math.pi], dtype=torch.float64)
 
@@ -195,6 +197,33 @@ def test_padding_is_easy_background_and_frames_stay_apart():
     assert (found.classes == (found.ious == 1).float()).all()
     with pytest.raises(ValueError, match="slice velocities off"):
         sample_rois(proposals, torch.zeros(2, 3, 10), RoISampling())
+
+
+def test_noise_leaves_foreground_foreground():
+    gt = boxes(400, 12, dtype=torch.float32)
+    gt[:, 3:6] = torch.tensor([4.0, 1.8, 1.5])
+    rois = gt.clone()
+    rois[:200, 0] += 0.1
+    rois[200:300] += 20.0  # background
+    rois[300:] = 0  # padding
+    ious = box_iou_3d(rois, gt, paired=True)
+    shaken, after = shake_boxes(rois, ious, gt, 0.55, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(after[:300], box_iou_3d(shaken[:300], gt[:300], paired=True))
+    assert (after[:200] >= 0.55).all()
+    moved = (shaken != rois).any(1)
+    assert 0.4 < moved[:200].float().mean() < 0.95
+    assert 0.7 < moved[200:300].float().mean() < 0.9
+    assert not moved[300:].any()
+    shift = (shaken - rois)[:300]
+    assert shift[:, :3].abs().max() <= 1
+    assert (shift[:, 3:6].abs() <= 0.1501 * rois[:300, 3:6]).all()
+    assert shift[:, 6].abs().max() <= math.pi / 3 + 1e-5
+    padded = torch.cat((gt[:1], torch.ones(1, 1)), 1)[None]
+    one = Proposals(
+        rois[None, :1], torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1])
+    )
+    drawn = sample_rois(one, padded, RoISampling(per_frame=16, noise=True))
+    assert len(drawn.rois[0].unique(dim=0)) > 4
 
 
 def test_class_targets():

@@ -100,7 +100,7 @@ def min_iou_crop(scene: Scene, rng: np.random.Generator) -> Scene:
             part = np.array([left, top, left + int(w), top + int(h)], np.float32)
             if len(scene.boxes):
                 centre = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2
-                inside = ((centre > part[:2]) & (centre < part[2:])).all(1)
+                inside = np.asarray(((centre > part[:2]) & (centre < part[2:])).all(1), dtype=np.bool_)
                 if _overlaps(part, scene.boxes).min() < least or not inside.any():
                     continue
                 scene = scene.keep(inside)
@@ -153,7 +153,7 @@ def scaled_crop(scene: Scene, rng: np.random.Generator, size: tuple[int, int]) -
     shift, limits = np.array([x1, y1, x1, y1], np.float32), np.array([wide, tall] * 2, np.float32)
     boxes, ignore = (np.clip(b - shift, 0, limits) for b in (scene.boxes, scene.ignore))
     scene = replace(scene, image=canvas, boxes=boxes, ignore=ignore)
-    return scene.keep((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    return scene.keep((boxes[:, 2:] > boxes[:, :2]).all(1))
 
 
 def colour_jitter(scene: Scene, rng: np.random.Generator) -> Scene:

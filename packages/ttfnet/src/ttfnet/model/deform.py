@@ -44,13 +44,15 @@ class DeformConv2dPack(nn.Module):
         """``(B, C_out, H, W)`` of ``(B, C_in, H, W)``."""
         made = self.offset_mask(x)
         offset, mask = made[:, :18], made[:, 18:].sigmoid()
-        # Autocast leaves the operator alone: everything goes to the input's type by hand.
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        offset, mask = offset.to(x.dtype), mask.to(x.dtype)
+        # Autocast leaves the operator alone, and its kernels know no bfloat16, nor on a CPU float16.
+        narrow = x.dtype == torch.bfloat16 or (x.dtype == torch.float16 and not x.is_cuda)
+        kind = torch.float32 if narrow else x.dtype
+        inputs = [t.to(kind) for t in (x, offset, self.weight, self.bias, mask)]
         if self.decomposed:
-            return deform_conv2d_decomposed(x, offset, weight, bias, mask)
-        out: Tensor = deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
-        return out
+            return deform_conv2d_decomposed(*inputs).to(x.dtype)
+        *others, mask = inputs
+        out: Tensor = deform_conv2d(*others, padding=1, mask=mask)
+        return out.to(x.dtype)
 
 
 def deform_conv2d_decomposed(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:

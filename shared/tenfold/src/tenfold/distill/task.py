@@ -433,7 +433,7 @@ class DistillTask(ClassifierTask):
         milestones: Sequence[int] = (150, 180, 210),
         gamma: float = 0.1,
     ) -> None:
-        LightningModule.__init__(self)
+        super(ClassifierTask, self).__init__()  # this builds another network than the classifier
         self.save_hyperparameters()
         self._build()
         self.register_buffer("best_top1", torch.zeros(()))

@@ -18,7 +18,7 @@ app = App(
     fit_examples=(
         _SMALL,
         "tenfold lidar fit --config second_small trainer.max_epochs=3 --ckpt_path last",
-        "tenfold lidar fit --config second_kitti data.root=data/kitti",
+        "tenfold lidar fit --config pv_rcnn_kitti data.root=data/kitti",
     ),
     test_examples=(
         "tenfold lidar test --config second_small --ckpt_path last",
@@ -28,8 +28,8 @@ app = App(
         Verb(
             "demo",
             "tenfold.lidar.demo:demo",
-            "train a small SECOND on simulated scenes and show what it finds",
-            ("tenfold lidar demo", "tenfold lidar demo --out demo --minutes 1"),
+            "train a small detector on simulated scenes and show what it finds",
+            ("tenfold lidar demo", "tenfold lidar demo --detector pointpillars --minutes 1"),
             extra="train",
         ),
         Verb(

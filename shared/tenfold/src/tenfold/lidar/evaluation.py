@@ -140,7 +140,8 @@ def annotations(labels: KittiLabels, calibration: Calibration) -> KittiAnnotatio
 def _without_camera(names: Sequence[str], boxes: Any, scores: Any = None) -> KittiAnnotations:
     """Boxes of the lidar frame as KITTI annotations that no image rule touches."""
     rows = len(names)
-    fields = boxes_to_kitti(np.asarray(boxes, np.float64).reshape(rows, -1)[:, :7], Calibration.kitti_like())
+    plain = np.asarray(boxes, np.float64)[:, :7] if rows else np.zeros((0, 7))
+    fields = boxes_to_kitti(plain, Calibration.kitti_like())
     return KittiAnnotations(
         names,
         np.zeros(rows),

@@ -13,7 +13,8 @@ __all__ = ["export"]
 def export(checkpoint: Path, output: Path) -> None:
     """Write the dense part of a detector, bird's-eye map to raw outputs, as ONNX or torch.export program.
 
-    The sparse part before it has no ONNX form: it stays with this package.
+    What lies before it, and second stages, have no ONNX form: they stay with this package. Detectors without
+    anchors (PointRCNN, Part-A2 free) have no dense part.
 
     Args:
         checkpoint: Checkpoint written by `tenfold lidar fit`.
@@ -29,7 +30,10 @@ def export(checkpoint: Path, output: Path) -> None:
     # Written beside its place and moved there, so that nobody ever sees half a file.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
         written = Path(folder) / output.name
-        export_dense(model, written)  # type: ignore[arg-type]  # which detectors have a dense part
+        try:
+            export_dense(model, written)
+        except ValueError as error:
+            raise UserInputError(f"{checkpoint}: {error}") from error
         for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
             os.replace(file, output.parent / file.name)
     print(f"dense part of {checkpoint} -> {output}")

@@ -28,6 +28,7 @@ class RoISampling:
         cls_fg, cls_bg: see ``score``.
         hard_low: IoU from which background is hard.
         hard_share: share of hard background, where there is some of both.
+        noise: shake the drawn regions, as the author of PointRCNN does; see `shake_boxes`.
 
     Raises:
         ValueError: a value out of range.
@@ -41,6 +42,7 @@ class RoISampling:
     cls_bg: float = 0.25
     hard_low: float = 0.1
     hard_share: float = 0.8
+    noise: bool = False
 
     def __post_init__(self) -> None:
         if self.per_frame < 1:
@@ -176,9 +178,78 @@ def sample_rois(
         rows = draw_rois(ious, options, generator)
         found = gt[match[rows], :7].to(boxes) if len(gt) else boxes.new_zeros(len(rows), 7)
         found = torch.where(ious[rows, None] > 0, found, 0)
-        parts.append((boxes[rows], proposals.scores[frame, rows], labels[rows], ious[rows], found))
+        chosen, overlap = boxes[rows], ious[rows]
+        if options.noise:
+            shaken, overlap = shake_boxes(chosen[:, :7], overlap, found, options.reg_fg, generator)
+            chosen = torch.cat((shaken, chosen[:, 7:]), 1)
+        parts.append((chosen, proposals.scores[frame, rows], labels[rows], overlap, found))
     rois, scores, labels, ious, found = (torch.stack(column) for column in zip(*parts, strict=True))
     return RoITargets(rois, scores, labels, ious, found, class_targets(ious, options), ious > options.reg_fg)
+
+
+# Shift in metres, share of the extents, angle: the author's five levels.
+_LEVELS = (
+    (0.2, 0.10, math.pi / 12),
+    (0.3, 0.15, math.pi / 12),
+    (0.5, 0.15, math.pi / 9),
+    (0.8, 0.15, math.pi / 6),
+    (1.0, 0.15, math.pi / 3),
+)
+
+
+def shake_boxes(
+    boxes: Tensor,
+    ious: Tensor,
+    gt_boxes: Tensor,
+    foreground: float,
+    generator: torch.Generator | None = None,
+    *,
+    tries: int = 10,
+    kept: float = 0.2,
+) -> tuple[Tensor, Tensor]:
+    """Noise on regions of interest that leaves foreground foreground (PointRCNN's second stage in training).
+
+    Each try draws one of five levels and within it shift, extents and heading uniformly; a region stays as it is
+    with probability ``kept``. Foreground that has lost its overlap is drawn again, and after the last try is
+    left as it was.
+
+    Args:
+        boxes: (N, 7).
+        ious: (N,) with their ground truth.
+        gt_boxes: (N, 7) that ground truth, zeros without one.
+        foreground: IoU that foreground keeps.
+        generator: of the random numbers; None takes torch's.
+        tries: at most.
+        kept: probability.
+
+    Returns:
+        (N, 7) boxes and (N,) their IoU.
+    """
+    result, overlap = boxes.clone(), ious.clone()
+    open_rows = (boxes[:, 3:6] > 0).all(1).nonzero()[:, 0]
+    wanted = ious >= foreground
+    for _ in range(tries):
+        if not len(open_rows):
+            break
+        noisy = _shaken(boxes[open_rows], kept, generator)
+        found = box_iou_3d(noisy.contiguous(), gt_boxes[open_rows].contiguous(), paired=True)
+        good = (found >= foreground) | ~wanted[open_rows]
+        result[open_rows[good]], overlap[open_rows[good]] = noisy[good], found[good].to(overlap.dtype)
+        open_rows = open_rows[~good]
+    return result, overlap
+
+
+def _shaken(boxes: Tensor, kept: float, generator: torch.Generator | None) -> Tensor:
+    number = len(boxes)
+
+    def uniform(*shape: int) -> Tensor:
+        return (torch.rand(number, *shape, generator=generator) * 2 - 1).to(boxes)
+
+    levels = torch.tensor(_LEVELS)[_draw(number, len(_LEVELS), generator)].to(boxes)
+    shift, size, turn = uniform(3) * levels[:, :1], uniform(3) * levels[:, 1:2], uniform(1) * levels[:, 2:]
+    noisy = torch.cat((boxes[:, :3] + shift, boxes[:, 3:6] * (1 + size), boxes[:, 6:] + turn), 1)
+    still = torch.rand(number, 1, generator=generator).to(boxes) < kept
+    return torch.where(still, boxes, noisy)
 
 
 def class_targets(ious: Tensor, options: RoISampling) -> Tensor:

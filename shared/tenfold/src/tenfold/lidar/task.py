@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from tenfold._errors import UserInputError
-from tenfold.io import read_json, write_json
+from tenfold.io import load_strict, read_json, write_json
 from tenfold.lidar.augment import Augmentation
 from tenfold.lidar.custom import CustomFrames
 from tenfold.lidar.data import Batch, DetectionFrames, collate
@@ -17,7 +17,7 @@ from tenfold.lidar.evaluation import Record, evaluate, headline, record, write_r
 from tenfold.lidar.frames import Resampled, balanced_indices
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.nuscenes import SAMPLING_COUNTS, NuScenesDetection
-from tenfold.lidar.predict import build_from, point_range
+from tenfold.lidar.predict import build_from, load_detector, point_range
 from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti, simulate_nuscenes
@@ -311,6 +311,7 @@ class LidarTask(LightningModule):
         weight_decay: Decoupled, on all parameters.
         div: The learning rate starts at lr / div.
         warm_fraction: Share of the run in which it rises.
+        start_from: Checkpoint of the same detector whose weights a new run starts from.
         results: Folder for the result files of validation and test (KITTI's text files, nuScenes' submission, or
             JSON); none are written without it.
         tta_flips: Test-time augmentation: mirror images besides the frame itself, of x, y and xy.
@@ -327,6 +328,7 @@ class LidarTask(LightningModule):
         weight_decay: float = 0.01,
         div: float = 10.0,
         warm_fraction: float = 0.4,
+        start_from: str | None = None,
         results: str | None = None,
         tta_flips: Sequence[str] = (),
         tta_rotations: Sequence[float] = (),
@@ -341,6 +343,12 @@ class LidarTask(LightningModule):
             self.views = make_views(tta_flips, tta_rotations, tta_scales)
         except ValueError as error:
             raise UserInputError(f"model: tta: {error}") from error
+
+    def on_fit_start(self) -> None:
+        """Takes over the weights of another run, unless this one is resumed."""
+        if self.hparams["start_from"] and self.trainer.ckpt_path is None:
+            other = load_detector(self.hparams["start_from"])
+            load_strict(self.model, other.state_dict(), source=self.hparams["start_from"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Loss of one batch; every part of it is logged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,18 +52,18 @@ class SharedMLP(nn.Sequential):
                 f"SharedMLP: channels: got {list(channels)}; expected two or more positive numbers"
             )
         layers: list[nn.Module] = []
-        for c_in, c_out in zip(channels[:-1], channels[1:], strict=True):
+        for c_in, c_out in pairwise(channels):
             layers.append(nn.Linear(c_in, c_out, bias=not bn))
             if bn:
                 layers.append(nn.BatchNorm1d(c_out, eps=eps, momentum=momentum))
             layers.append(nn.ReLU())
         super().__init__(*(layers if last_activation else layers[:-1]))
         self.in_channels, self.out_channels = channels[0], channels[-1]
-        self.register_load_state_dict_pre_hook(_convolutions_to_linear)
+        self.register_load_state_dict_pre_hook(_convolutions_to_linear)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Map (..., C_in) to (..., C_out)."""
-        rows: Tensor = super().forward(x.reshape(-1, x.shape[-1]))
+        rows: Tensor = super().forward(x.reshape(-1, x.shape[-1]))  # type: ignore[no-untyped-call]
         return rows.reshape(*x.shape[:-1], self.out_channels)
 
 

@@ -25,12 +25,12 @@ DIRECTION_BINS = 2
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the three losses, of the box codes, and of negative anchors in the class loss."""
+    """Weights of the three losses, of the box codes (None is 1 for each), and of negatives in the class loss."""
 
     classes: float = 1.0
     boxes: float = 2.0
     direction: float = 0.2
-    codes: tuple[float, ...] = (1.0,) * 7
+    codes: tuple[float, ...] | None = None
     negatives: float = 1.0
 
 

@@ -69,7 +69,7 @@ def draw_points(
 
 
 def fixed_points(
-    points: Tensor, batch_size: int, number: int, generator: torch.Generator | None = None
+    points: Tensor, batch_size: int, number: int, seed: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """``number`` points of every frame, see `draw_points`.
 
@@ -77,7 +77,7 @@ def fixed_points(
         points: (N, 1 + F), batch index first.
         batch_size: B.
         number: of points per frame.
-        generator: of the random numbers; None takes torch's.
+        seed: draws every frame with the same random numbers; None takes torch's.
 
     Returns:
         (B, number, F) points, zeros for a frame without one, and (B,) how many a frame had.
@@ -89,6 +89,7 @@ def fixed_points(
         if high == low:
             frames.append(points.new_zeros(number, points.shape[1] - 1))
         else:
+            generator = None if seed is None else torch.Generator().manual_seed(seed)
             frames.append(rows[draw_points(rows[:, :3], number, generator=generator)])
     counts = torch.tensor([high - low for low, high in itertools.pairwise(offsets)])
     return torch.stack(frames), counts.to(points.device)

@@ -164,7 +164,7 @@ class PointRCNNConfig(DetectorConfig):
                 _SECOND_STAGE,
                 train=ProposalOptions(9000, 0.85, 512, **bands),  # type: ignore[arg-type]
                 test=ProposalOptions(9000, 0.8, 100, **bands),  # type: ignore[arg-type]
-                sampling=replace(_SECOND_STAGE.sampling, per_frame=64),
+                sampling=replace(_SECOND_STAGE.sampling, per_frame=64, noise=True),
                 corners=0.0,
             ),
             post=PostProcess(0.3, 0.1),
@@ -316,8 +316,7 @@ class PointRCNN(TwoStage):
 
     def draw_points(self, points: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
         """Points (B, N, F) of points in range, and (B,) how many there were."""
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        return fixed_points(points, batch_size, self.config.points, generator)
+        return fixed_points(points, batch_size, self.config.points, None if self.training else 0)
 
     def first_stage(self, points: Tensor, batch_size: int, batch: Mapping[str, Any]) -> FirstStage:
         """Draw points, and propose a box at each."""

@@ -121,13 +121,14 @@ class NuScenesTables:
         Raises:
             UserInputError: something else stands there.
         """
+        given = self.field(table, record, name)
         try:
-            values = np.array(self.field(table, record, name), dtype=np.float64)
+            values = np.array(given, dtype=np.float64)
         except (TypeError, ValueError):
             values = np.full(0, np.nan)
         if values.shape != (count,) or not np.isfinite(values).all():
             raise UserInputError(
-                f"{self._file(table)}: record {record.get('token')!r}: {name}: got {record[name]!r}; expected "
+                f"{self._file(table)}: record {record.get('token')!r}: {name}: got {given!r}; expected "
                 f"{count} finite numbers"
             )
         return values

@@ -26,7 +26,7 @@ from tenfold.train.cost import CostLedger, count_macs
 __all__ = ["ARMS", "TEACHER", "Arm", "Run", "run_arm", "teacher_with_head"]
 
 #: resnet8 trained with labels on 4000 ambiguous stroke images; its recipe lies beside it.
-TEACHER = Path(__file__).parent.parent / "assets" / "teacher.pt"
+TEACHER = Path(__file__).parent / "assets" / "teacher.pt"
 BATCH = 64
 HEAD_EPOCHS = 40
 _RETRIEVAL_IMAGES = 1280

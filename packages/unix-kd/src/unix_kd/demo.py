@@ -16,7 +16,7 @@ from tenfold.distill.checkpoints import load_classifier
 from tenfold.distill.small import stroke_set
 from tenfold.io import write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
-from unix_kd.demo.arms import ARMS, TEACHER, Run, run_arm
+from unix_kd.experiment import ARMS, TEACHER, Run, run_arm
 
 __all__ = ["demo", "run_demo"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssl_kd.demo.arms import ARMS, TEACHER, Run, run_arm, teacher_with_head
+from ssl_kd.experiment import ARMS, TEACHER, Run, run_arm, teacher_with_head
 from ssl_kd.views import RotationViews
 from tenfold._errors import UserInputError
 from tenfold.distill.checkpoints import load_classifier

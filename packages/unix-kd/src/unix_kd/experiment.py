@@ -23,7 +23,7 @@ from unix_kd.step import DistillStep
 __all__ = ["ARMS", "TEACHER", "Arm", "Run", "run_arm", "whole_batches"]
 
 #: resnet8 trained with labels on 4000 stroke images; its recipe lies beside it.
-TEACHER = Path(__file__).parent.parent / "assets" / "teacher.pt"
+TEACHER = Path(__file__).parent / "assets" / "teacher.pt"
 BATCH = 64
 
 

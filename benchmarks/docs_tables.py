@@ -1,0 +1,46 @@
+"""Puts the tables made from the claim records, and the verdicts on the gates, into docs/<package>.md.
+
+`python -m docs_tables` says whether the documents are up to date, `python -m docs_tables --write` brings them there.
+"""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+from kernels.frames import REPOSITORY
+from kernels.output import write_text
+from tenfold.train.claims import RESULTS
+
+PACKAGES = ("ssl-kd", "ttfnet", "unix-kd")
+_MARKED = re.compile(r"(<!-- claims:begin -->\n).*?(<!-- claims:end -->)", re.DOTALL)
+
+
+def render(text: str, package: str) -> str:
+    """The document with what the records say between its marks."""
+    tables = REPOSITORY / RESULTS / f"{package}.md"
+    body = tables.read_text(encoding="utf-8") if tables.is_file() else "Nothing has been run yet.\n"
+    gates = importlib.import_module(f"claims.{package.replace('-', '_')}").gates()
+    verdicts = "\n".join(f"| {gate.text} | {gate.found} | {gate.verdict} |" for gate in gates)
+    body = body.replace("\n## ", "\n### ").replace("## ", "### ", 1) if body.startswith("## ") else body
+    judged = (
+        f"### Gates\n\n| what must hold (means over seeds) | found | verdict |\n|---|---|---|\n{verdicts}\n"
+    )
+    return _MARKED.sub(lambda match: f"{match[1]}{body}\n{judged}{match[2]}", text)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 when a document was out of date and not written."""
+    stale = False
+    for package in PACKAGES:
+        path = Path(REPOSITORY) / "docs" / f"{package}.md"
+        text = path.read_text(encoding="utf-8")
+        wanted = render(text, package)
+        if wanted != text and "--write" in arguments:
+            write_text(path, wanted)
+        stale |= wanted != text and "--write" not in arguments
+    return int(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""The gates on the distillation claims, and how they are judged."""
+
+import importlib
+
+import pytest
+
+import distill_gates
+from distill_gates import judge
+
+
+@pytest.mark.parametrize("package", ["unix_kd", "ssl_kd"])
+def test_recorded_claims_hold(package):
+    """A gate that the records break is a changed claim: its text must change with it."""
+    found = importlib.import_module(f"claims.{package}").gates()
+    assert len(found) >= 9
+    broken = [f"{gate.text}: {gate.found}" for gate in found if gate.verdict == "does not hold"]
+    assert not broken
+
+
+@pytest.mark.parametrize("package", ["unix_kd", "ssl_kd"])
+def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
+    module = importlib.import_module(f"claims.{package}")
+    arms = {arm for claim in module.CLAIMS for arm in claim.arms}
+
+    class Everything(dict):
+        def __missing__(self, metric):
+            return 50.0
+
+    monkeypatch.setattr(distill_gates, "means", lambda _: {arm: Everything() for arm in arms})
+    assert all(gate.found != "–" for gate in module.gates())
+
+
+def test_a_gate_can_fail(monkeypatch):
+    monkeypatch.setattr(distill_gates, "means", lambda _: {"a": {"top1": 50.0}, "b": {"top1": 51.0}})
+    assert judge("", lambda m: m["a"]["top1"] - m["b"]["top1"], 0.0, "x").verdict == "does not hold"
+    assert judge("", lambda m: m["b"]["top1"] - m["a"]["top1"], 0.0, "x").verdict == "holds"
+    assert judge("", lambda m: m["c"]["top1"], 0.0, "x").verdict == "not run with three seeds yet"
+    assert judge("", lambda m: -1.0, 0.0, "x", gates=False).verdict == "reported"
+    assert judge("", lambda m: -1.0, 0.0, "x", pilot=True).verdict == "does not hold (pilot bound)"

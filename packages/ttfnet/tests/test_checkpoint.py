@@ -1,0 +1,233 @@
+"""Checkpoints of ours, the official ones by their keys, torchvision's and DarkNet's."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from tenfold._errors import UserInputError
+from tenfold.testing import assert_survives_disk_full, corruptions, unwritable_path
+from ttfnet.checkpoint import (
+    NORMALIZATIONS,
+    coco_categories,
+    convert_checkpoint,
+    describe,
+    load_backbone,
+    load_detector,
+    read_darknet,
+    save_detector,
+)
+from ttfnet.model import DarkNet53, ResNet, TTFNet
+
+
+def official(model, layers):
+    """A state dict with the official names, from a network of ours; written from the official layout."""
+    state = {}
+    for key, value in model.state_dict().items():
+        parts = key.split(".")
+        if parts[0] == "backbone":
+            state[key] = value
+        elif parts[1] == "convs":
+            rest = ".".join(parts[3:]).replace("offset_mask", "conv_offset_mask")
+            state[f"bbox_head.deconv_layers.{parts[2]}.0.{rest}"] = value
+        elif parts[1] == "norms":
+            state[f"bbox_head.deconv_layers.{parts[2]}.1.{parts[3]}"] = value
+        elif parts[1] == "shortcuts":
+            state[f"bbox_head.shortcut_layers.{parts[2]}.layers.{parts[3]}.{parts[4]}"] = value
+        else:
+            branch = {"heatmap": "hm", "distances": "wh"}[parts[1]]
+            place = int(parts[2]) // 2
+            middle = f"{place}.conv" if place < layers[branch] else f"{place}"
+            state[f"bbox_head.{branch}.{middle}.{parts[3]}"] = value
+    return state
+
+
+@pytest.fixture(scope="module")
+def donor():
+    torch.manual_seed(3)
+    model = TTFNet("resnet18", 80)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.02)
+    return model.eval()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_official_checkpoints_convert(donor, prefix):
+    state = {prefix + k: v for k, v in official(donor, {"hm": 2, "wh": 1}).items()}
+    model, info = convert_checkpoint({"meta": {"epoch": 12}, "state_dict": state})
+    for key, value in donor.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+    assert (info.settings["backbone"], info.settings["num_classes"], info.legacy_boxes) == (
+        "resnet18",
+        80,
+        True,
+    )
+    assert (info.class_names[0], info.class_names[79]) == ("person", "toothbrush")
+    assert (info.category_ids[11], info.category_ids[-1], len(info.category_ids)) == (13, 90, 80)
+    assert NORMALIZATIONS[info.normalization][0] == (123.675, 116.28, 103.53)
+
+
+@pytest.mark.parametrize(("backbone", "layers"), [("resnet34", 2), ("darknet53", 2)])
+def test_backbone_and_heads_follow_from_the_keys(backbone, layers):
+    with torch.device("meta"):
+        model = TTFNet(backbone, 7)
+    model.to_empty(device="cpu")
+    for p in (*model.parameters(), *model.buffers()):
+        p.data.zero_()
+    found, info = convert_checkpoint(official(model, {"hm": 2, "wh": layers}))
+    assert (info.settings["backbone"], found.num_classes) == (backbone, 7)
+    assert len(found.head.distances) == 2 * layers + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("bbox_head.hm.0.conv.weight"), r"bbox_head\.hm\.\d.*: missing|shape"),
+        (
+            lambda s: s.pop("bbox_head.deconv_layers.1.0.conv_offset_mask.bias"),
+            "missing: neck.convs.1.offset_mask.bias",
+        ),
+        (lambda s: s.pop("backbone.layer3.1.bn2.running_var"), "missing: backbone.layer3.1.bn2.running_var"),
+        (
+            lambda s: s.update({"bbox_head.wh.0.conv.weigth": s.pop("bbox_head.wh.0.conv.weight")}),
+            "bbox_head.wh.0.conv.weight: missing",
+        ),
+        (
+            lambda s: s.update({"bbox_head.extra.weight": torch.zeros(1)}),
+            "unexpected: bbox_head.extra.weight",
+        ),
+        (
+            lambda s: s.update({"backbone.conv1.weight": torch.zeros(64, 3, 3, 3)}),
+            "shape: backbone.conv1.weight",
+        ),
+    ],
+)
+def test_an_altered_key_fails_loudly(donor, change, message):
+    state = official(donor, {"hm": 2, "wh": 1})
+    change(state)
+    with pytest.raises(UserInputError, match=message):
+        convert_checkpoint(state)
+
+
+def test_something_else_is_refused():
+    with pytest.raises(UserInputError, match="bbox_head: no such keys"):
+        convert_checkpoint({"state_dict": {"a": torch.zeros(1)}})
+
+
+def test_torchvision_weights_load_without_their_classifier():
+    torch.manual_seed(0)
+    source = torchvision.models.resnet18(weights=None)
+    backbone = ResNet(18)
+    load_backbone(backbone, source.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    wanted = source.eval()
+    features = wanted.layer4(
+        wanted.layer3(wanted.layer2(wanted.layer1(wanted.maxpool(wanted.relu(wanted.bn1(wanted.conv1(x)))))))
+    )
+    torch.testing.assert_close(backbone.eval()(x)[-1], features)
+    state = source.state_dict()
+    state.pop("layer2.0.conv1.weight")
+    with pytest.raises(UserInputError, match=r"missing: layer2\.0\.conv1\.weight"):
+        load_backbone(backbone, state)
+    with pytest.raises(UserInputError, match="keys do not fit"):
+        load_backbone(ResNet(34), source.state_dict())
+
+
+def darknet_file(model, tail=b""):
+    """DarkNet's binary layout, written from its description."""
+    parts = [np.array([0, 2, 5], "<i4").tobytes(), np.array([32013312], "<i8").tobytes()]
+    convs = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    for name, conv in convs:
+        norm = model.get_submodule(name.removesuffix("conv") + "bn")
+        tensors = (norm.bias, norm.weight, norm.running_mean, norm.running_var, conv.weight)
+        parts += [t.detach().numpy().astype("<f4").tobytes() for t in tensors]
+    return b"".join(parts) + tail
+
+
+def test_darknet_weights(tmp_path, capsys):
+    torch.manual_seed(0)
+    source = DarkNet53()
+    for module in source.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for value in (module.weight, module.bias, module.running_mean, module.running_var):
+                value.data.uniform_(0.5, 1.5)
+    data = darknet_file(source, tail=bytes(4 * 1025))  # a classifier follows
+    file = tmp_path / "darknet53.weights"
+    file.write_bytes(data)
+    backbone = DarkNet53()
+    load_backbone(backbone, file)
+    for key, value in source.state_dict().items():
+        if "num_batches" not in key:
+            assert torch.equal(backbone.state_dict()[key], value), key
+    assert backbone.normalization == "unit"
+    assert "without mean and deviation" in capsys.readouterr().err
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserInputError, match="the file ends after"):
+        read_darknet(file, backbone)
+    with pytest.raises(UserInputError, match="cannot be read"):
+        read_darknet(tmp_path / "none.weights", backbone)
+    with pytest.raises(UserInputError, match="fit darknet53 only"):
+        load_backbone(ResNet(18), file)
+
+
+def test_a_checkpoint_of_ours_comes_back(eager_checkpoint, eager_model):
+    model, info = load_detector(eager_checkpoint)
+    wanted = eager_model()
+    for key, value in wanted.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+    assert not model.training
+    assert (info.class_names, info.size, info.resize) == (
+        ["rectangle", "ellipse", "triangle"],
+        (64, 96),
+        "squash",
+    )
+
+
+def answer(file):
+    try:
+        load_detector(file)
+    except UserInputError as error:
+        return str(error)
+    return ""
+
+
+def test_damaged_checkpoints_are_one_sentence(eager_checkpoint, tmp_path):
+    for name, data in corruptions(eager_checkpoint, flips=2):
+        file = tmp_path / "bad.pt"
+        file.write_bytes(data)
+        said = answer(file)
+        # A flipped bit may hit a weight, which no format would notice.
+        assert "bad.pt" in said or (not said and ("flipped" in name or "filled" in name)), name
+
+
+def test_foreign_checkpoints_say_what_is_expected(tmp_path, eager_checkpoint):
+    torch.save({"state_dict": {"bbox_head.hm.0.conv.weight": torch.zeros(1)}}, tmp_path / "a.pt")
+    with pytest.raises(UserInputError, match="ttfnet convert"):
+        load_detector(tmp_path / "a.pt")
+    content = torch.load(eager_checkpoint, weights_only=True)
+    content["ttfnet"]["settings"]["backbone"] = "vgg"
+    torch.save(content, tmp_path / "b.pt")
+    with pytest.raises(UserInputError, match=r"b\.pt: ttfnet\.settings: backbone: got 'vgg'"):
+        load_detector(tmp_path / "b.pt")
+    content["ttfnet"]["format"] = 9
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(UserInputError, match="another version"):
+        load_detector(tmp_path / "c.pt")
+
+
+def save(path):
+    model = TTFNet("small", 2)
+    save_detector(path, model, describe(model))
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path):
+    assert_survives_disk_full(save, tmp_path / "disk" / "model.pt")
+    with pytest.raises(UserInputError, match="cannot be written"):
+        save(unwritable_path(tmp_path))
+
+
+def test_coco_has_eighty_categories():
+    names, ids = coco_categories()
+    assert len(names) == len(ids) == 80
+    assert dict(zip(ids, names, strict=True))[44] == "bottle"
+    assert dict(zip(ids, names, strict=True))[90] == "toothbrush"

@@ -1,0 +1,42 @@
+"""The demo card and the experiment behind it, in a few steps."""
+
+import pytest
+import torch
+
+from tenfold.testing import require
+from tenfold.train.demo import read_demo
+from ttfnet.demo import run_demo
+from ttfnet.experiment import ARMS, build, measure
+
+require("pycocotools")
+
+
+def test_the_card(tmp_path):
+    result = run_demo(tmp_path, steps=3)
+    assert read_demo(tmp_path).rows == result.rows
+    assert [row[0] for row in result.rows] == ["many samples (TTFNet)", "one pixel (control)"]
+    # Two objects with one centre pixel have one sample between them.
+    assert result.rows[1][4] == pytest.approx(1, abs=0.01)
+    assert result.rows[0][4] > 15
+    assert result.pictures[0].stat().st_size > 10_000
+
+
+def test_arms_of_a_seed_start_alike_and_differ_where_they_say():
+    states = {name: build(arm, 0).state_dict() for name, arm in ARMS.items()}
+    reference = states["many-lr0.01"]
+    for name, state in states.items():
+        shared = [k for k in state if k.startswith("backbone.") and k in reference]
+        assert shared
+        assert all(torch.equal(state[k], reference[k]) for k in shared), name
+    whole = dict(reference)
+    assert all(torch.equal(states["one-lr0.01"][k], v) for k, v in whole.items())
+    assert not torch.equal(
+        build(ARMS["many-lr0.01"], 1).state_dict()["backbone.conv1.weight"], whole["backbone.conv1.weight"]
+    )
+
+
+@pytest.mark.slow
+def test_the_oracle_scores_one_hundred():
+    numbers = measure("oracle", 0)
+    assert numbers["AP"] == pytest.approx(100)
+    assert numbers["AP of decoded targets"] >= 97
