@@ -53,8 +53,12 @@ class Slopes:
             if start == "adaptive":
                 wish = _with_rows(node.op.lines(box, "adaptive"))  # type: ignore[arg-type]
                 near = (
-                    ((wish.lower_slope == steep.lower_slope) & (wish.lower_bias == steep.lower_bias)).to(near[0]),
-                    ((wish.upper_slope == steep.upper_slope) & (wish.upper_bias == steep.upper_bias)).to(near[0]),
+                    ((wish.lower_slope == steep.lower_slope) & (wish.lower_bias == steep.lower_bias)).to(
+                        near[0]
+                    ),
+                    ((wish.upper_slope == steep.upper_slope) & (wish.upper_bias == steep.upper_bias)).to(
+                        near[0]
+                    ),
                 )
             shape = (len(near[0]), rows, *near[0].shape[2:])
             self.free[index] = near[0].expand(shape).clone(), near[1].expand(shape).clone()

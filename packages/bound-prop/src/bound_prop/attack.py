@@ -46,7 +46,11 @@ class PGD:
             raise ValueError(f"PGD: count: got {self.count!r}; expected 'any' or 'last'")
 
     def search(
-        self, network: Network, region: InputSet, loss: Callable[[Tensor], Tensor], found: Callable[[Tensor], Tensor]
+        self,
+        network: Network,
+        region: InputSet,
+        loss: Callable[[Tensor], Tensor],
+        found: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Looks for inputs of the set whose output satisfies ``found``.
 
@@ -104,7 +108,9 @@ class _Step:
             return torch.minimum(torch.maximum(x + self.size * gradient.sign(), self.low), self.high)
         ball: LpBall = self.region
         if ball.norm != 2:
-            raise ValueError(f"PGD: region: got a ball of norm {ball.norm}; expected a box, norm infinity or 2")
+            raise ValueError(
+                f"PGD: region: got a ball of norm {ball.norm}; expected a box, norm infinity or 2"
+            )
         radius = ball.radii.view(-1, *[1] * (x.ndim - 1))
         size = radius / 10 if not isinstance(self.size, float) else self.size
         moved = x + size * gradient / _norm(gradient).clamp(min=1e-12) - ball.center
@@ -112,7 +118,8 @@ class _Step:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
+    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return norms.view(-1, *[1] * (x.ndim - 1))
 
 
 def pgd_errors(network: Network, region: InputSet, labels: Tensor, attack: PGD) -> Tensor:

@@ -17,7 +17,7 @@ With tight lines (the default) ``ibp`` is never tighter than ``lbp`` and ``crown
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -146,7 +146,7 @@ class BoundedModule(nn.Module):
         Raises:
             ValueError: shapes that do not fit, an unknown method, outward rounding where it is not available.
         """
-        call = {
+        call: dict[str, Any] = {
             "method": method,
             "lower": lower,
             "upper": upper,
@@ -163,7 +163,11 @@ class BoundedModule(nn.Module):
         parts = []
         for start in range(0, max(len(region), 1), size):
             rows = slice(start, start + size)
-            own = None if intermediate is None else {k: (a[rows], b[rows]) for k, (a, b) in intermediate.items()}
+            own = (
+                None
+                if intermediate is None
+                else {k: (a[rows], b[rows]) for k, (a, b) in intermediate.items()}
+            )
             parts.append(
                 compute(
                     self.graph,
@@ -224,7 +228,9 @@ def estimate_memory(
     chunk = min(hidden, max(1, _FLOATS_AT_ONCE // max(batch * widest, 1)))
     parts["crown"] = parts["alpha-crown"] = max(parts["crown-ibp"], intervals + 5 * chunk * widest)
     if method.startswith("relaxed-crown:"):
-        return bytes_each * batch * (parts["crown"] + 2 * inputs * sum(sizes[i] for i in _preactivations(graph)))
+        return (
+            bytes_each * batch * (parts["crown"] + 2 * inputs * sum(sizes[i] for i in _preactivations(graph)))
+        )
     if method not in parts:
         raise ValueError(f"estimate_memory: method: got {method!r}; expected one of {', '.join(METHODS)}")
     return bytes_each * batch * parts[method]
@@ -275,27 +281,28 @@ def compute(
     rows = sweep.specification(C, rhs)
     sweep.fix(intermediate or {})
     sweep.hidden(hidden)
+    ends = [
+        _end(sweep, rows, final, steps, sign) if wanted else None
+        for sign, wanted in ((1, lower), (-1, upper))
+    ]
+    pair = [None if end is None else end[0] for end in ends]
+    linear = None
+    if return_linear:
+        linear = tuple(part for end in ends for part in ((None, None) if end is None else end[1:]))
+    low, high = (p if p is None or rhs is None else p - rhs.to(p) for p in pair)
+    return Bounds(low, high, sweep.layers(), sweep.activations(), linear)
+
+
+def _end(
+    sweep: Sweep, rows: Tensor, final: str, steps: int, sign: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Lower (sign 1) or upper (sign -1) bounds of rows times the output, and their linear functions."""
     if final == "alpha":
         from bound_prop.alpha import optimise
 
-        pair = tuple(
-            sign * optimise(sweep, sign * rows, steps) if wanted else None
-            for sign, wanted in ((1.0, lower), (-1.0, upper))
-        )
-        linear: tuple[Tensor | None, ...] | None = None
-    else:
-        ends = [sweep.output(sign * rows, final) if wanted else None for sign, wanted in ((1.0, lower), (-1.0, upper))]
-        pair = tuple(None if e is None else sign * e[0] for sign, e in zip((1.0, -1.0), ends, strict=True))
-        linear = None
-        if return_linear:
-            flat = [None if e is None or e[1] is None else (e[1], e[2]) for e in ends]
-            linear = tuple(
-                None if f is None else sign * part
-                for sign, f in zip((1.0, -1.0), flat, strict=True)
-                for part in (f or (None, None))
-            )
-    low, high = (p if p is None or rhs is None else p - rhs.to(p) for p in pair)
-    return Bounds(low, high, sweep.layers(), sweep.activations(), linear)
+        return optimise(sweep, sign * rows, steps) * sign, None, None
+    value, slope, offset = sweep.output(sign * rows, final)
+    return value * sign, None if slope is None else slope * sign, None if offset is None else offset * sign
 
 
 def _parse_method(method: str, outward: bool) -> tuple[str, str]:
@@ -380,9 +387,7 @@ class Sweep:
             eye = torch.eye(size, dtype=self.like.dtype, device=self.like.device)
             return eye.view(1, size, *shape)
         if C.ndim != 3 or C.shape[0] not in (1, batch) or C.shape[2] != size:
-            raise ValueError(
-                f"compute_bounds: C: got shape {tuple(C.shape)}; expected ({batch}, S, {size})"
-            )
+            raise ValueError(f"compute_bounds: C: got shape {tuple(C.shape)}; expected ({batch}, S, {size})")
         if rhs is not None and rhs.shape != C.shape[:2]:
             raise ValueError(
                 f"compute_bounds: rhs: got shape {tuple(rhs.shape)}; expected {tuple(C.shape[:2])}"
@@ -409,9 +414,7 @@ class Sweep:
 
     def activations(self) -> dict[str, Activation]:
         """Activations by the same names."""
-        return {
-            node.name: node.op.make(self.like) for node in self.graph.nodes if isinstance(node.op, Unary)
-        }
+        return {node.name: node.op.make(self.like) for node in self.graph.nodes if isinstance(node.op, Unary)}
 
     # Intervals of hidden layers.
 
@@ -462,7 +465,9 @@ class Sweep:
             return None
         node = self.graph.nodes[index]
         op: Any = node.op
-        norms = op.row_norms(self.region.dual, self.graph.input_shape, self.like) if node.inputs == (0,) else None
+        norms = (
+            op.row_norms(self.region.dual, self.graph.input_shape, self.like) if node.inputs == (0,) else None
+        )
         if norms is None:
             size = math.prod(self.graph.input_shape)
             eye = torch.eye(size, dtype=self.like.dtype, device=self.like.device)
@@ -472,8 +477,8 @@ class Sweep:
         radius = norms * self.region.radii.view(-1, *[1] * norms.ndim)
         if self.outward:
             slack = rounding.gamma(math.prod(self.graph.input_shape) + op.terms)
-            size = sum(rounding.largest(b).flatten(1).sum(1) for b in [self.region.interval()])
-            radius = radius * (1 + slack) + slack * (center.abs() + norms * size.view(-1, *[1] * norms.ndim))
+            reach = rounding.largest(self.region.interval()).flatten(1).sum(1)
+            radius = radius * (1 + slack) + slack * (center.abs() + norms * reach.view(-1, *[1] * norms.ndim))
         return center - radius, center + radius
 
     def _is_affine(self, index: int) -> bool:
@@ -541,7 +546,9 @@ class Sweep:
         else:
             planes = self._planes_of(index)
             if isinstance(node.op, ops.MaxPool):
-                raise ValueError("compute_bounds: rounding: 'outward' is not available for lbp through max pooling")
+                raise ValueError(
+                    "compute_bounds: rounding: 'outward' is not available for lbp through max pooling"
+                )
             size = planes.lower_bias.abs() + planes.upper_bias.abs()
             for own, low, up in zip(sizes, planes.lower, planes.upper, strict=True):
                 size = size + own * (low.abs() + up.abs())
@@ -675,15 +682,21 @@ class Sweep:
         level = self._levels()
         target = level[index] - depth
         stored = [i for i in self.states if i and i != index and level[i] <= target]
-        left, beta = self.pull_back({index: rows}, set(stored))
+        left, beta = self.pull_back({index: rows}, stored)
         total = left.pop(0, None)
         for i, a in left.items():
             state, flat = self.states[i], a.flatten(2)
             plus, minus = flat.clamp(min=0), flat.clamp(max=0)
-            part = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(1, 2)
+            part = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(
+                1, 2
+            )
             part = part.view(*part.shape[:2], *self.graph.input_shape)
             total = part if total is None else total + part
-            beta = beta + ops._dot(plus, state.lower_bias) + ops._dot(minus, state.upper_bias)
+            beta = (
+                beta
+                + ops._dot(plus, state.lower_bias.flatten(1))
+                + ops._dot(minus, state.upper_bias.flatten(1))
+            )
         assert total is not None
         return total, beta
 
@@ -713,7 +726,10 @@ class Sweep:
         return self.planes[index]
 
     def pull_back(
-        self, rows: dict[int, Tensor], until: set[int] = frozenset(), charge: list[Tensor] | None = None  # type: ignore[assignment]
+        self,
+        rows: dict[int, Tensor],
+        until: Collection[int] = (),
+        charge: list[Tensor] | None = None,
     ) -> tuple[dict[int, Tensor], Tensor]:
         """Rows ``(B or 1, S, *f)`` of nodes to rows of the input and of the nodes in ``until``; and offsets.
 
@@ -725,6 +741,7 @@ class Sweep:
         rows, left = dict(rows), {}
         count = next(iter(rows.values())).shape[1]
         beta = torch.zeros(1, count, dtype=self.like.dtype, device=self.like.device)
+        constant: Tensor | None
         while rows:
             index = max(rows)
             a = rows.pop(index)
@@ -746,7 +763,7 @@ class Sweep:
                 flat = a.reshape(-1, *node.shape)
                 parts = tuple(p.view(*a.shape[:2], *p.shape[1:]) for p in op.transpose(flat))
                 bias = op.bias(a)
-                constant = None if bias is None else torch.einsum("bsf,f->bs", a.flatten(2), bias.expand(node.shape).flatten())  # type: ignore[assignment]
+                constant = None if bias is None else a.flatten(2) @ bias.expand(node.shape).flatten()
                 if charge is not None:
                     self._charge_linear(index, op, a, bias, charge)
             if constant is not None:
@@ -778,9 +795,10 @@ class Sweep:
     ) -> None:
         node = self.graph.nodes[index]
         size = torch.maximum(planes.lower_bias.abs(), planes.upper_bias.abs())
-        size = size.view(*size.shape[: size.ndim - (size.ndim - 1)], *size.shape[1:])
+        # Max pooling keeps its offsets flat; optimised lines have rows of their own.
+        flat = size.flatten(2) if size.ndim == a.ndim else size.flatten(1)
         terms = rounding.gamma(math.prod(node.shape))
-        charge.append(terms * ops._dot(a.abs().flatten(2), size.flatten(2) if size.ndim == a.ndim else size.flatten(1)))
+        charge.append(terms * ops._dot(a.abs().flatten(2), flat))
         if isinstance(node.op, ops.MaxPool):
             charge.append(terms * ops._dot(a.abs(), self._magnitude(index)))
             return
@@ -847,15 +865,19 @@ class Sweep:
         if stop == 0:
             return self.lower_bound(self.graph.output, rows)
         charge: list[Tensor] | None = [] if self.outward else None
-        left, beta = self.pull_back({self.graph.output: rows}, {stop}, charge)
+        left, beta = self.pull_back({self.graph.output: rows}, (stop,), charge)
         a = left[stop]
         if how == "ibp":
             return self._at_box(a, beta, self.boxes[stop], charge), None, None
         state, flat = self.states[stop], a.flatten(2)
         plus, minus = flat.clamp(min=0), flat.clamp(max=0)
-        linear = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(1, 2)
+        linear = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(
+            1, 2
+        )
         linear = linear.view(*linear.shape[:2], *self.graph.input_shape)
-        beta = beta + ops._dot(plus, state.lower_bias) + ops._dot(minus, state.upper_bias)
+        beta = (
+            beta + ops._dot(plus, state.lower_bias.flatten(1)) + ops._dot(minus, state.upper_bias.flatten(1))
+        )
         return self._concretise(linear, beta, None), linear, beta
 
     def _at_box(self, a: Tensor, beta: Tensor, box: Interval, charge: list[Tensor] | None) -> Tensor:

@@ -153,9 +153,13 @@ def _confirmed(x: Tensor, bad: Tensor, box: Box, confirm: Confirm, most: int = 8
     return None
 
 
-def attack_part(graph: Graph, part: Conjunct, confirm: Confirm, attack: PGD, starts: int = 32) -> Tensor | None:
+def attack_part(
+    graph: Graph, part: Conjunct, confirm: Confirm, attack: PGD, starts: int = 32
+) -> Tensor | None:
     """Gradient attack from many starting points; a confirmed unsafe input, or None."""
-    box = Box(part.box.lower.expand(starts, *graph.input_shape), part.box.upper.expand(starts, *graph.input_shape))
+    box = Box(
+        part.box.lower.expand(starts, *graph.input_shape), part.box.upper.expand(starts, *graph.input_shape)
+    )
     hit, witness = attack.search(
         graph.forward, box, lambda y: -part.violation(y), lambda y: part.violation(y) <= 0
     )
@@ -300,11 +304,18 @@ def _children(domain: _Domain) -> list[_Domain]:
 
 
 def _bound_domains(
-    graph: Graph, part: Conjunct, rows: Tensor, layers: dict[int, Interval], domains: list[_Domain], steps: int = 20
+    graph: Graph,
+    part: Conjunct,
+    rows: Tensor,
+    layers: dict[int, Interval],
+    domains: list[_Domain],
+    steps: int = 20,
 ) -> tuple[Tensor, list[tuple[int, int] | None], Tensor]:
     """Sound bounds ``(B, S)``, the neuron to split next, and the inputs where the bounds are attained."""
     count = len(domains)
-    box = Box(part.box.lower.expand(count, *graph.input_shape), part.box.upper.expand(count, *graph.input_shape))
+    box = Box(
+        part.box.lower.expand(count, *graph.input_shape), part.box.upper.expand(count, *graph.input_shape)
+    )
     boxes: dict[int, Interval] = {}
     signs: dict[int, Tensor] = {}
     for i, (low, high) in layers.items():
@@ -318,7 +329,9 @@ def _bound_domains(
     sweep = _sweep(graph, box, boxes, outward=False)
     slopes = Slopes(sweep, rows.shape[1], "adaptive")
     betas = {
-        i: torch.zeros(count, rows.shape[1], *s.shape[1:], dtype=s.dtype) for i, s in signs.items() if bool(s.any())
+        i: torch.zeros(count, rows.shape[1], *s.shape[1:], dtype=s.dtype)
+        for i, s in signs.items()
+        if bool(s.any())
     }
 
     def bound(own: Sweep = sweep) -> Tensor:
@@ -334,7 +347,9 @@ def _bound_domains(
 
     parameters = [*slopes.parameters(), *betas.values()]
     limits = part.h
-    ascend(bound, parameters, project, steps, rate=0.1, enough=lambda v: bool(_refuted(v, limits + 1e-9).all()))
+    ascend(
+        bound, parameters, project, steps, rate=0.1, enough=lambda v: bool(_refuted(v, limits + 1e-9).all())
+    )
     with torch.no_grad():
         final = _sweep(graph, box, boxes, outward=True)
         final.seen = {}

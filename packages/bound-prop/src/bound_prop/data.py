@@ -159,7 +159,9 @@ def _pickles(folder: Path, names: list[str]) -> list[tuple[np.ndarray[Any, Any],
     parts = []
     for name in names:
         content = restricted_load(folder / name, encoding="bytes")
-        data, labels = (content.get(key) for key in (b"data", b"labels")) if isinstance(content, dict) else (None,) * 2
+        data, labels = (
+            (content.get(key) for key in (b"data", b"labels")) if isinstance(content, dict) else (None,) * 2
+        )
         if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or labels is None:
             raise UserInputError(f"{folder / name}: data: expected (N, 3072) pixels with labels")
         parts.append((data, np.asarray(labels)))
@@ -180,7 +182,11 @@ def _binaries(folder: Path, names: list[str]) -> list[tuple[np.ndarray[Any, Any]
 def _from_zip(path: Path, split: Split) -> Images:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = sorted(n for n in archive.namelist() if f"/{split}/" in f"/{n}" and n.lower().endswith((".jpg", ".png")))
+            names = sorted(
+                n
+                for n in archive.namelist()
+                if f"/{split}/" in f"/{n}" and n.lower().endswith((".jpg", ".png"))
+            )
             pixels = [np.asarray(_decode(archive.read(n), f"{path}:{n}")) for n in names]
     except (zipfile.BadZipFile, OSError, KeyError) as error:
         raise UserInputError(f"{path}: file: is no readable zip archive ({error})") from error
@@ -261,7 +267,9 @@ def _annotated(folder: Path, names: tuple[str, ...]) -> list[tuple[Path, int]]:
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
         words = line.split("\t")
         if len(words) < 2 or words[1] not in place:
-            raise UserInputError(f"{listing}: line {number}: expected a file and one of the {len(names)} classes")
+            raise UserInputError(
+                f"{listing}: line {number}: expected a file and one of the {len(names)} classes"
+            )
         files.append((folder / "images" / words[0], place[words[1]]))
     return files
 
@@ -280,7 +288,9 @@ _FONT = (
 )
 
 
-def glyphs(root: str | Path = "", split: Split = "train", *, seed: int = 0, counts: tuple[int, int] = (2000, 500)) -> Images:
+def glyphs(
+    root: str | Path = "", split: Split = "train", *, seed: int = 0, counts: tuple[int, int] = (2000, 500)
+) -> Images:
     """Ten bitmap digits of 5 x 7, stretched, moved, dimmed and noisy, on 14 x 14 pixels: generated, no files.
 
     Args:
@@ -301,7 +311,9 @@ def glyphs(root: str | Path = "", split: Split = "train", *, seed: int = 0, coun
         top, left = int(draw.integers(0, 15 - height)), int(draw.integers(0, 15 - width))
         images[k, 0, top : top + height, left : left + width] = big
     noise = torch.from_numpy(draw.normal(0.0, 0.05, images.shape)).float()
-    return Images((images + noise).clamp(0, 1), torch.from_numpy(labels), tuple("0123456789"), "generated glyphs")
+    return Images(
+        (images + noise).clamp(0, 1), torch.from_numpy(labels), tuple("0123456789"), "generated glyphs"
+    )
 
 
 DATASETS: dict[str, Callable[..., Images]] = {

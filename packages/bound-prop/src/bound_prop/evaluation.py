@@ -48,7 +48,7 @@ class Report:
 
     def summary(self) -> dict[str, float]:
         """Errors in percent, and the mean of each method's lowest margin bound."""
-        result = {}
+        result: dict[str, float] = {}
         for name in ("clean", "pgd"):
             if name in self.columns:
                 result[name] = 100.0 * float(self.columns[name].double().mean())

@@ -385,7 +385,9 @@ class SShaped(Activation):
 def _chord(lower: Tensor, upper: Tensor, low: Tensor, high: Tensor, at_point: Tensor) -> Tensor:
     """Slope of the secant; the derivative where the interval is a point."""
     wide = upper > lower
-    return torch.where(wide, (high - low) / torch.where(wide, upper - lower, torch.ones_like(lower)), at_point)
+    return torch.where(
+        wide, (high - low) / torch.where(wide, upper - lower, torch.ones_like(lower)), at_point
+    )
 
 
 def check(

@@ -56,7 +56,9 @@ class LossFusion(nn.Module):
         """Slope and offset ``(B, K - 1)`` of the line above ``exp(z - shift)`` on an interval of z."""
         at_low, at_high = torch.exp(low - shift[:, None]), torch.exp(high - shift[:, None])
         wide = high - low > 1e-6
-        slope = torch.where(wide, (at_high - at_low) / torch.where(wide, high - low, torch.ones_like(low)), at_high)
+        slope = torch.where(
+            wide, (at_high - at_low) / torch.where(wide, high - low, torch.ones_like(low)), at_high
+        )
         return slope, at_high - slope * high
 
 

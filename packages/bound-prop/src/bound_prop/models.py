@@ -4,7 +4,7 @@
 |---|---|---|
 | `dm_small` | conv 16 (4, stride 2), conv 32 (4), 100, 10 | 329,606 on MNIST |
 | `dm_medium` | conv 32 (3), 32 (4, stride 2), 64 (3), 64 (4, stride 2), 512, 512, 10 | 893,418 on MNIST |
-| `dm_large` | conv 64, 64, 128 (stride 2), 128, 128, all 3 with padding 1, 512, 10 | 13,257,290 MNIST, 17,190,602 CIFAR |
+| `dm_large` | conv 64, 64, 128 (stride 2), 128, 128, all 3 with padding 1, 512, 10 | 13,257,290; CIFAR 17,190,602 |
 | `dm_large4` | the same with one conv 128 fewer | |
 | `small_mnist` | conv 16 (3), 16 (4, s 2), 32 (3), 32 (4, s 2), 512, 512, 10 | 1,096,442 |
 | `small_cifar` | conv 64 (3), 64 (3, s 2), 512, 10 | 8,432,970 |
@@ -191,5 +191,5 @@ def build_model(
         example = torch.zeros(1, *shape)
         convert_activations(model, activation, example_input=example, eta=eta, per_channel=per_channel)
     if mean is not None and std is not None:
-        model = nn.Sequential(Normalize(mean, std), *model)
+        model = nn.Sequential(Normalize(mean, std), *model.children())
     return model

@@ -67,14 +67,22 @@ class RobustObjective(nn.Module):
     ) -> None:
         super().__init__()
         if method not in _METHODS:
-            raise ValueError(f"RobustObjective: method: got {method!r}; expected one of {', '.join(_METHODS)}")
+            raise ValueError(
+                f"RobustObjective: method: got {method!r}; expected one of {', '.join(_METHODS)}"
+            )
         self.bounded, self.method, self.num_classes = bounded, method, num_classes
         self.clip, self.lines, self.fused, self.alpha = clip, lines, fused, alpha
         self.regulariser = regulariser
         self.attack = attack or PGD(steps=8, restarts=1, count="last")
 
     def forward(
-        self, x: Tensor, labels: Tensor, eps: float, kappa: float = 0.0, beta: float = 0.0, eps_max: float = 0.0
+        self,
+        x: Tensor,
+        labels: Tensor,
+        eps: float,
+        kappa: float = 0.0,
+        beta: float = 0.0,
+        eps_max: float = 0.0,
     ) -> dict[str, Tensor]:
         """Losses of a batch: ``loss``, ``clean``, ``robust`` and ``verified`` (share of the batch), scalars.
 
@@ -102,17 +110,16 @@ class RobustObjective(nn.Module):
         assert isinstance(box, Box)
         return box
 
-    def _robust(self, x: Tensor, labels: Tensor, eps: float, beta: float, clean: Tensor) -> tuple[Tensor, Tensor]:
+    def _robust(
+        self, x: Tensor, labels: Tensor, eps: float, beta: float, clean: Tensor
+    ) -> tuple[Tensor, Tensor]:
         region = self._region(x, eps)
         spec = margin_spec(labels, self.num_classes, x.dtype)
         if self.method in _WITH_ATTACK:
             return self._attacked(region, spec, labels, eps)
         margins = self._margins(region, spec, beta)
-        if self.fused:
-            loss = self._fuse(region, spec, margins, beta).mean()
-        else:
-            loss = robust_ce(margins).mean()
-        return loss, (margins > 0).all(1).float().mean()
+        single = self._fuse(region, spec, margins, beta) if self.fused else robust_ce(margins)
+        return single.mean(), (margins > 0).all(1).float().mean()
 
     def _ibp(self, region: Box, spec: Tensor) -> Tensor:
         lower = self.bounded.compute_bounds(region, spec, method="ibp", upper=False).lower
@@ -139,18 +146,17 @@ class RobustObjective(nn.Module):
     def _fuse(self, region: Box, spec: Tensor, margins: Tensor, beta: float) -> Tensor:
         fusion = LossFusion()
         if self.method != "crown-ibp" or beta < _SMALLEST_BETA:
-            return fusion(margins)
+            plain: Tensor = fusion(margins)
+            return plain
         # sum_i exp(-margin_i - shift) <= sum_i slope_i (-margin_i) + offset_i: one row, bounded from above.
-        highest = -self._lowest(region, -spec)
+        highest = -self._ibp(region, -spec)
         shift = fusion.shift(margins)
         slope, offset = fusion.chord(-highest, -margins, shift)
         row = torch.einsum("bs,bsk->bk", slope, spec).unsqueeze(1)
         low = self._other(region, row, "crown-ibp").squeeze(1)
         relaxed = offset.sum(1) - low + torch.exp(-shift)
-        return fusion(margins, relaxed.clamp(min=1e-30), beta)
-
-    def _lowest(self, region: Box, spec: Tensor) -> Tensor:
-        return self._ibp(region, spec)
+        mixed: Tensor = fusion(margins, relaxed.clamp(min=1e-30), beta)
+        return mixed
 
     def _attacked(self, region: Box, spec: Tensor, labels: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """Losses that look for an adversarial example first."""

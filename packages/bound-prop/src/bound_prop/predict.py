@@ -22,7 +22,7 @@ __all__ = ["export", "predict"]
 
 def predict(
     model: Path,
-    property: Path | None = None,  # noqa: A002
+    property: Path | None = None,
     timeout: float = 120.0,
     out: Path | None = None,
     images: list[Path] | None = None,
@@ -56,14 +56,22 @@ def predict(
     if timeout <= 0:
         raise UserInputError(f"timeout: got {timeout:g}; expected seconds above 0")
     if images:
-        _certify(model, images, labels, eps, methods or ["ibp", "crown-lbp"], radius, out or Path("verdicts/images.csv"))
+        _certify(
+            model,
+            images,
+            labels,
+            eps,
+            methods or ["ibp", "crown-lbp"],
+            radius,
+            out or Path("verdicts/images.csv"),
+        )
         return
     if property is None:
         raise UserInputError(f"{model}: property: missing; give a VNN-LIB file, or --images for a checkpoint")
     _verify(model, property, timeout, out or Path("verdicts") / f"{model.stem}-{property.stem}.txt", seed)
 
 
-def _verify(model: Path, property: Path, timeout: float, out: Path, seed: int) -> None:  # noqa: A002
+def _verify(model: Path, property: Path, timeout: float, out: Path, seed: int) -> None:
     from bound_prop.attack import PGD
     from bound_prop.graph.build import UnsupportedOperationError
     from bound_prop.verify import verify_file
@@ -73,7 +81,9 @@ def _verify(model: Path, property: Path, timeout: float, out: Path, seed: int) -
             print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
 
     try:
-        verdict = verify_file(model, property, timeout, attack=PGD(steps=60, restarts=4, seed=seed), note=note)
+        verdict = verify_file(
+            model, property, timeout, attack=PGD(steps=60, restarts=4, seed=seed), note=note
+        )
     except UnsupportedOperationError as error:
         raise UserInputError(f"{model}: {error}") from error
     if sys.stderr.isatty():
@@ -139,11 +149,15 @@ def _certify(
     network, settings = load_network(model)
     radius_of_box = settings["eps"] if eps is None else eps
     if not 0 <= radius_of_box <= 1:
-        raise UserInputError(f"eps: got {radius_of_box:g}; expected pixel units from 0 to 1, such as 0.0314 for 8/255")
+        raise UserInputError(
+            f"eps: got {radius_of_box:g}; expected pixel units from 0 to 1, such as 0.0314 for 8/255"
+        )
     x = torch.stack([_read(file, tuple(settings["shape"])) for file in files])
     with torch.no_grad():
         predicted = network(x).argmax(1)
-    if labels is not None and (len(labels) != len(files) or not all(0 <= c < settings["classes"] for c in labels)):
+    if labels is not None and (
+        len(labels) != len(files) or not all(0 <= c < settings["classes"] for c in labels)
+    ):
         raise UserInputError(f"labels: expected {len(files)} classes from 0 to {settings['classes'] - 1}")
     y = predicted if labels is None else torch.tensor(labels)
     report = evaluate(
@@ -160,7 +174,9 @@ def _certify(
         certified = row[f"margin/{methods[-1]}"] > 0
         writer.writerow([file, *(int(v) if isinstance(v, bool) else v for v in row.values()), int(certified)])
         rows.append({"image": str(file), **row, "certified": certified})
-        print(f"{file}: class {row['predicted']}, {'certified' if certified else 'not certified'} at {radius_of_box:g}")
+        print(
+            f"{file}: class {row['predicted']}, {'certified' if certified else 'not certified'} at {radius_of_box:g}"
+        )
     _folder(out)
     write_text(out, text.getvalue())
     write_json(out.with_suffix(".json"), {"eps": radius_of_box, "methods": methods, "images": rows})
@@ -172,7 +188,9 @@ def _read(file: Path, shape: tuple[int, ...]) -> torch.Tensor:
     from PIL import Image
 
     image = Image.fromarray(np.asarray(read_image(file)))
-    image = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
+    image = image.convert("L" if shape[0] == 1 else "RGB").resize(
+        (shape[2], shape[1]), Image.Resampling.BILINEAR
+    )
     pixels = torch.from_numpy(np.array(image)).float().div(255)
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 

@@ -107,7 +107,7 @@ class Plan:
             )
 
     def eps_at(self, step: int, steps_per_epoch: int) -> float:
-        """eps at an optimiser step."""
+        """Eps at an optimiser step."""
         ramp = Ramp(self.clean_epochs, self.clean_epochs + self.ramp_epochs, 0.0, self.eps, self.shape)
         return ramp.at(step, steps_per_epoch)
 

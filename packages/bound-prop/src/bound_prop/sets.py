@@ -162,7 +162,8 @@ class LpBall:
 
     def radius_times(self, a: Tensor) -> Tensor:
         """``max a (x - center)`` over the ball, ``(B, S)``, for rows ``a (B, S, n)``."""
-        return torch.linalg.vector_norm(a, self.dual, dim=-1) * self.radii[:, None]
+        norms: Tensor = torch.linalg.vector_norm(a, self.dual, dim=-1)
+        return norms * self.radii[:, None]
 
     def minimum(self, a: Tensor) -> Tensor:
         """``min a x`` over the ball, ``(B, S)``, for rows ``a (B, S, *input)``."""
@@ -178,7 +179,7 @@ class LpBall:
         box = self.box()
         if box is not None:
             return box.contains(x)
-        distance = torch.linalg.vector_norm((x - self.center).flatten(1), self.norm, dim=1)
+        distance: Tensor = torch.linalg.vector_norm((x - self.center).flatten(1), self.norm, dim=1)
         return distance <= self.radii
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -187,7 +188,9 @@ class LpBall:
         if box is not None:
             return box.sample(count, generator)
         shape = (count, *self.center.shape)
-        ways = torch.randn(shape, dtype=self.center.dtype, device=self.center.device, generator=generator)
+        ways: Tensor = torch.randn(
+            shape, dtype=self.center.dtype, device=self.center.device, generator=generator
+        )
         ways = ways.flatten(2) / torch.linalg.vector_norm(ways.flatten(2), self.norm, dim=2, keepdim=True)
         length = torch.rand(count, len(self.center), 1, dtype=ways.dtype, generator=generator).to(ways)
         length[1::2] = 1 - 1e-6

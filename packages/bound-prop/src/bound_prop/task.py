@@ -49,7 +49,9 @@ class _Augmented(Dataset[Batch]):
         if self.train and (self.pad or self.flip or self.crop):
             image = self._moved(image, index)
         elif self.crop:
-            image = _cut(image, (image.shape[1] - self.crop) // 2, (image.shape[2] - self.crop) // 2, self.crop)
+            image = _cut(
+                image, (image.shape[1] - self.crop) // 2, (image.shape[2] - self.crop) // 2, self.crop
+            )
         return image, label, torch.tensor(index)
 
     def _moved(self, image: Tensor, index: int) -> Tensor:
@@ -105,7 +107,7 @@ class ImageData(LightningDataModule):
                 f"data: batch_size, test_batch_size, workers: got {batch_size}, {test_batch_size}, {workers};"
                 " too small"
             )
-        self.name, self.root, self.seed, self.workers = name, root, seed, workers
+        self.dataset, self.root, self.seed, self.workers = name, root, seed, workers
         self.batch_size, self.test_batch_size = batch_size, test_batch_size
         self.moves = {"pad": pad, "flip": flip, "crop": crop}
         self.limits = {"train": train_limit, "test": test_limit}
@@ -115,7 +117,7 @@ class ImageData(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Reads the files that the stage needs."""
         if stage == "fit" and "train" not in self.sets:
-            train = load(self.name, self.root, "train").head(self.limits["train"])
+            train = load(self.dataset, self.root, "train").head(self.limits["train"])
             if self.val_images:
                 if self.val_images >= len(train):
                     raise UserInputError(
@@ -126,7 +128,7 @@ class ImageData(LightningDataModule):
                 train = train.head(cut)
             self.sets["train"] = train
         if "test" not in self.sets and not (stage == "fit" and self.val_images):
-            self.sets["test"] = load(self.name, self.root, "test").head(self.limits["test"])
+            self.sets["test"] = load(self.dataset, self.root, "test").head(self.limits["test"])
 
     def _loader(self, split: str, batch_size: int, train: bool) -> ResumableLoader[Batch]:
         data = _Augmented(self.sets[split], **self.moves, seed=self.seed, train=train)  # type: ignore[arg-type]
@@ -287,8 +289,11 @@ class RobustTask(LightningModule):
         losses = self.objective(x, labels, eps, kappa, self.plan.beta_at(eps), self.plan.eps)
         self.log("train/eps", eps)
         for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name in ("loss", "verified"), batch_size=len(x))
-        return losses["loss"]
+            self.log(
+                f"train/{name}", value.detach(), prog_bar=name in ("loss", "verified"), batch_size=len(x)
+            )
+        loss: Tensor = losses["loss"]
+        return loss
 
     def optimizer_step(self, *args: Any, **keywords: Any) -> None:
         """A step, after which knees are jittered and stay above their least value."""
@@ -313,12 +318,20 @@ class RobustTask(LightningModule):
         attack = None
         if settings["pgd_steps"]:
             attack = PGD(
-                settings["pgd_steps"], settings["pgd_restarts"], settings["pgd_step_size"], settings["pgd_count"]
+                settings["pgd_steps"],
+                settings["pgd_restarts"],
+                settings["pgd_step_size"],
+                settings["pgd_count"],
             )
         self._measure(batch, tuple(settings["test_methods"]), attack, self._radii(), settings["radius"])
 
     def _measure(
-        self, batch: Batch, methods: Sequence[str], attack: PGD | None, radii: list[float], radius: float | None
+        self,
+        batch: Batch,
+        methods: Sequence[str],
+        attack: PGD | None,
+        radii: list[float],
+        radius: float | None,
     ) -> None:
         x, labels, places = batch
         for eps in radii:
@@ -340,7 +353,8 @@ class RobustTask(LightningModule):
                 together.update(part)
             order = sorted(together)
             columns = {
-                name: torch.tensor([together[i][name] for i in order]) for name in (together[order[0]] if order else ())
+                name: torch.tensor([together[i][name] for i in order])
+                for name in (together[order[0]] if order else ())
             }
             self.reports[eps] = Report(eps, columns)
         self._found = {}
@@ -368,7 +382,9 @@ class RobustTask(LightningModule):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserInputError(f"{folder}: results: cannot be created ({error.strerror or error})") from error
+            raise UserInputError(
+                f"{folder}: results: cannot be created ({error.strerror or error})"
+            ) from error
         document = {
             "settings": json.loads(json.dumps(dict(self.hparams), default=list)),
             "select": "last epoch",

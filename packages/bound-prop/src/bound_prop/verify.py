@@ -26,6 +26,9 @@ from tenfold._errors import UserInputError
 __all__ = ["FileVerdict", "Verdict", "verify", "verify_file"]
 
 
+_ATTACK = PGD(steps=40, restarts=2)
+
+
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """What is known of one example.
@@ -49,7 +52,7 @@ def verify(
     spec: Tensor | LinearSpec,
     methods: Sequence[str] = ("ibp", "crown-lbp", "alpha-crown"),
     *,
-    attack: PGD | None = PGD(steps=40, restarts=2),
+    attack: PGD | None = _ATTACK,
     dtype: torch.dtype | None = None,
     timeout: float | None = None,
 ) -> list[Verdict]:
@@ -78,7 +81,11 @@ def verify(
     """
     start = time.monotonic()
     region = region.to(dtype) if dtype is not None else region
-    bounded = model if isinstance(model, BoundedModule) else BoundedModule(model, region.center[:1].to(_dtype(model)))
+    bounded = (
+        model
+        if isinstance(model, BoundedModule)
+        else BoundedModule(model, region.center[:1].to(_dtype(model)))
+    )
     outward = region.center.dtype == torch.float64 and dtype is not None
     rows, rhs = (spec.C, spec.rhs) if isinstance(spec, LinearSpec) else (spec, None)
     rows = rows.to(region.center)
@@ -133,7 +140,9 @@ def _attack(
         return (values - limits[open_]).amin(1)
 
     with torch.enable_grad():
-        hit, witness = attack.search(bounded.graph.forward, region[open_], lambda y: -gap(y), lambda y: gap(y) <= 0)
+        hit, witness = attack.search(
+            bounded.graph.forward, region[open_], lambda y: -gap(y), lambda y: gap(y) <= 0
+        )
     for k, found, x in zip(open_.tolist(), hit.tolist(), witness, strict=True):
         if found:
             results[k] = Verdict("falsified", "attack", float(best[k]), x.detach())
@@ -180,7 +189,7 @@ class FileVerdict:
 
 def verify_file(
     model: str | Path | OnnxNetwork,
-    property: str | Path | Property,  # noqa: A002
+    property: str | Path | Property,
     timeout: float = 120.0,
     *,
     attack: PGD | None = None,
@@ -226,9 +235,7 @@ def verify_file(
 
     answer = search(network.graph, unsafe.parts, confirm, budget, attack=attack, note=note)
     outputs = None if answer.witness is None else network.run(answer.witness)
-    return FileVerdict(
-        answer.result, answer.reason, answer.witness, outputs, budget.spent(), budget.branches
-    )
+    return FileVerdict(answer.result, answer.reason, answer.witness, outputs, budget.spent(), budget.branches)
 
 
 def verify_property(

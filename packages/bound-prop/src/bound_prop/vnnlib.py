@@ -1,9 +1,9 @@
 """VNN-LIB properties: files that describe what must not happen.
 
-Version 1.0: ``declare-const X_i/Y_j Real`` and assertions of ``<=``, ``>=``, ``<``, ``>``, ``and``, ``or`` over linear
-expressions (``+``, ``-``, ``*`` by numbers) of the X_i alone or of the Y_j alone. Version 2.0 queries of one network are
-read too, where they are linear: ``declare-network`` with ``declare-input`` and ``declare-output``, indexed atoms
-``X[0,2]``, also ``=``. X and Y index the flat ONNX input and output. The file describes the *unsafe* set.
+Version 1.0: ``declare-const X_i/Y_j Real`` and assertions of ``<=``, ``>=``, ``<``, ``>``, ``and``, ``or`` over
+linear expressions (``+``, ``-``, ``*`` by numbers) of the X_i alone or of the Y_j alone. Version 2.0 queries of one
+network are read too, where they are linear: ``declare-network`` with ``declare-input`` and ``declare-output``, indexed
+atoms ``X[0,2]``, also ``=``. X and Y index the flat ONNX input and output. The file describes the *unsafe* set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -101,7 +101,7 @@ class _Parser:
         # Alternatives of one assertion, each a list of atoms ``linear <= 0``.
         self.asserted: list[list[list[_Linear]]] = []
 
-    def fail(self, what: str, line: int | None = None) -> Any:
+    def fail(self, what: str, line: int | None = None) -> NoReturn:
         raise UserInputError(f"{self.name}: line {line or self.line}: {what}")
 
     def run(self, text: str) -> Property:
@@ -142,7 +142,7 @@ class _Parser:
                     self.fail(f"got {word!r}; expected '('")
                 return item, place
             stack[-1].append(item)
-        return self.fail("a '(' that is not closed")
+        self.fail("a '(' that is not closed")
 
     def _command(self, form: list[Any]) -> None:
         head = form[0] if form and isinstance(form[0], str) else ""
@@ -161,10 +161,11 @@ class _Parser:
             self.fail(f"got the command {head or form!r}; expected declare-const or assert")
 
     def _declare(self, form: list[Any]) -> None:
-        found = re.fullmatch(r"([XY])_(\d+)", form[1]) if len(form) == 3 and isinstance(form[1], str) else None
+        found = (
+            re.fullmatch(r"([XY])_(\d+)", form[1]) if len(form) == 3 and isinstance(form[1], str) else None
+        )
         if found is None or form[2] != "Real":
             self.fail("declare-const: expected X_i or Y_j of type Real")
-            return
         key = (found[1], int(found[2]))
         if key in self.declared:
             self.fail(f"{form[1]} is declared twice")
@@ -197,13 +198,16 @@ class _Parser:
             self.fail(f"got {form!r}; expected a comparison, (and ...) or (or ...)")
         head, rest = form[0], form[1:]
         if head == "or":
-            return [atoms for part in rest for atoms in self._formula(part)] or self.fail("an empty (or)")
+            options = [atoms for part in rest for atoms in self._formula(part)]
+            if not options:
+                self.fail("an empty (or)")
+            return options
         if head == "and":
             result: list[list[_Linear]] = [[]]
             for part in rest:
-                options = self._formula(part)
-                self._limit(len(result) * len(options))
-                result = [a + b for a in result for b in options]
+                ways = self._formula(part)
+                self._limit(len(result) * len(ways))
+                result = [a + b for a in result for b in ways]
             return result
         if head == "not" and len(rest) == 1 and isinstance(rest[0], list):
             turned = {"<=": ">=", "<": ">=", ">=": "<=", ">": "<="}
@@ -217,7 +221,7 @@ class _Parser:
             if head in (">=", ">"):
                 return [[gap.times(-1.0)]]
             return [[gap, gap.times(-1.0)]]
-        return self.fail(f"got {head!r}; expected <=, >=, and, or with two sides")
+        self.fail(f"got {head!r}; expected <=, >=, and, or with two sides")
 
     def _expression(self, form: Any) -> _Linear:
         if isinstance(form, str):
@@ -241,7 +245,7 @@ class _Parser:
                 if not factor.terms:
                     return other.times(factor.constant)
             self.fail("a product of two variables; only linear properties are supported")
-        return self.fail(f"got {head or form!r}; expected a number, a variable, +, - or *")
+        self.fail(f"got {head or form!r}; expected a number, a variable, +, - or *")
 
     def _atom(self, word: str) -> _Linear:
         key = self._variable(word)
@@ -252,7 +256,7 @@ class _Parser:
         try:
             value = float(word)
         except ValueError:
-            return self.fail(f"got {word!r}; expected a number or a declared variable")
+            self.fail(f"got {word!r}; expected a number or a declared variable")
         if not math.isfinite(value):
             self.fail(f"got {word!r}; expected a finite number")
         return _Linear({}, value)
@@ -307,7 +311,9 @@ class _Parser:
                 else:
                     low[i] = max(low[i], bound)
             else:
-                self.fail("a constraint on several inputs, or on inputs and outputs together, is not supported")
+                self.fail(
+                    "a constraint on several inputs, or on inputs and outputs together, is not supported"
+                )
         for i, (a, b) in enumerate(zip(low, high, strict=True)):
             if math.isinf(a) or math.isinf(b):
                 self.fail(f"X_{i} has no {'lower' if math.isinf(a) else 'upper'} bound")

@@ -144,7 +144,9 @@ class GraphBuilder:
         shaped = Node("input.reshape", ops.Reshape((size,), graph.input_shape), (0,), graph.input_shape)
         moved = [Node(n.name, n.op, tuple(i + 1 for i in n.inputs), n.shape) for n in graph.nodes[1:]]
         nodes = [start, shaped, *moved]
-        last = Node("output.reshape", ops.Reshape(graph.output_shape, (outputs,)), (graph.output + 1,), (outputs,))
+        last = Node(
+            "output.reshape", ops.Reshape(graph.output_shape, (outputs,)), (graph.output + 1,), (outputs,)
+        )
         return Graph([*nodes, last], len(nodes))
 
     def refuse(self, what: str, advice: str) -> NoReturn:
@@ -164,7 +166,9 @@ class GraphBuilder:
         """``x @ weight.T + bias`` on the last axis."""
         rows, columns = weight().shape
         if not x.shape or x.shape[-1] != columns:
-            self.refuse(f"a linear layer for {columns} features meets shape {x.shape}", "check the input shape")
+            self.refuse(
+                f"a linear layer for {columns} features meets shape {x.shape}", "check the input shape"
+            )
         return self.add_node(ops.Linear(weight, bias), [x], (*x.shape[:-1], rows), "linear")
 
     def conv(
@@ -183,9 +187,7 @@ class GraphBuilder:
         """Convolution; padding may be "same", "valid", a number, or one number for each side of each axis."""
         rank = weight().ndim - 2
         if len(x.shape) != rank + 1:
-            self.refuse(
-                f"a {rank}d convolution meets features of shape {x.shape}", "check the input shape"
-            )
+            self.refuse(f"a {rank}d convolution meets features of shape {x.shape}", "check the input shape")
         stride, dilation = _many(stride, rank), _many(dilation, rank)
         kernel = tuple(weight().shape[2:])
         if padding == "same":
@@ -235,14 +237,21 @@ class GraphBuilder:
     def _with_bias(self, x: Value, op: ops.Linear, shift: Const) -> Value | None:
         """A matrix product followed by a sum is one linear layer."""
         size = shift().numel()
-        if op.bias(shift()) is not None or size not in (1, x.shape[-1]) or size != max(shift().shape, default=1):
+        if (
+            op.bias(shift()) is not None
+            or size not in (1, x.shape[-1])
+            or size != max(shift().shape, default=1)
+        ):
             return None
         if size > 1 and (not shift().ndim or shift().shape[-1] != size):
             return None
         bias = Const(lambda: shift().reshape(-1).expand(x.shape[-1]))
         source = self.nodes[x.index]
         return self.add_node(
-            ops.Linear(op.weight, bias), [Value(i, self.nodes[i].shape) for i in source.inputs], x.shape, "linear"
+            ops.Linear(op.weight, bias),
+            [Value(i, self.nodes[i].shape) for i in source.inputs],
+            x.shape,
+            "linear",
         )
 
     def _features(self, x: Value, const: Const | None) -> Const | None:
@@ -254,11 +263,15 @@ class GraphBuilder:
             return const
         if value.ndim == len(x.shape) + 1 and value.shape[0] == 1:
             return Const(lambda: const()[0])
-        self.refuse(f"a constant of shape {tuple(value.shape)} meets features {x.shape}", "drop its batch axis")
+        self.refuse(
+            f"a constant of shape {tuple(value.shape)} meets features {x.shape}", "drop its batch axis"
+        )
 
     def expand(self, x: Value, shape: Sequence[int]) -> Value:
         """Broadcasts features to ``shape``."""
-        return x if tuple(shape) == x.shape else self.move(x, lambda t: t.expand(1, *shape), aligned=len(shape))
+        return (
+            x if tuple(shape) == x.shape else self.move(x, lambda t: t.expand(1, *shape), aligned=len(shape))
+        )
 
     def move(self, x: Value, function: Callable[[Tensor], Tensor], aligned: int | None = None) -> Value:
         """Any function that only moves data: reshape, permute, slice, expand, repeat, flip ...
@@ -309,7 +322,9 @@ class GraphBuilder:
 
     # Relaxed operations.
 
-    def activation(self, x: Value, activation: Activation | Callable[[Tensor], Activation], kind: str) -> Value:
+    def activation(
+        self, x: Value, activation: Activation | Callable[[Tensor], Activation], kind: str
+    ) -> Value:
         """An elementwise activation, or a function that makes it for a dtype and place."""
         make = activation if not isinstance(activation, Activation) else (lambda like: activation)
         return self.add_node(ops.Unary(make, kind), [x], x.shape, kind)
@@ -386,20 +401,22 @@ class GraphBuilder:
         pool = F.max_pool1d if rank == 1 else F.max_pool2d
         size = pool(numbers, kernel, stride, padding, dilation, ceil_mode).shape[2:]
         index = torch.arange(math.prod(x.shape)).view(x.shape)
-        for axis, (k, s, p, d, n) in enumerate(
-            zip(kernel, stride, padding, dilation, size, strict=True), 1
-        ):
+        for axis, (k, s, p, d, n) in enumerate(zip(kernel, stride, padding, dilation, size, strict=True), 1):
             index = _windows(index, axis, k, s, p, d, n)
         # Axes are now channel, (place, tap) for each spatial axis: places first, taps last.
         order = [0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2)]
         windows = index.permute(order).reshape(x.shape[0] * math.prod(size), -1)
-        return self.add_node(ops.MaxPool(windows, x.shape, (x.shape[0], *size)), [x], (x.shape[0], *size), "max_pool")
+        return self.add_node(
+            ops.MaxPool(windows, x.shape, (x.shape[0], *size)), [x], (x.shape[0], *size), "max_pool"
+        )
 
     def maximum_over(self, x: Value, axes: Sequence[int], keepdim: bool) -> Value:
         """Largest over feature axes."""
         rest = [a for a in range(len(x.shape)) if a not in axes]
         index = torch.arange(math.prod(x.shape)).view(x.shape).permute(*rest, *axes)
-        out = [1 if a in axes else n for a, n in enumerate(x.shape)] if keepdim else [x.shape[a] for a in rest]
+        out = (
+            [1 if a in axes else n for a, n in enumerate(x.shape)] if keepdim else [x.shape[a] for a in rest]
+        )
         windows = index.reshape(math.prod(x.shape[a] for a in rest), -1)
         return self.add_node(ops.MaxPool(windows, x.shape, out), [x], out, "max")
 
@@ -429,7 +446,9 @@ class GraphBuilder:
         weight = 1.0 if factor is None else factor()
         if base != left.inputs[0] or shift is None or not isinstance(eta, float):
             return None
-        same = torch.allclose(torch.as_tensor(weight, dtype=torch.float64), torch.tensor(1 - eta).double(), atol=1e-6)
+        same = torch.allclose(
+            torch.as_tensor(weight, dtype=torch.float64), torch.tensor(1 - eta).double(), atol=1e-6
+        )
         if not same or bool((shift() >= 0).any()):
             return None
         source = Value(base, self.nodes[base].shape)
@@ -446,7 +465,7 @@ def _windows(
     size = index.shape[where]
     outside = (taps < 0) | (taps >= size)
     taken = index.index_select(where, taps.clamp(0, size - 1).flatten())
-    taken = taken.unflatten(where, (places, kernel))
+    taken = taken.reshape(*index.shape[:where], places, kernel, *index.shape[where + 1 :])
     shape = [1] * taken.ndim
     shape[where], shape[where + 1] = places, kernel
     return taken.masked_fill(outside.view(shape), -1)

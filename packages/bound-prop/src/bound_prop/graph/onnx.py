@@ -139,7 +139,7 @@ class _Reader:
         outs = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in node.output]
         graph = helper.make_graph([node], "constant", info, outs)
         run = ReferenceEvaluator(helper.make_model(graph))
-        found: list[Any] = run.run(None, {n: x for n, x in zip(node.input, inputs, strict=True) if n})
+        found: Any = run.run(None, {n: x for n, x in zip(node.input, inputs, strict=True) if n})
         return found if len(found) > 1 else found[0]
 
     def finish(self, output: str) -> Graph:
@@ -155,7 +155,9 @@ Build = GraphBuilder
 
 def _tensor(value: Any) -> Tensor:
     array = np.array(value)
-    return torch.from_numpy(array.astype(np.float64) if array.dtype.kind == "f" and array.itemsize > 4 else array)
+    return torch.from_numpy(
+        array.astype(np.float64) if array.dtype.kind == "f" and array.itemsize > 4 else array
+    )
 
 
 def _const(value: Any) -> Const:
@@ -270,7 +272,9 @@ def _mul(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
 
 def _div(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
     if not isinstance(xs[0], Value) or isinstance(xs[1], Value):
-        build.refuse("a division by something that depends on the input", "only constant divisors are supported")
+        build.refuse(
+            "a division by something that depends on the input", "only constant divisors are supported"
+        )
     return build.scale(xs[0], Const.of(1 / _tensor(xs[1]).double()), None)
 
 
@@ -298,7 +302,9 @@ def _extreme(build: Build, xs: list[Any], sign: float) -> Value:
         gap = build.add(x, y, -1.0)
         if sign > 0:
             return build.add(y, build.relu(gap))
-        return build.add(y, build.scale(build.relu(build.scale(gap, Const.of(-1.0), None)), Const.of(-1.0), None))
+        return build.add(
+            y, build.scale(build.relu(build.scale(gap, Const.of(-1.0), None)), Const.of(-1.0), None)
+        )
     bound = _tensor(next(x for x in xs if not isinstance(x, Value)))
     (x,) = values
     if sign < 0:
@@ -348,10 +354,14 @@ def _average_pool(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
     strides = list(a.get("strides", [1] * rank))
     if rank not in (1, 2):
         build.refuse(f"average pooling over {rank} axes", "only 1d and 2d pooling are supported")
-    pool: Callable[..., Tensor] = torch.nn.functional.avg_pool1d if rank == 1 else torch.nn.functional.avg_pool2d
+    pool: Callable[..., Tensor] = (
+        torch.nn.functional.avg_pool1d if rank == 1 else torch.nn.functional.avg_pool2d
+    )
     ceil, counted = bool(a.get("ceil_mode", 0)), bool(a.get("count_include_pad", 0))
     x = _without_batch(build, xs[0])
-    out = build.positive(x, lambda t: pool(t, kernel, strides, pads, ceil, counted), math.prod(kernel), "pool")
+    out = build.positive(
+        x, lambda t: pool(t, kernel, strides, pads, ceil, counted), math.prod(kernel), "pool"
+    )
     return _with_batch(build, out)
 
 
@@ -397,7 +407,11 @@ def _transpose(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
 def _squeeze(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
     given = a.get("axes", xs[1] if len(xs) > 1 else None)
     shape = xs[0].shape
-    axes = [k for k, n in enumerate(shape) if n == 1] if given is None else [v % len(shape) for v in _ints(given)]
+    axes = (
+        [k for k, n in enumerate(shape) if n == 1]
+        if given is None
+        else [v % len(shape) for v in _ints(given)]
+    )
     left = [n for k, n in enumerate(shape) if k not in axes]
     return _moved(build, xs[0], lambda t: t.reshape(left))
 

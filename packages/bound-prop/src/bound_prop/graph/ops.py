@@ -1,7 +1,7 @@
 """Operations of the graph: what each does to points, intervals and linear functions.
 
 Feature tensors carry one leading axis that is free: the batch, or batch times rows, or batch times inputs. A
-linear operation ``W x + b`` is known by four functions: ``linear`` (W x), ``absolute`` (\\|W\\| x), ``transpose``
+linear operation ``W x + b`` is known by four functions: ``linear`` (W x), ``absolute`` (|W| x), ``transpose``
 (W' a) and ``bias``; intervals, LBP and back-substitution are written in these alone. A relaxed operation
 replaces itself by linear functions below and above on the interval of its inputs.
 """
@@ -48,8 +48,8 @@ class Const:
 
     @staticmethod
     def of(value: Any) -> Const:
-        """A constant of a number or a tensor."""
-        tensor = torch.as_tensor(value)
+        """A constant of a tensor, or of a number, which keeps its double precision."""
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
         return Const(lambda: tensor)
 
     def __call__(self) -> Tensor:
@@ -85,7 +85,7 @@ class LinearOp(Operation):
         raise NotImplementedError
 
     def absolute(self, *xs: Tensor) -> Tensor:
-        """\\|W\\| x."""
+        """The magnitudes of W, times x."""
         return self.linear(*xs)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
@@ -93,7 +93,7 @@ class LinearOp(Operation):
         raise NotImplementedError
 
     def bias(self, like: Tensor) -> Tensor | None:
-        """b without a batch axis, or None."""
+        """B without a batch axis, or None."""
         return None
 
     def forward(self, *xs: Tensor) -> Tensor:
@@ -138,7 +138,8 @@ class Linear(LinearOp):
     def row_norms(self, q: float, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
         if len(shape) != 1:
             return None
-        return torch.linalg.vector_norm(self.weight.like(like), q, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(self.weight.like(like), q, dim=1)
+        return norms
 
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -182,7 +183,9 @@ class Conv(LinearOp):
 
     def _conv_transpose(self, x: Tensor, weight: Tensor) -> Tensor:
         conv = _CONV_TRANSPOSE[weight.ndim - 2]
-        return conv(x, weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return conv(
+            x, weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
 
     def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._conv_transpose(x, weight) if self.transposed else self._conv(x, weight)
@@ -352,7 +355,7 @@ class PositiveMap(LinearOp):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         zero = torch.zeros(len(a), *self.in_shape, dtype=a.dtype, device=a.device)
-        _, pull = torch.func.vjp(self.function, zero)
+        pull = torch.func.vjp(self.function, zero)[1]
         return (pull(a)[0],)
 
 
@@ -425,9 +428,7 @@ class Relaxed(Operation):
     def push(self, states: Sequence[State], planes: Planes) -> State:
         """LBP: linear functions of the input through the planes."""
         lower, upper = _through(states, planes.lower), _through(states, planes.upper, upper=True)
-        return State(
-            lower[0], lower[1] + planes.lower_bias, upper[0], upper[1] + planes.upper_bias
-        )
+        return State(lower[0], lower[1] + planes.lower_bias, upper[0], upper[1] + planes.upper_bias)
 
 
 class State(NamedTuple):
@@ -454,9 +455,7 @@ def _dot(a: Tensor, bias: Tensor) -> Tensor:
     return torch.bmm(rows, bias.flatten(1).expand(len(rows), -1).unsqueeze(2)).squeeze(2)
 
 
-def _through(
-    states: Sequence[State], slopes: Sequence[Tensor], upper: bool = False
-) -> tuple[Tensor, Tensor]:
+def _through(states: Sequence[State], slopes: Sequence[Tensor], upper: bool = False) -> tuple[Tensor, Tensor]:
     matrix: Tensor | None = None
     offset: Tensor | None = None
     for state, slope in zip(states, slopes, strict=True):
@@ -515,7 +514,7 @@ class Product(Relaxed):
             low, high = self.interval(*boxes)  # McCormick's planes leave the interval's box
             zero = torch.zeros_like(low)
             return Planes((zero, zero), low, (zero, zero), high)
-        (a, b), (c, d) = boxes
+        (a, b), (c, _) = boxes
         return Planes((c, a), -a * c, (c, b), -b * c)
 
 

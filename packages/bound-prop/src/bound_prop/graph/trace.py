@@ -41,7 +41,9 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
 def _check_parameters(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"bound_prop: parameter {name!r}: holds NaN or infinity; expected finite numbers")
+            raise ValueError(
+                f"bound_prop: parameter {name!r}: holds NaN or infinity; expected finite numbers"
+            )
 
 
 def _check_same(model: nn.Module, graph: Graph, example: Tensor) -> None:
@@ -93,7 +95,8 @@ def _build_exported(model: nn.Module, example: Tensor, reason: Exception) -> Gra
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = {
-        name: program.constants[target] for name, target in signature.inputs_to_lifted_tensor_constants.items()
+        name: program.constants[target]
+        for name, target in signature.inputs_to_lifted_tensor_constants.items()
     }
     return _Interpreter(model, {}, example, names, constants).run(program.graph)
 
@@ -393,7 +396,9 @@ def _reshape(build: Build, x: Value, *shape: Any) -> Value:
     return build.move(x, lambda t: t.reshape(*sizes))
 
 
-def _getitem(build: Build, x: Value, item: Any) -> Value:
+def _getitem(build: Build, x: Any, item: Any) -> Any:
+    if isinstance(x, list | tuple):
+        return x[item]
     return build.move(x, lambda t: t[item])
 
 
@@ -420,7 +425,9 @@ def _cat(build: Build, xs: Sequence[Any], dim: int = 0, *, axis: int | None = No
     return build.concat(values, place)
 
 
-def _pad(build: Build, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
+def _pad(
+    build: Build, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Value:
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)][::-1]
     if mode == "constant":
         return build.pad(x, [(0, 0)] * (len(x.shape) - len(pairs)) + pairs, float(value or 0.0))
@@ -493,7 +500,7 @@ def _hardtanh(
     return build.clip(x, float(min_val), float(max_val))
 
 
-def _clamp(build: Build, x: Value, min: Any = None, max: Any = None) -> Value:  # noqa: A002
+def _clamp(build: Build, x: Value, min: Any = None, max: Any = None) -> Value:
     low = -float("inf") if min is None else _number(build, min)
     high = float("inf") if max is None else _number(build, max)
     return build.clip(x, low, high)
@@ -501,7 +508,9 @@ def _clamp(build: Build, x: Value, min: Any = None, max: Any = None) -> Value:  
 
 def _number(build: Build, value: Any) -> float:
     if isinstance(value, Value) or (isinstance(value, Const) and value().numel() != 1):
-        build.refuse("a clip at a bound that is not one constant number", "use ParamRamp for a bound per neuron")
+        build.refuse(
+            "a clip at a bound that is not one constant number", "use ParamRamp for a bound per neuron"
+        )
     return float(value()) if isinstance(value, Const) else float(value)
 
 
@@ -514,7 +523,9 @@ def _maximum(build: Build, x: Any, y: Any) -> Value:
 
 
 def _minimum(build: Build, x: Any, y: Any) -> Value:
-    negative = [build.scale(v, Const.of(-1.0), None) if isinstance(v, Value) else _negated(_const(v)) for v in (x, y)]
+    negative = [
+        build.scale(v, Const.of(-1.0), None) if isinstance(v, Value) else _negated(_const(v)) for v in (x, y)
+    ]
     return build.scale(_maximum(build, *negative), Const.of(-1.0), None)
 
 
@@ -622,7 +633,10 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "mean": _reduce("mean"),
     "sum": _reduce("sum"),
     "amax": _amax,
-    **{name: _pool(name) for name in ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")},
+    **{
+        name: _pool(name)
+        for name in ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
+    },
     **dict.fromkeys(
         ("max_pool1d", "max_pool2d", "_max_pool1d", "_max_pool2d", "boolean_dispatch"), _max_pool
     ),
@@ -633,17 +647,18 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("hardtanh", "hardtanh_"), _hardtanh),
     "relu6": lambda build, x, inplace=False: build.clip(x, 0.0, 6.0),
     **dict.fromkeys(("clamp", "clip", "clamp_"), _clamp),
-    **dict.fromkeys(("clamp_min", "clamp_min_"), lambda build, x, min: _clamp(build, x, min)),  # noqa: A006
-    **dict.fromkeys(("clamp_max", "clamp_max_"), lambda build, x, max: _clamp(build, x, None, max)),  # noqa: A006
+    **dict.fromkeys(("clamp_min", "clamp_min_"), _clamp),
+    **dict.fromkeys(("clamp_max", "clamp_max_"), lambda build, x, max: _clamp(build, x, None, max)),
     **dict.fromkeys(("maximum", "max"), _maximum),
     **dict.fromkeys(("minimum", "min"), _minimum),
     **{name: _smooth(name) for name in ("sigmoid", "tanh", "atan", "erf", "exp", "log", "sqrt", "abs")},
-    **dict.fromkeys(("sigmoid_", "tanh_"), None),
     "softplus": _softplus,
     **dict.fromkeys(("elu", "elu_"), _elu),
     "hardsigmoid": _hardsigmoid,
     **dict.fromkeys(("dropout", "dropout2d", "feature_dropout", "alpha_dropout"), _dropout),
-    **dict.fromkeys(("contiguous", "clone", "detach", "float", "double", "to", "identity", "_to_copy"), _same),
+    **dict.fromkeys(
+        ("contiguous", "clone", "detach", "float", "double", "to", "identity", "_to_copy"), _same
+    ),
     **dict.fromkeys(("dropout1d", "dropout3d"), _dropout),
     "size": _size,
     "dim": lambda build, x: len(x.shape) + 1,
@@ -652,6 +667,4 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "getattr": _getattr,
 }
 _HANDLERS["sigmoid_"], _HANDLERS["tanh_"] = _smooth("sigmoid"), _smooth("tanh")
-_HANDLERS[operator.getitem.__name__] = lambda build, x, item: (
-    x[item] if isinstance(x, list | tuple) else _getitem(build, x, item)
-)
+_HANDLERS[operator.getitem.__name__] = _getitem
