@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def run_demo(out: Path, seed: int = 0) -> DemoResult:
     Raises:
         UserInputError: the folder cannot be written.
     """
-    return _card(out, seed, images=320, epochs=80)
+    return _card(out, seed, images=320, epochs=50)
 
 
 def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
@@ -98,7 +99,7 @@ def _draw(path: Path, images: np.ndarray) -> None:
 
     from tenfold.viz import encode_image
 
-    transform = stroke_set("ambiguous", 1, train=False).transform
+    transform: Any = stroke_set("ambiguous", 1, train=False).transform
     views = RotationViews(transform).batch(images, [None] * len(images))
     side = 56
     canvas = Image.new("RGB", (len(images) * (side + 4) + 4, 4 * (side + 4) + 4), (16, 18, 24))

@@ -44,7 +44,7 @@ def run_demo(out: Path, seed: int = 0) -> DemoResult:
     Raises:
         UserInputError: the folder cannot be written.
     """
-    return _card(out, seed, images=1280, epochs=30)
+    return _card(out, seed, images=1280, epochs=20)
 
 
 def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
