@@ -46,7 +46,7 @@ def run_demo(out: Path, seed: int = 0) -> DemoResult:
     Raises:
         UserInputError: the folder cannot be written.
     """
-    return _card(out, seed, images=320, epochs=50)
+    return _card(out, seed, images=320, epochs=80)
 
 
 def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
@@ -67,7 +67,7 @@ def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
     sskd, kd, long = (runs[name].numbers for name in ("sskd", "kd", "kd4x"))
     result = DemoResult(
         title="SSKD: distillation with self-supervision",
-        claim="With few labelled images a student learns more from a teacher that also answers for rotated views.",
+        claim="What a student learns from few labels when its teacher also answers for rotated views.",
         number=f"top-1 {sskd['top1']:.1f} %; finds the own image of {sskd['retrieval']:.0f} % of rotated views",
         control=f"KD {kd['top1']:.1f} %, KD at the same computation {long['top1']:.1f} %",
         passed=bool(sskd["top1"] > 30.0 and sskd["retrieval"] > 5.0),
