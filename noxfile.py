@@ -145,6 +145,18 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def sanitize(session: nox.Session) -> None:
+    """Kernels under ASan, UBSan and TSan with C++ drivers; 10,000 drawn calls an operator against the references."""
+    _prepare(session)
+    native = str(CORE / "tests" / "native" / "run.py")
+    _run(session, PYTHON, native, "address", "--count", "2000")
+    _run(session, PYTHON, native, "address", "--count", "500", "--level", "v2")
+    _run(session, PYTHON, native, "thread", "--count", "200")
+    fuzz = str(CORE / "tests" / "fuzz")
+    _run(session, PYTHON, "-m", "pytest", "-n", "2", fuzz, *session.posargs, TENFOLD_FUZZ_CASES="10000")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Kernels, then packages, against every installable peer: JSON, Markdown, plots, the README's table."""
     _prepare(session)

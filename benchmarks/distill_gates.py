@@ -35,7 +35,13 @@ def means(package: str) -> dict[str, dict[str, float]]:
 
 
 def judge(
-    text: str, value: Callable[[Means], float], least: float, package: str, *, gates: bool = True
+    text: str,
+    value: Callable[[Means], float],
+    least: float,
+    package: str,
+    *,
+    gates: bool = True,
+    pilot: bool = False,
 ) -> Gate:
     """A lower bound on a number made of the means; "not run" where an arm has fewer than three seeds.
 
@@ -45,10 +51,11 @@ def judge(
         least: the bound.
         package: whose records.
         gates: False reports the number without judging it.
+        pilot: the bound comes from pilot runs and not yet from recorded seeds: it is shown, and gates nothing.
     """
     try:
         number = value(means(package))
     except KeyError:
         return Gate(text, "–", "not run with three seeds yet")
     verdict = ("holds" if number >= least else "does not hold") if gates else "reported"
-    return Gate(text, f"{number:+.2f}", verdict)
+    return Gate(text, f"{number:+.2f}", f"{verdict} (pilot bound)" if gates and pilot else verdict)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from claims.model import Claim
+from kernels.frames import REPOSITORY
 from tenfold.lidar import build_detector
 from tenfold.lidar.augment import Augmentation
 from tenfold.lidar.data import DetectionFrames, Frame, collate
@@ -27,7 +28,7 @@ _SCENE = replace(SMALL_SCENE, region=(3.0, -12.0, 25.0, 12.0), n_cars=4, n_poles
 _FRAMES = (80, 64)
 _BATCH = 4
 # Steps of each detector: enough to see it learn, few enough for three seeds on a CPU.
-_STEPS = {"second": 120, "pointpillars": 120, "parta2": 120, "pv_rcnn": 120, "pointrcnn": 200}
+_STEPS = {"second": 120, "pointpillars": 120, "parta2": 120, "pv_rcnn": 120, "pointrcnn": 160}
 _ONE_STAGE = ("second", "pointpillars")
 _TWO_STAGE = ("parta2", "pv_rcnn", "pointrcnn")
 _CONTROLS = ("", "-untrained", "-shuffled")
@@ -39,16 +40,22 @@ def overrides(detector: str) -> dict[str, Any]:
 
 
 @cache
-def _folder(seed: int) -> tuple[Path, Any]:
-    """Simulated scenes of a seed in KITTI's layout; they live as long as the process."""
-    keep = tempfile.TemporaryDirectory()
-    root = Path(keep.name)
-    simulate_kitti(root, _FRAMES, seed, config=_SCENE, sensor=SECTOR_32, images=False)
-    return root, keep
+def _folder(seed: int) -> Path:
+    """Simulated scenes of a seed in KITTI's layout; made once and kept for the other cells."""
+    root = REPOSITORY / "build" / "claims" / f"lidar-{_FRAMES[0]}-{_FRAMES[1]}-{seed}"
+    if not root.is_dir():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root.parent) as making:
+            simulate_kitti(
+                Path(making) / "data", _FRAMES, seed, config=_SCENE, sensor=SECTOR_32, images=False
+            )
+            if not root.is_dir():
+                (Path(making) / "data").rename(root)
+    return root
 
 
 def _frames(seed: int, split: str) -> DetectionFrames:
-    reader = KittiObject(_folder(seed)[0], split, image_size=_IMAGE)
+    reader = KittiObject(_folder(seed), split, image_size=_IMAGE)
     augmentation = Augmentation(counts={}) if split == "train" else None
     return DetectionFrames(reader, class_names=("Car",), limits=_RANGE, augmentation=augmentation, seed=seed)
 

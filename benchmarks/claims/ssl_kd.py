@@ -19,6 +19,8 @@ from tenfold.distill.protocols import noisy_labels
 from tenfold.distill.small import stroke_set, train_stroke_teacher
 
 SEEDS = (0, 1, 2)
+#: The bounds below come from pilot runs. Once three seeds are recorded, re-fix them and set this to False.
+PILOT_BOUNDS = True
 EPOCHS, IMAGES = 120, 320
 NOISE_EPOCHS, NOISE_IMAGES = 40, 640
 CIFAR_EPOCHS, CIFAR_PER_CLASS = 40, 40
@@ -187,7 +189,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def gates() -> list[Gate]:
-    """The claim in numbers; bounds from the pilot runs of the specification, to be re-fixed from these seeds."""
+    """The claim in numbers; see `PILOT_BOUNDS`."""
 
     def top1(arm: str, other: str) -> Callable[[Means], float]:
         return lambda m: m[arm]["top1"] - m[other]["top1"]
@@ -234,4 +236,7 @@ def gates() -> list[Gate]:
             False,
         ),
     )
-    return [judge(text, value, least, "ssl-kd", gates=gated) for text, value, least, gated in rows]
+    return [
+        judge(text, value, least, "ssl-kd", gates=gated, pilot=PILOT_BOUNDS)
+        for text, value, least, gated in rows
+    ]

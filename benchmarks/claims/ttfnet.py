@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from claims.model import Claim
+from distill_gates import Gate, Means, judge
 from kernels.frames import REPOSITORY
 from tenfold._errors import UserInputError
 from ttfnet.experiment import ARMS, measure
@@ -49,7 +50,7 @@ _COCO_RECIPE: dict[str, Any] = {
     "warmup_steps": 40,
 }
 _COCO_TEXT = """
-A network of 0.2 million parameters, from scratch, 30 epochs over 128 images (flip only), on a CPU: it shows that
+A narrow network, from scratch, 30 epochs over 128 images (flip only), on a CPU: it shows that
 the whole chain runs on real photographs and that the loss falls. An AP near zero on the 128 unseen images is what
 can be expected of so little training; nothing about the method's accuracy follows from it.
 """.strip()
@@ -154,3 +155,46 @@ CLAIMS = (
         digits=2,
     ),
 )
+
+
+def _ap(found: Means, first: str, second: str | None = None) -> float:
+    return found[first]["AP"] - (found[second]["AP"] if second else 0.0)
+
+
+def _gain(found: Means, arm: str) -> float:
+    """AP that the larger learning rate brings an arm."""
+    return _ap(found, f"{arm}-lr0.01", f"{arm}-lr0.004")
+
+
+def gates() -> list[Gate]:
+    """What must hold, from the records there are."""
+    many = "many-lr0.01"
+    wanted: tuple[tuple[str, Any, float], ...] = (
+        ("many samples - one pixel, lr 0.01: at least 4 AP", lambda m: _ap(m, many, "one-lr0.01"), 4.0),
+        ("the larger learning rate helps many samples: more than 0 AP", lambda m: _gain(m, "many"), 0.0),
+        (
+            "and helps them more than one pixel: more than 0 AP",
+            lambda m: _gain(m, "many") - _gain(m, "one"),
+            0.0,
+        ),
+        ("many samples - CenterNet's losses: at least 8 AP", lambda m: _ap(m, many, "centernet-lr0.01"), 8.0),
+        (
+            "many samples - equal weights: at least 10 AP",
+            lambda m: _ap(m, many, "equal-weights-lr0.01"),
+            10.0,
+        ),
+        (
+            "control, small objects: one pixel - many samples at least -4 AP",
+            lambda m: _ap(m, "small-one-lr0.01", "small-many-lr0.01"),
+            -4.0,
+        ),
+        ("control, boxes of other pictures: AP of at most 2", lambda m: -_ap(m, "shuffled-lr0.01"), -2.0),
+        (
+            "control, weights times 1000: weights within 1e-3 after 20 steps",
+            lambda m: -m["scaled-weights-lr0.01"]["distance to unscaled"],
+            -1e-3,
+        ),
+        ("control, the labels themselves: AP of 100", lambda m: _ap(m, "oracle"), 99.999),
+        ("control, decoded targets: AP of at least 97", lambda m: m["oracle"]["AP of decoded targets"], 97.0),
+    )
+    return [judge(text, value, least, "ttfnet") for text, value, least in wanted]

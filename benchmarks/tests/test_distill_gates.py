@@ -36,3 +36,4 @@ def test_a_gate_can_fail(monkeypatch):
     assert judge("", lambda m: m["b"]["top1"] - m["a"]["top1"], 0.0, "x").verdict == "holds"
     assert judge("", lambda m: m["c"]["top1"], 0.0, "x").verdict == "not run with three seeds yet"
     assert judge("", lambda m: -1.0, 0.0, "x", gates=False).verdict == "reported"
+    assert judge("", lambda m: -1.0, 0.0, "x", pilot=True).verdict == "does not hold (pilot bound)"

@@ -1,6 +1,9 @@
 """The documents' examples run, and their numbers come from records."""
 
+import doctest
+import importlib
 import json
+import pkgutil
 import re
 from pathlib import Path
 
@@ -45,3 +48,13 @@ def test_records_are_whole():
         record = json.loads(path.read_text(encoding="utf-8"))
         assert record["metrics"]["top1"] >= 0
         assert record["environment"]["versions"]["torch"]
+
+
+def test_docstring_examples_run():
+    import ssl_kd
+
+    for name in ("ssl_kd", *(m.name for m in pkgutil.walk_packages(ssl_kd.__path__, "ssl_kd."))):
+        module = importlib.import_module(name)
+        assert (
+            doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).failed == 0
+        ), name

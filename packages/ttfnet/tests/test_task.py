@@ -13,7 +13,7 @@ from torch import nn
 
 pytest.importorskip("lightning.pytorch")
 
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 
 from tenfold._errors import UserInputError
 from tenfold.testing import sigkill_and_resume, two_gloo_ranks
@@ -178,23 +178,25 @@ def test_centernet_trains_too(shapes, tmp_path):
     assert task.trainer.global_step == 3
 
 
+class StopAtOnce(Callback):
+    def on_train_batch_end(self, trainer, *rest):
+        trainer.should_stop = True
+
+
 def test_a_time_budget_sets_the_epochs(shapes, tmp_path, capsys):
     task = DetectionTask(**NETWORK, time_budget="1h")
     task._step_seconds = lambda: 3600 / 3 / 30  # thirty epochs an hour
-    trainer = trainer_in(tmp_path, limit_train_batches=3, max_epochs=1)
-    trainer.limit_val_batches = 0
-    data = DetectionData(str(shapes), **DATA)
-    stop = {"steps": 0}
-
-    def step(batch, number):
-        stop["steps"] += 1
-        trainer.should_stop = True
-        return DetectionTask.training_step(task, batch, number)
-
-    task.training_step = step
-    trainer.fit(task, datamodule=data)
+    trainer = trainer_in(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[StopAtOnce()])
+    trainer.fit(task, datamodule=DetectionData(str(shapes), **DATA))
+    assert trainer.global_step == 1
     assert trainer.max_epochs == 24
     assert "24 epochs" in capsys.readouterr().out
+    # Resumed, the run keeps its length however long a step takes now.
+    again = DetectionTask(**NETWORK, time_budget="1h")
+    trainer = trainer_in(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[StopAtOnce()])
+    file = str(tmp_path / "checkpoints" / "last.ckpt")
+    trainer.fit(again, datamodule=DetectionData(str(shapes), **DATA), ckpt_path=file, weights_only=True)
+    assert trainer.max_epochs == 24
 
 
 def test_the_time_of_a_step_is_measured_without_side_effects(fitted):
@@ -268,9 +270,15 @@ def gradients_of_rank(kind, images):
     return gradients(kind, images, torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
-@pytest.mark.parametrize("kind", ["ttfnet", "centernet"])
 @pytest.mark.parametrize(
-    "images", [(0, 3, 1, 2), (0, 1, 3, 2), (1, 1, 2, 2)], ids=["unequal", "one empty", "none"]
+    ("kind", "images"),
+    [
+        ("ttfnet", (0, 3, 1, 2)),
+        ("ttfnet", (0, 1, 3, 2)),
+        ("ttfnet", (1, 1, 2, 2)),
+        ("centernet", (0, 1, 3, 2)),
+    ],
+    ids=["unequal", "one empty", "none", "centernet, one empty"],
 )
 def test_two_processes_equal_one(kind, images):
     expected, positives = gradients(kind, images, 0, 1)
@@ -378,6 +386,7 @@ def test_health_names_the_known_failures():
     nan = {"loss": torch.tensor(float("nan")), "loss_heatmap": torch.tensor(1.0)}
     assert "images [3, 4]" in warned(HealthMonitor(), lambda m: m.losses(0, nan, [3, 4]))
     assert "model.lr=null" in warned(HealthMonitor(), lambda m: m.learning_rate(0.016, 0.002))
+    assert "sync_batchnorm" in warned(HealthMonitor(), lambda m: m.batch_norm(2, 4, nn.BatchNorm2d(1)))
     assert "2 classes" in warned(HealthMonitor(), lambda m: m.data(["a", "b", "c"], [0, 3, 0]))
     assert "raise data.size" in warned(HealthMonitor(), lambda m: m.batch([1], 200, 150))
     model = TTFNet("small", 2)

@@ -1,7 +1,10 @@
 """The documents' examples run, and their numbers come from records."""
 
+import doctest
+import importlib
 import importlib.util
 import json
+import pkgutil
 import re
 from pathlib import Path
 
@@ -75,3 +78,13 @@ def test_the_image_folder_example_runs(tmp_path, capsys):
     top1 = module.main([str(tmp_path), "--size", "32", "--epochs", "1", "--batch", "4"])
     assert 0 <= top1 <= 100
     assert "of 4 test images" in capsys.readouterr().out
+
+
+def test_docstring_examples_run():
+    import unix_kd
+
+    for name in ("unix_kd", *(m.name for m in pkgutil.walk_packages(unix_kd.__path__, "unix_kd."))):
+        module = importlib.import_module(name)
+        assert (
+            doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).failed == 0
+        ), name

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["HealthMonitor", "HealthWarning"]
 
@@ -47,6 +47,12 @@ class HealthMonitor:
                 "model.lr=null to use that",
             )
 
+    def batch_norm(self, processes: int, images: int, model: nn.Module) -> None:
+        """Several processes with few images each, whose batch statistics are poor."""
+        synchronised = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+        if processes > 1 and images < 8 and not synchronised:
+            self.say("batch norm", f"{images} images per process: consider trainer.sync_batchnorm=true")
+
     def data(self, class_names: Sequence[str], counts: Sequence[int]) -> None:
         """Classes without an object to learn from."""
         unseen = [name for name, count in zip(class_names, counts, strict=True) if not count]
@@ -77,7 +83,7 @@ class HealthMonitor:
             self.say("dead", _DEAD_HEATMAP)
 
     @torch.no_grad()
-    def output(self, step: int, out: Any, positives: Tensor | None = None) -> None:
+    def output(self, step: int, out: Any) -> None:
         """Heads that say nothing any more: every probability tiny, or a side that is zero everywhere."""
         heat = out.heatmap.detach().float()
         if step > self.warmup_steps and float(heat.flatten(1).amax(1).sigmoid().mean()) < 1e-3:

@@ -17,6 +17,7 @@ __all__ = [
     "reduced",
     "weighted_giou_loss",
     "weighted_giou_sum",
+    "wide",
 ]
 
 
@@ -27,7 +28,8 @@ class LossSum(NamedTuple):
     normalizer: Tensor
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """Half precision as float32, everything else as it is."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -56,7 +58,7 @@ def heatmap_focal_sum(
         raise ValueError(
             f"heatmap_focal_loss: target: got shape {tuple(target.shape)}; expected {tuple(logits.shape)}"
         )
-    x, target = _wide(logits), _wide(target)
+    x, target = wide(logits), wide(target)
     positive = target == 1
     if clamp:
         p = x.sigmoid().clamp(1e-4, 1 - 1e-4)
@@ -127,7 +129,7 @@ def generalized_iou(first: Tensor, second: Tensor, side_offset: float = 0.0, dim
 
 
 def weighted_giou_sum(pred: Tensor, target: Tensor, weight: Tensor, side_offset: float = 1.0) -> LossSum:
-    """``sum W (1 - GIoU)`` and ``sum W + 1e-4`` over all pixels (paper, equations 7 and 8).
+    """``sum W (1 - GIoU)`` and ``sum W`` over all pixels (paper, equations 7 and 8).
 
     Args:
         pred: ``(B, 4, H, W)`` boxes.
@@ -143,23 +145,23 @@ def weighted_giou_sum(pred: Tensor, target: Tensor, weight: Tensor, side_offset:
             f"weighted_giou_loss: pred, target, weight: got shapes {tuple(pred.shape)}, {tuple(target.shape)}, "
             f"{tuple(weight.shape)}; expected (B, 4, H, W) twice and (B, H, W)"
         )
-    pred, target, weight = _wide(pred), _wide(target).to(_wide(pred).dtype), _wide(weight)
+    pred, target, weight = wide(pred), wide(target).to(wide(pred).dtype), wide(weight)
     loss = (1 - generalized_iou(pred, target, side_offset, dim=1)) * weight
-    return LossSum(loss.sum(), weight.sum() + 1e-4)
+    return LossSum(loss.sum(), weight.sum())
 
 
 def weighted_giou_loss(pred: Tensor, target: Tensor, weight: Tensor, side_offset: float = 1.0) -> Tensor:
-    """`weighted_giou_sum`, divided.
+    """`weighted_giou_sum`, divided; 1e-4 is added to the sum of weights, as in the official code.
 
     Example:
         >>> box = torch.tensor([0.0, 0, 8, 8]).view(1, 4, 1, 1)
         >>> weighted_giou_loss(box, box, torch.ones(1, 1, 1)).item()
         0.0
     """
-    return reduced(weighted_giou_sum(pred, target, weight, side_offset))
+    return reduced(weighted_giou_sum(pred, target, weight, side_offset), epsilon=1e-4)
 
 
-def reduced(loss: LossSum, sync: bool = False, floor: float | None = None) -> Tensor:
+def reduced(loss: LossSum, sync: bool = False, floor: float | None = None, epsilon: float = 0.0) -> Tensor:
     """The loss: total over normalizer.
 
     Args:
@@ -167,6 +169,7 @@ def reduced(loss: LossSum, sync: bool = False, floor: float | None = None) -> Te
         sync: divide by the average normalizer of all processes instead, so that the averaged gradients of
             distributed training are those of one process with the whole batch.
         floor: a (global) normalizer below it counts as this: 1 where nothing was labelled.
+        epsilon: added to the (global) normalizer.
     """
     total, normalizer = loss
     dist = torch.distributed
@@ -176,4 +179,4 @@ def reduced(loss: LossSum, sync: bool = False, floor: float | None = None) -> Te
         dist.all_reduce(normalizer)
     if floor is not None:
         normalizer = normalizer.clamp(min=floor)
-    return total * world / normalizer
+    return total * world / (normalizer + epsilon)

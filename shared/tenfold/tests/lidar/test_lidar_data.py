@@ -250,6 +250,46 @@ def tiny_trainer(folder, **options):
     )
 
 
+def test_fit_and_test_on_nuscenes(prepared, tmp_path, capsys):
+    """Two steps of a narrow SECOND with heads for all ten classes, and the benchmark's table."""
+    from tenfold.eval.nuscenes import CLASSES
+
+    narrow = {
+        "voxel_size": [0.4, 0.4, 0.2],
+        "channels": [4, 4, 4, 8],
+        "out_channels": 8,
+        "bev_layers": [1],
+        "bev_strides": [1],
+        "bev_channels": [8],
+        "up_strides": [1],
+        "up_channels": [8],
+        "head_channels": 8,
+    }
+    torch.manual_seed(0)
+    task = LidarTask(
+        "second", "nuscenes", narrow, lr=0.01, results=str(tmp_path / "r"), tta_flips=["x", "y", "xy"]
+    )
+    data = LidarData(
+        str(prepared),
+        "nuscenes",
+        "mini_train",
+        "mini_val",
+        batch_size=2,
+        version="v1.0-mini",
+        sweeps=3,
+        balance=True,
+        counts={"car": 4, "bus": 1},
+    )
+    tiny_trainer(tmp_path, limit_train_batches=2).fit(task, datamodule=data)
+    tiny_trainer(tmp_path).test(task, datamodule=data, verbose=False)
+    assert task.result.frames == 3
+    assert set(task.result.classes) == set(CLASSES)
+    assert f"NDS {task.result.nds:.4f}" in capsys.readouterr().out
+    from tenfold.eval.nuscenes import read_submission
+
+    assert set(read_submission(tmp_path / "r" / "submission.json")) == set(reader(prepared, "mini_val").ids)
+
+
 def test_fit_and_test_on_one_s_own_data(tmp_path, write_own, tiny, capsys):
     root = write_own(tmp_path / "own")
     torch.manual_seed(0)

@@ -316,6 +316,12 @@ def test_submissions_are_cut_and_ordered():
     assert len(cut) == 500
     np.testing.assert_array_equal(cut.score, np.sort(scores)[::-1][:500])
     assert (cut.velocity == 0).all()
+    flat = {
+        "boxes": [[1.0, 2, 0, 0, 2, 0, 0.3]],
+        "scores": [0.5],
+        "labels": [0],
+    }  # as young detectors find them
+    assert detections_to_nuscenes(flat, ["bus"], np.eye(4)).size.tolist() == [[2.0, 1e-3, 1e-3]]
     none = detections_to_nuscenes({"boxes": np.zeros((0, 7)), "scores": [], "labels": []}, ["bus"], np.eye(4))
     assert len(none) == 0
 

@@ -211,7 +211,7 @@ def test_noise_leaves_foreground_foreground():
     torch.testing.assert_close(after[:300], box_iou_3d(shaken[:300], gt[:300], paired=True))
     assert (after[:200] >= 0.55).all()
     moved = (shaken != rois).any(1)
-    assert 0.6 < moved[:200].float().mean() < 0.95
+    assert 0.4 < moved[:200].float().mean() < 0.95
     assert 0.7 < moved[200:300].float().mean() < 0.9
     assert not moved[300:].any()
     shift = (shaken - rois)[:300]

@@ -248,7 +248,7 @@ def test_two_processes_equal_one(small_kitti, tiny_models, detector):
         overrides = {**overrides, "second": {**stage, "sampling": sampling}}
     expected, counts = gradients(small_kitti, detector, overrides, 0, 1)
     found = two_gloo_ranks(gradients_of_rank, small_kitti, detector, overrides, timeout=300)
-    assert counts["num_positives"] > 4
+    assert counts["num_positives"] > 1
     for name, value in counts.items():
         assert sum(own[name] for _, own in found) == value > 0
         assert found[0][1][name] != found[1][1][name]  # else a wrong normaliser would not show

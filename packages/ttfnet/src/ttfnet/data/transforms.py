@@ -63,8 +63,8 @@ class Pipeline:
     Example:
         >>> scene = Scene(np.zeros((60, 80, 3), np.uint8), np.array([[8, 6, 40, 30]], np.float32), np.array([0]))
         >>> sample = Pipeline((64, 160))(scene)
-        >>> sample.boxes.tolist(), sample.scale
-        ([[16.0, 6.400000095367432, 80.0, 32.0]], (2.0, 1.0666666666666667))
+        >>> [round(v, 1) for v in sample.boxes[0].tolist()], sample.scale
+        ([16.0, 6.4, 80.0, 32.0], (2.0, 1.0666666666666667))
     """
 
     size: tuple[int, int] = (512, 512)

@@ -61,6 +61,7 @@ class ResNet(Backbone):
         depth: 18, 34, 50 or 101.
 
     Example:
+        >>> import torch
         >>> [tuple(m.shape) for m in ResNet(18)(torch.zeros(1, 3, 64, 64))]
         [(1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4), (1, 512, 2, 2)]
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ttfnet.decoding import best_peaks
-from ttfnet.losses import LossSum, heatmap_focal_sum, reduced
+from ttfnet.losses import LossSum, heatmap_focal_sum, reduced, wide
 from ttfnet.model.detector import Detector, LossOptions
 from ttfnet.model.heads import head_branch
 from ttfnet.model.neck import CenterNetNeck, TTFNeck
@@ -86,8 +86,8 @@ class CenterNet(Detector):
         else:
             raise ValueError(f"neck: got {neck!r}; expected 'centernet' or 'ttfnet'")
         inputs: int = self.neck.out_channels  # type: ignore[assignment]
-        (wide, narrow), (deep, shallow) = head_channels, head_layers
-        self.heatmap = head_branch(inputs, wide, deep, num_classes, 0.01, heatmap_bias, kaiming_heads)
+        (broad, narrow), (deep, shallow) = head_channels, head_layers
+        self.heatmap = head_branch(inputs, broad, deep, num_classes, 0.01, heatmap_bias, kaiming_heads)
         self.sides = head_branch(inputs, narrow, shallow, 2, 0.001, kaiming=kaiming_heads)
         self.offset = head_branch(inputs, narrow, shallow, 2, 0.001, kaiming=kaiming_heads)
         self.loss_options = losses or LossOptions()
@@ -106,7 +106,7 @@ class CenterNet(Detector):
     ) -> dict[str, Tensor]:
         """Losses of a batch, with the names of `TTFNet.loss`; ``loss_box`` is that of sides and offset."""
         device = out.heatmap.device
-        boxes, labels = [b.to(device).float() for b in boxes], [c.to(device) for c in labels]
+        boxes, labels = [wide(b.to(device)) for b in boxes], [c.to(device) for c in labels]
         height, width = out.heatmap.shape[-2:]
         size = (height * self.stride, width * self.stride)
         target, centres = circular_targets(boxes, labels, size, self.num_classes, self.stride)
@@ -121,22 +121,22 @@ class CenterNet(Detector):
         place, box = torch.cat(centres), torch.cat(boxes)
         kept = place[:, 0] >= 0
         image, place, box = image[kept], place[kept], box[kept]
-        sides = out.sides[image, :, place[:, 1], place[:, 0]].float()
-        offset = out.offset[image, :, place[:, 1], place[:, 0]].float()
+        sides = wide(out.sides[image, :, place[:, 1], place[:, 0]])
+        offset = wide(out.offset[image, :, place[:, 1], place[:, 0]])
         wanted = (box[:, 2:] - box[:, :2]) / self.stride
         middle = (box[:, 2:] + box[:, :2]) / 2 / self.stride - place
-        count = torch.tensor(2.0 * len(box) + 1e-4, device=device)
+        count = torch.tensor(2.0 * len(box), device=device)
         loss_sides = LossSum((sides - wanted).abs().sum() + 0 * out.sides.sum(), count)
         loss_offset = LossSum((offset - middle).abs().sum() + 0 * out.offset.sum(), count)
         loss_heatmap = options.heatmap * reduced(heat, options.sync_normalizer, floor=1.0)
-        loss_box = 0.1 * reduced(loss_sides, options.sync_normalizer)
-        loss_box = loss_box + reduced(loss_offset, options.sync_normalizer)
+        loss_box = 0.1 * reduced(loss_sides, options.sync_normalizer, epsilon=1e-4)
+        loss_box = loss_box + reduced(loss_offset, options.sync_normalizer, epsilon=1e-4)
         return {
             "loss": loss_heatmap + loss_box,
             "loss_heatmap": loss_heatmap,
             "loss_box": loss_box,
             "num_pos": heat.normalizer,
-            "weight_sum": count.detach() / 2,
+            "weight_sum": count / 2,
         }
 
     def decode(self, out: CenterNetOutput, max_det: int = 100) -> tuple[Tensor, Tensor, Tensor]:

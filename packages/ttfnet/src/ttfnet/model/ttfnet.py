@@ -18,6 +18,7 @@ from ttfnet.losses import (
     predicted_boxes,
     reduced,
     weighted_giou_sum,
+    wide,
 )
 from ttfnet.model.detector import Detector, LossOptions
 from ttfnet.model.dla import DLAUp
@@ -180,16 +181,16 @@ class TTFNet(Detector):
         if self.target_options.per_class:
             distances = distances.unflatten(1, (-1, 4)).flatten(0, 1)
             wanted, weight = wanted.unflatten(1, (-1, 4)).flatten(0, 1), weight.flatten(0, 1)
-        found = predicted_boxes(distances.float() if distances.dtype != torch.float64 else distances)
+        found = predicted_boxes(wide(distances))
         sides = weighted_giou_sum(found, wanted, weight, options.side_offset)
         loss_heatmap = options.heatmap * reduced(heat, options.sync_normalizer, floor=1.0)
-        loss_box = options.box * reduced(sides, options.sync_normalizer)
+        loss_box = options.box * reduced(sides, options.sync_normalizer, epsilon=1e-4)
         return {
             "loss": loss_heatmap + loss_box,
             "loss_heatmap": loss_heatmap,
             "loss_box": loss_box,
             "num_pos": heat.normalizer,
-            "weight_sum": sides.normalizer - 1e-4,
+            "weight_sum": sides.normalizer,
             "peak_iou": _peak_iou(found, wanted, target.heatmap),
         }
 

@@ -31,7 +31,7 @@ def few_shot_indices(labels: Sequence[int] | npt.ArrayLike, ratio: float, seed: 
         ValueError: a ratio outside (0, 1].
 
     >>> few_shot_indices([0, 0, 0, 0, 1, 1], 0.5).tolist()
-    [0, 2, 5]
+    [1, 3, 4]
     """
     if not 0.0 < ratio <= 1.0:
         raise ValueError(f"few_shot_indices: ratio: got {ratio}; expected a number in (0, 1]")

@@ -50,7 +50,7 @@ class Tapped:
     Raises:
         ValueError: no such module; the message lists those with similar names.
 
-    >>> from tenfold.distill.models import create_model
+    >>> import torch; from tenfold.distill.models import create_model
     >>> [tuple(tap.shape[1:]) for tap in Tapped(create_model("plain3", 10))(torch.zeros(1, 3, 16, 16)).taps]
     [(12, 8, 8), (24, 4, 4), (48, 2, 2), (48,)]
     """

@@ -7,15 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tenfold.lidar.custom import CustomFrames
+    from tenfold.lidar.kitti import KittiObject
     from tenfold.lidar.models import build_detector, export_dense, load_openpcdet
+    from tenfold.lidar.nuscenes import NuScenesDetection
 
 _EXPORTS = {
+    "CustomFrames": "tenfold.lidar.custom",
+    "KittiObject": "tenfold.lidar.kitti",
+    "NuScenesDetection": "tenfold.lidar.nuscenes",
     "build_detector": "tenfold.lidar.models",
     "export_dense": "tenfold.lidar.models",
     "load_openpcdet": "tenfold.lidar.models",
 }
 
-__all__ = ["build_detector", "export_dense", "load_openpcdet"]
+__all__ = [
+    "CustomFrames",
+    "KittiObject",
+    "NuScenesDetection",
+    "build_detector",
+    "export_dense",
+    "load_openpcdet",
+]
 
 
 def __getattr__(name: str) -> Any:

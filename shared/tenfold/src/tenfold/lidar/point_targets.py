@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def assign_points(xyz: Tensor, offsets: Tensor, gt_boxes: Tensor, *, enlarge: fl
     xyz = xyz.contiguous()
     boxes = gt_boxes[..., :7].flatten(0, 1).to(xyz).contiguous()
     box_offsets = torch.arange(frames + 1, device=xyz.device) * most
-    where = {"offsets": offsets, "box_offsets": box_offsets}
+    where: dict[str, Any] = {"offsets": offsets, "box_offsets": box_offsets}
     row = points_in_boxes(xyz, boxes, **where).long()
     # Padding stays without extent: it must not grow into a box at the origin.
     used = gt_boxes[..., 7].flatten()[:, None] > 0
@@ -78,7 +78,8 @@ def part_targets(points: Tensor, boxes: Tensor) -> Tensor:
         tensor([[0.5000, 0.5000, 0.5000],
                 [1.0000, 1.0000, 1.0000]])
     """
-    return points_to_box_frame(points, boxes) / boxes[:, 3:6] + 0.5
+    local: Tensor = points_to_box_frame(points, boxes)
+    return local / boxes[:, 3:6] + 0.5
 
 
 __all__ = ["IGNORED", "PointTargets", "assign_points", "part_targets"]

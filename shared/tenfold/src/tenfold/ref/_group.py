@@ -26,7 +26,7 @@ def rows_of(feats: Tensor, idx: Tensor) -> tuple[Tensor, Tensor]:
     if feats.dim() == 3:
         element = torch.arange(feats.shape[0], device=feats.device)
         row = row + (element * n).view(-1, *[1] * (idx.dim() - 1))
-    rows = feats.reshape(-1, feats.shape[-1])[row]
+    rows = feats.flatten(0, -2)[row]
     return torch.where(valid[..., None], rows, torch.zeros_like(rows)), valid
 
 

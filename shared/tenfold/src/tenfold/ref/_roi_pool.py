@@ -68,7 +68,7 @@ def roi_point_pool(
     """Return pooled (..., M, k, 3 + C), the first k hits (..., M, k) int32 or -1, and all hits (..., M) int32."""
     op = "roi_point_pool"
     elements = _elements(op, points, boxes, lengths, box_lengths, offsets, box_offsets, validate, "boxes")
-    flat_points, flat_feats = points.reshape(-1, 3), feats.reshape(-1, feats.shape[-1])
+    flat_points, flat_feats = points.reshape(-1, 3), feats.flatten(0, -2)
     flat_boxes = enlarged(boxes.reshape(-1, 7), enlarge)
     m = flat_boxes.shape[0]
     pooled = feats.new_zeros((m, k, 3 + feats.shape[-1]))
@@ -90,7 +90,7 @@ def roi_point_pool(
             chosen = begin + stored[slot % len(stored)]
             pooled[first + row] = torch.cat([flat_points[chosen].to(feats.dtype), flat_feats[chosen]], 1)
     shape = boxes.shape[:-1]
-    return pooled.reshape(*shape, k, -1), point.reshape(*shape, k), count.reshape(shape)
+    return pooled.reshape(*shape, k, pooled.shape[-1]), point.reshape(*shape, k), count.reshape(shape)
 
 
 def roi_point_pool_backward(grad: Tensor, point: Tensor, count: Tensor, rows: int) -> Tensor:
@@ -157,7 +157,7 @@ def roi_grid_pool3d(
     """Return pooled (..., M, gx, gy, gz, C) and, for the maximum, its arg as rows of the flattened points."""
     op = "roi_grid_pool3d"
     elements = _elements(op, points, rois, lengths, roi_lengths, offsets, roi_offsets, validate, "rois")
-    flat_points, flat_feats = points.reshape(-1, 3), feats.reshape(-1, feats.shape[-1])
+    flat_points, flat_feats = points.reshape(-1, 3), feats.flatten(0, -2)
     flat_rois = rois.reshape(-1, 7)
     cells, channels = grid[0] * grid[1] * grid[2], feats.shape[-1]
     pooled = feats.new_zeros((flat_rois.shape[0], cells, channels))

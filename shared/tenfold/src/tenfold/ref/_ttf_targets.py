@@ -16,7 +16,7 @@ SHAPES = ("elliptic", "circular")
 
 def _kernel(center: int, radius: int, size: int) -> Tensor:
     """(size,) float32 Gaussian of sigma (2 radius + 1) / 6 around the centre, zero beyond the radius."""
-    d = torch.arange(size, dtype=torch.float64) - center
+    d = torch.arange(size, dtype=torch.float64) - float(center)
     sigma = (2 * radius + 1) / 6
     return torch.where(d.abs() <= radius, (-d * d / (2 * sigma * sigma)).exp(), 0.0).float()
 

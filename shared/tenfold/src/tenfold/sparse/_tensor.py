@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -144,13 +145,13 @@ class SparseTensor:
         """Number of batch elements."""
         return self.sites.batch_size
 
-    def on(self, features: Tensor, sites: Sites) -> SparseTensor:
+    def on(self, features: Tensor, sites: Sites) -> Self:
         """Other features on other sites, with the same named rulebooks."""
-        result = SparseTensor.__new__(SparseTensor)
+        result = type(self).__new__(type(self))
         result._set(features, sites, self.cache)
         return result
 
-    def replace(self, features: Tensor) -> SparseTensor:
+    def replace(self, features: Tensor) -> Self:
         """Other features on the same sites."""
         return self.on(features, self.sites)
 

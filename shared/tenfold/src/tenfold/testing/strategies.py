@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-40, 3.4e38, -3.4e38)
 SCALES = (1.0, 1e-6, 1e-3, 1e3, 1e6)
+KINDS = ("spread", "rounded", "repeated", "equal", "line", "offset")
 
 
 @st.composite
@@ -49,24 +50,66 @@ def float_arrays(
         >>> check()
     """
     row = (columns,) if isinstance(columns, int) else tuple(columns)
-    n = draw(st.integers(min_rows, max_rows))
-    dtype = draw(st.sampled_from(list(dtypes)))
-    kind = draw(st.sampled_from(["spread", "rounded", "repeated", "equal", "line", "offset"]))
-    scale = draw(st.sampled_from(list(scales)))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    values = rng.standard_normal((n, *row))
+    return _floats(
+        np.random.default_rng(draw(st.integers(0, 2**32 - 1))),
+        (draw(st.integers(min_rows, max_rows)), *row),
+        dtype=draw(st.sampled_from(list(dtypes))),
+        kind=draw(st.sampled_from(KINDS)),
+        scale=draw(st.sampled_from(list(scales))),
+        special=special and draw(st.booleans()),
+    )
+
+
+def random_floats(
+    rng: np.random.Generator,
+    columns: int | Sequence[int] = 3,
+    *,
+    rows: int | None = None,
+    max_rows: int = 300,
+    dtype: Any = np.float32,
+    special: bool = False,
+    scales: Sequence[float] = SCALES,
+) -> npt.NDArray[np.floating[Any]]:
+    """Arrays of the kinds of `float_arrays` from a NumPy generator: for fuzzing without hypothesis.
+
+    Args:
+        rng: decides everything.
+        columns: shape of a row.
+        rows: N, or None for a random one.
+        max_rows: largest random N.
+        dtype: of the result.
+        special: whether non-finite and extreme values may appear.
+        scales: typical sizes of the values, to choose from.
+
+    Example:
+        >>> random_floats(np.random.default_rng(0), 3, rows=5).shape
+        (5, 3)
+    """
+    row = (columns,) if isinstance(columns, int) else tuple(columns)
+    n = int(rng.integers(0, max_rows + 1)) if rows is None else rows
+    kind, scale = str(rng.choice(KINDS)), float(rng.choice(np.array(scales)))
+    return _floats(
+        rng, (n, *row), dtype=dtype, kind=kind, scale=scale, special=special and bool(rng.random() < 0.5)
+    )
+
+
+def _floats(
+    rng: np.random.Generator, shape: tuple[int, ...], *, dtype: Any, kind: str, scale: float, special: bool
+) -> npt.NDArray[np.floating[Any]]:
+    n = shape[0]
+    values = rng.standard_normal(shape)
     if kind == "rounded":
         values = np.round(values * 2) / 2
     elif kind == "repeated" and n:
         values = values[rng.integers(0, max(1, n // 4), n)]
     elif kind == "equal":
         values[:] = values[:1]
-    elif kind == "line" and row:
+    elif kind == "line" and len(shape) > 1:
         values[..., 1:] = 0
     elif kind == "offset":
         values = values + 1000
     values = (values * scale).astype(dtype)
-    if special and values.size and draw(st.booleans()):
+    if special and values.size:
         places = rng.integers(0, values.size, 1 + values.size // 10)
         values.reshape(-1)[places] = rng.choice(np.array(SPECIAL), len(places)).astype(dtype)
     return values

@@ -237,7 +237,8 @@ def configure(op: str, bases: Mapping[str, Config], dataset: str, overrides: Map
         changes = {**_without_classes(base), **changes}
     if changes.get("anchors") is not None:
         changes["anchors"] = tuple(_anchor(op, item) for item in changes["anchors"])
-    return _merged(op, base, changes)
+    merged: Config = _merged(op, base, changes)
+    return merged
 
 
 def _without_classes(base: DetectorConfig) -> dict[str, Any]:

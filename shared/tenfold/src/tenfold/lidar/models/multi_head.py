@@ -144,27 +144,18 @@ class MultiHead(nn.Module):
             raise ValueError(f"MultiHead: groups: got {groups}; expected all of {names}, in this order")
         self.weights = weights or NUSCENES_WEIGHTS
         self.coder = ResidualCoder("sincos", velocity=velocity)
+        self._labels = [[names.index(name) for name in group] for group in groups]  # 0-based
         self.shared_conv = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM),
             nn.ReLU(),
         )
         self.rpn_heads = nn.ModuleList()
-        for group in groups:
-            labels = [names.index(name) + 1 for name in group]
-            per_cell = sum(self.classes[label - 1].per_cell for label in labels)
-            self.rpn_heads.append(GroupHead(channels, channels, per_cell, labels, velocity=velocity))
+        for group in self._labels:
+            per_cell = sum(self.classes[label].per_cell for label in group)
+            published = [label + 1 for label in group]
+            self.rpn_heads.append(GroupHead(channels, channels, per_cell, published, velocity=velocity))
         self.register_buffer("anchors", make_anchors(point_range, grid, self.classes), persistent=False)
-
-    @property
-    def _labels(self) -> list[list[int]]:
-        """0-based labels of each group."""
-        start, found = 0, []
-        for head in self.rpn_heads:
-            size = len(head.head_label_indices)  # type: ignore[arg-type]
-            found.append(list(range(start, start + size)))
-            start += size
-        return found
 
     def forward(self, x: Tensor) -> MultiOutputs:
         """(B, C, ny, nx) to raw outputs, float32 under autocast."""
@@ -175,10 +166,10 @@ class MultiHead(nn.Module):
     def group_anchors(self) -> list[Tensor]:
         """(A_g, ny, nx, 7) of each group: the order of its outputs."""
         found, start = [], 0
-        for head in self.rpn_heads:
-            columns = slice(start, start + head.per_cell)  # type: ignore[operator]
-            start = columns.stop
-            found.append(self.anchors[:, :, columns].permute(2, 0, 1, 3).contiguous())
+        for labels in self._labels:
+            stop = start + sum(self.classes[label].per_cell for label in labels)
+            found.append(self.anchors[:, :, start:stop].permute(2, 0, 1, 3).contiguous())
+            start = stop
         return found
 
     def losses(self, outputs: MultiOutputs, gt_boxes: Tensor) -> dict[str, Tensor]:
@@ -191,21 +182,22 @@ class MultiHead(nn.Module):
         Returns:
             Scalars ``loss``, ``loss_cls``, ``loss_box`` (weighted) and ``num_positives``.
         """
-        targets = self._targets(gt_boxes)
+        anchors = self.group_anchors()
+        targets = self._targets(gt_boxes, anchors)
         count = torch.stack([(t.labels > 0).sum(1) for t in targets]).sum(0)
         like = outputs.classes[0]
         frame_weight = 1 / (count.clamp(min=1) * max(1, len(gt_boxes))).to(like.dtype)
         classes = boxes = like.new_zeros(())
         for group, target in enumerate(targets):
             classes = classes + self._class_loss(outputs.classes[group], target, frame_weight, group)
-            boxes = boxes + self._box_loss(outputs.boxes[group], target, frame_weight, group)
+            boxes = boxes + self._box_loss(outputs.boxes[group], target, frame_weight, anchors[group])
         losses = {"loss_cls": self.weights.classes * classes, "loss_box": self.weights.boxes * boxes}
         return {"loss": losses["loss_cls"] + losses["loss_box"], **losses, "num_positives": count.sum()}
 
-    def _targets(self, gt_boxes: Tensor) -> list[AnchorTargets]:
+    def _targets(self, gt_boxes: Tensor, group_anchors: list[Tensor]) -> list[AnchorTargets]:
         """Targets of each group, with the global 1-based labels."""
         found = []
-        for labels, anchors in zip(self._labels, self.group_anchors(), strict=True):
+        for labels, anchors in zip(self._labels, group_anchors, strict=True):
             classes = [self.classes[k] for k in labels]
             # (A, ny, nx, 7) stands in for (ny, nx, A, 7): the order of the outputs is kept.
             found.append(
@@ -222,10 +214,12 @@ class MultiHead(nn.Module):
         weight = weight * (targets.labels >= 0)
         return (focal * weight * frame_weight[:, None]).sum()
 
-    def _box_loss(self, codes: Tensor, targets: AnchorTargets, frame_weight: Tensor, group: int) -> Tensor:
+    def _box_loss(
+        self, codes: Tensor, targets: AnchorTargets, frame_weight: Tensor, anchors: Tensor
+    ) -> Tensor:
         rows, per_frame = targets.positive, codes.shape[1]
-        anchors = self.group_anchors()[group].view(-1, 7)[rows % per_frame]
-        wanted = self.coder.encode(targets.boxes, anchors).to(codes.dtype)
+        own = anchors.view(-1, 7)[rows % per_frame]
+        wanted = self.coder.encode(targets.boxes, own).to(codes.dtype)
         weights = self.weights.codes and self.weights.codes[: self.coder.code_size]
         difference = smooth_l1(codes.flatten(0, 1)[rows], wanted, beta=0.0, code_weights=weights)
         return (difference.sum(1) * frame_weight[rows // per_frame]).sum()

@@ -269,7 +269,8 @@ def grid_points(rois: Tensor, grid: int) -> Tensor:
     """
     step = (torch.arange(grid, device=rois.device, dtype=rois.dtype) + 0.5) / grid - 0.5
     local = torch.cartesian_prod(step, step, step).view(-1, 3) * rois[..., None, 3:6]
-    return points_from_box_frame(local, rois[..., None, :])
+    points: Tensor = points_from_box_frame(local, rois[..., None, :])
+    return points
 
 
 class PVRCNN(VoxelStages, TwoStage):

@@ -241,8 +241,8 @@ def make_bev_backbone(config: AnchorConfig) -> BEVBackbone:
     )
 
 
-def make_anchor_head(config: AnchorConfig, in_channels: int) -> AnchorHead | MultiHead:
-    """The anchor head of a configuration."""
+def make_anchor_head(config: AnchorConfig, in_channels: int) -> Any:
+    """The anchor head of a configuration: an `AnchorHead` or a `MultiHead`, each with its own outputs."""
     c = config
     shared: dict[str, Any] = {"weights": c.loss_weights}
     if c.head == "multi":

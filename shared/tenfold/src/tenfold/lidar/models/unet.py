@@ -74,7 +74,7 @@ def pair_sums(x: Tensor) -> Tensor:
         >>> pair_sums(torch.tensor([[1.0, 2, 3, 4]])).tolist()
         [[3.0, 7.0]]
     """
-    return x.unflatten(1, (-1, 2)).sum(2)
+    return x.view(len(x), x.shape[1] // 2, 2).sum(2)
 
 
 __all__ = ["UNetV2", "pair_sums"]

@@ -14,6 +14,9 @@ __all__ = ["detections_to_nuscenes"]
 
 Floats = npt.NDArray[np.float64]
 
+# Metres. The exponentials of a young detector can come out as 0, which the benchmark refuses.
+_SMALLEST = 1e-3
+
 
 def detections_to_nuscenes(
     detections: dict[str, Any], class_names: Sequence[str], lidar_to_global: Floats
@@ -21,7 +24,8 @@ def detections_to_nuscenes(
     """A detector's output for one frame in the global frame, highest score first, at most 500 boxes.
 
     A box stands upright in the global frame: its heading there is the one whose box, seen in the lidar frame
-    from above, has the detected heading. The attribute follows from class and speed (`attribute_of`).
+    from above, has the detected heading. Extents are at least 1 mm. The attribute follows from class and speed
+    (`attribute_of`).
 
     Args:
         detections: ``boxes (n, 7)`` or ``(n, 9)`` with vx, vy in the lidar frame, ``scores (n,)``,
@@ -48,7 +52,7 @@ def detections_to_nuscenes(
     return NuScenesBoxes(
         names,
         transform_points(boxes[:, :3], lidar_to_global),
-        boxes[:, [4, 3, 5]],
+        np.maximum(boxes[:, [4, 3, 5]], _SMALLEST),
         np.stack((np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)), axis=1),
         velocity,
         [attribute_of(n, float(np.hypot(*v))) for n, v in zip(names, velocity, strict=True)],

@@ -1,0 +1,390 @@
+"""One generator of calls for every operator; an operator that is added needs one entry.
+
+A generator takes a NumPy generator and returns a call without arguments. `test_fuzz.py` runs it with the kernels
+and with the references, and the results must agree: bits, or `rtol` for sums of floats.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tenfold import ops
+from tenfold.testing.strategies import random_floats
+from tenfold.testing.tensors import stride_variants
+
+Rng = np.random.Generator
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one operator is called, and how closely kernel and reference agree.
+
+    Args:
+        make: draws a call.
+        rtol: None compares bits; a number is a tolerance for floating-point results.
+    """
+
+    make: Callable[[Rng], Call]
+    rtol: float | None = None
+
+
+def pick(rng: Rng, *options: Any) -> Any:
+    return options[int(rng.integers(len(options)))]
+
+
+def size(rng: Rng, most: int = 300) -> int:
+    """Small sizes as often as large ones."""
+    return int(rng.integers(0, pick(rng, 3, 20, most) + 1))
+
+
+def dtype(rng: Rng) -> Any:
+    return pick(rng, np.float32, np.float64)
+
+
+def tensor(rng: Rng, array: Any) -> torch.Tensor:
+    """The array in one of the memory layouts that may hold it."""
+    value = torch.from_numpy(np.ascontiguousarray(array))
+    variants = [value, *(variant for _, variant in stride_variants(value))]
+    return variants[int(rng.integers(len(variants)))]
+
+
+def cloud(rng: Rng, rows: int | None = None, columns: int = 3, kind: Any = None, **more: Any) -> torch.Tensor:
+    rows = size(rng) if rows is None else rows
+    return tensor(rng, random_floats(rng, columns, rows=rows, dtype=kind or dtype(rng), special=True, **more))
+
+
+def scores(rng: Rng, rows: int, kind: Any) -> torch.Tensor:
+    """With ties; sometimes NaN or infinite."""
+    steps = pick(rng, 1, 4, 100, 2**20)
+    values = (rng.integers(0, steps + 1, rows) / steps).astype(kind)
+    if rows and rng.random() < 0.3:
+        values[rng.integers(0, rows, 1 + rows // 10)] = pick(rng, np.nan, np.inf, -np.inf, -0.0)
+    return tensor(rng, values)
+
+
+def plane_boxes(rng: Rng, rows: int, kind: Any) -> torch.Tensor:
+    """x1 y1 x2 y2: mostly proper, sometimes inverted, empty or not finite."""
+    corner = random_floats(rng, 2, rows=rows, dtype=kind, special=rng.random() < 0.3)
+    scale = np.nanmax(np.abs(np.where(np.isfinite(corner), corner, 0)), initial=1e-3)
+    side = (rng.exponential(0.5, (rows, 2)) * min(scale, 1e30)).astype(kind)
+    if rng.random() < 0.2:
+        side *= rng.choice([-1, 0, 1], side.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return tensor(rng, np.concatenate([corner, corner + side], axis=1))
+
+
+def ground_boxes(rng: Rng, rows: int, kind: Any, columns: int = 7, special: bool = True) -> torch.Tensor:
+    """Rotated boxes with sizes comparable to their distances; some without extent."""
+    spread = float(pick(rng, 1e-2, 1.0, 30.0))
+    centre = rng.uniform(-spread, spread, (rows, columns // 2))
+    extent = rng.exponential(spread / 3, (rows, columns // 2))
+    yaw = pick(rng, rng.uniform(-7, 7, (rows, 1)), rng.integers(-4, 5, (rows, 1)) * (np.pi / 4))
+    boxes = np.concatenate([centre, extent, yaw], axis=1)
+    if rows and rng.random() < 0.3:
+        boxes = boxes[rng.integers(0, max(1, rows // 3), rows)]
+    if rows and special and rng.random() < 0.3:
+        boxes[rng.integers(0, rows), rng.integers(columns)] = pick(rng, np.nan, np.inf, 0.0, -1.0, 1e30)
+    return tensor(rng, boxes.astype(kind))
+
+
+def labels(rng: Rng, rows: int) -> torch.Tensor:
+    return torch.from_numpy(rng.integers(-2, 4, rows))
+
+
+def sites(rng: Rng, shape: tuple[int, int, int], batch: int, most: int = 200) -> torch.Tensor:
+    """Unique cells (b, z, y, x) in any order."""
+    cells = batch * int(np.prod(shape))
+    flat = rng.choice(cells, min(size(rng, most), cells), replace=False)
+    if rng.random() < 0.5:
+        flat.sort()
+    return tensor(rng, np.stack(np.unravel_index(flat, (batch, *shape)), axis=1).astype(np.int32))
+
+
+def indices(rng: Rng, shape: tuple[int, ...], rows: int) -> torch.Tensor:
+    return tensor(
+        rng, rng.integers(-1, max(rows, 1), shape).astype(pick(rng, np.int32, np.int64)).clip(max=rows - 1)
+    )
+
+
+# ------------------------------------------------------------------ suppression and overlap
+
+
+def nms(rng: Rng) -> Call:
+    n, kind = size(rng), dtype(rng)
+    args = (plane_boxes(rng, n, kind), scores(rng, n, kind), float(pick(rng, 0.0, 0.03, 0.5, 0.7, 1.0)))
+    more = {"max_out": pick(rng, None, 0, 5), "score_threshold": pick(rng, None, 0.25)}
+    return lambda: ops.nms(*args, **more)
+
+
+def batched_nms(rng: Rng) -> Call:
+    n, kind = size(rng), dtype(rng)
+    args = (plane_boxes(rng, n, kind), scores(rng, n, kind), labels(rng, n), float(pick(rng, 0.0, 0.5, 1.0)))
+    batch = pick(rng, None, labels(rng, n))
+    return lambda: ops.batched_nms(*args, batch=batch)
+
+
+def nms_rotated(rng: Rng) -> Call:
+    n, kind, columns = size(rng, 80), dtype(rng), pick(rng, 5, 7)
+    args = (ground_boxes(rng, n, kind, columns), scores(rng, n, kind), float(pick(rng, 0.0, 0.1, 0.5, 1.0)))
+    more = {"pre_max": pick(rng, None, 0, 20), "post_max": pick(rng, None, 5)}
+    return lambda: ops.nms_rotated(*args, **more)
+
+
+def box_iou(rng: Rng) -> Call:
+    kind, function = dtype(rng), pick(rng, ops.box_iou_bev, ops.box_iou_3d, ops.box_iou_aligned_3d)
+    a, b = (ground_boxes(rng, size(rng, 30), kind) for _ in range(2))
+    mode = pick(rng, "iou", "inter", "iof")
+    return lambda: function(a, b, mode=mode)
+
+
+def rotated_iou(rng: Rng) -> Call:
+    n, kind = size(rng, 60), dtype(rng)
+    pred, target = (ground_boxes(rng, n, kind, special=False) for _ in range(2))
+    which = pick(rng, "iou", "giou", "diou")
+    return lambda: ops.rotated_iou(pred, target, which)
+
+
+def topk_peaks(rng: Rng) -> Call:
+    shape = (pick(rng, 1, 2), pick(rng, 1, 3), size(rng, 24), size(rng, 24))
+    values = random_floats(rng, shape[1:], rows=shape[0], special=True)
+    if rng.random() < 0.3:
+        values = np.round(values, 1)
+    heat = tensor(rng, values)
+    more = {"k": pick(rng, 1, 7, 500), "kernel": pick(rng, 1, 3, 5), "per_class": pick(rng, False, True)}
+    return lambda: ops.topk_peaks(heat, **more)
+
+
+# ------------------------------------------------------------------ voxels
+
+
+def grid(rng: Rng) -> tuple[Any, ...]:
+    scale = float(pick(rng, 1e-3, 1.0, 1e3))
+    return tuple(scale * s for s in pick(rng, (1, 1, 1), (0.3, 0.7, 2.0))), tuple(
+        scale * v for v in (-2, -2, -3, 2, 2, 3)
+    )
+
+
+def batch_offsets(rng: Rng, rows: int) -> torch.Tensor | None:
+    inner = np.sort(rng.integers(0, rows + 1, int(rng.integers(0, 3))))
+    return pick(rng, None, torch.from_numpy(np.concatenate([[0], inner, [rows]])))
+
+
+def voxelize(rng: Rng) -> Call:
+    points = cloud(rng, columns=pick(rng, 3, 4, 7))
+    args = (points, *grid(rng), pick(rng, 1, 3, 40), pick(rng, 1, 10, 10**6))
+    more = {"offsets": batch_offsets(rng, len(points)), "mean": pick(rng, False, True)}
+    return lambda: tuple(ops.voxelize(*args, **more))
+
+
+def dynamic_voxelize(rng: Rng) -> Call:
+    points = cloud(rng, columns=4)
+    args = (points, *grid(rng))
+    more = {"offsets": batch_offsets(rng, len(points)), "order": pick(rng, "lex", "first")}
+    return lambda: ops.dynamic_voxelize(*args, **more)
+
+
+def scatter(rng: Rng) -> Call:
+    n, num = size(rng), int(rng.integers(1, pick(rng, 3, 50)))
+    feats = tensor(rng, random_floats(rng, size(rng, 40), rows=n, dtype=dtype(rng), scales=(1.0, 1e3)))
+    index, reduce = indices(rng, (n,), num), pick(rng, "sum", "mean", "max", "min")
+    return lambda: ops.scatter(feats, index, num, reduce)
+
+
+# ------------------------------------------------------------------ neighbours
+
+
+def ball_query(rng: Rng) -> Call:
+    kind = dtype(rng)
+    args = (cloud(rng, kind=kind), cloud(rng, size(rng, 80), kind=kind))
+    more = (float(pick(rng, 1e-6, 0.3, 1.0, 1e3, 1e6)), pick(rng, 1, 4, 33))
+    return lambda: ops.ball_query(*args, *more)
+
+
+def knn(rng: Rng) -> Call:
+    kind = dtype(rng)
+    args = (cloud(rng, kind=kind), cloud(rng, size(rng, 80), kind=kind), pick(rng, 1, 3, 16, 64))
+    return lambda: ops.knn(*args)
+
+
+def three_nn(rng: Rng) -> Call:
+    kind = dtype(rng)
+    args = (cloud(rng, size(rng, 80), kind=kind), cloud(rng, kind=kind))
+    return lambda: ops.three_nn(*args)
+
+
+def farthest_point_sample(rng: Rng) -> Call:
+    points = cloud(rng)
+    m = pick(rng, 0, 1, 7, len(points), len(points) + 5)
+    start = int(rng.integers(0, max(len(points), 1)))
+    return lambda: ops.farthest_point_sample(points, m, start=start)
+
+
+def three_interpolate(rng: Rng) -> Call:
+    m, n, kind = size(rng, 50), size(rng), dtype(rng)
+    feats = tensor(rng, random_floats(rng, size(rng, 20), rows=m, dtype=kind))
+    args = (feats, indices(rng, (n, 3), m), tensor(rng, rng.random((n, 3)).astype(kind)))
+    return lambda: ops.three_interpolate(*args)
+
+
+def _groups(rng: Rng) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    m, rows, k = size(rng, 100), size(rng, 50), int(rng.integers(1, 9))
+    feats = tensor(rng, random_floats(rng, int(rng.integers(1, 20)), rows=m, dtype=dtype(rng)))
+    count = pick(rng, None, torch.from_numpy(rng.integers(0, k + 1, rows).astype(np.int32)))
+    return feats, indices(rng, (rows, k), m), count
+
+
+def group(rng: Rng) -> Call:
+    args = _groups(rng)
+    return lambda: ops.group(*args)
+
+
+def group_max(rng: Rng) -> Call:
+    args = _groups(rng)
+    return lambda: ops.group_max(*args)
+
+
+# ------------------------------------------------------------------ points and boxes
+
+
+def points_in_boxes(rng: Rng) -> Call:
+    kind = dtype(rng)
+    args = (cloud(rng, kind=kind, scales=(1.0, 30.0)), ground_boxes(rng, size(rng, 40), kind))
+    more = {"mode": pick(rng, "first", "mask", "csr"), "margin": pick(rng, 0.0, 1e-5, 0.1)}
+    return lambda: ops.points_in_boxes(*args, **more)
+
+
+def roi_point_pool(rng: Rng) -> Call:
+    kind, n = dtype(rng), size(rng)
+    feats = tensor(rng, random_floats(rng, (n, 5), rows=1, dtype=kind))
+    points = tensor(rng, random_floats(rng, (n, 3), rows=1, dtype=kind, special=True))
+    boxes = ground_boxes(rng, size(rng, 20), kind)[None]
+    k = pick(rng, 1, 8, 64)
+    return lambda: ops.roi_point_pool(points, feats, boxes, k)
+
+
+def roi_grid_pool3d(rng: Rng) -> Call:
+    kind, n = dtype(rng), size(rng)
+    feats = tensor(rng, random_floats(rng, 5, rows=n, dtype=kind))
+    args = (
+        ground_boxes(rng, size(rng, 20), kind),
+        cloud(rng, n, kind=kind),
+        feats,
+        pick(rng, 1, 3, (2, 4, 1)),
+    )
+    more = {"mode": pick(rng, "max", "avg"), "max_points": pick(rng, 1, 3, 127)}
+    return lambda: ops.roi_grid_pool3d(*args, **more)
+
+
+# ------------------------------------------------------------------ sparse
+
+
+def rulebook_submanifold(rng: Rng) -> Call:
+    shape, batch = pick(rng, (4, 5, 6), (1, 1, 70), (9, 3, 20)), pick(rng, 1, 3)
+    args = (sites(rng, shape, batch), shape, batch, pick(rng, 1, 2, 3, (1, 3, 5)))
+    dilation = pick(rng, 1, 2)
+    return lambda: ops.rulebook_submanifold(*args, dilation=dilation)
+
+
+def rulebook_strided(rng: Rng) -> Call:
+    shape, batch = pick(rng, (4, 5, 6), (5, 5, 70), (9, 5, 20)), pick(rng, 1, 3)
+    args = (sites(rng, shape, batch), shape, batch, pick(rng, 1, 2, 3))
+    more = {"stride": pick(rng, 1, 2, 3), "padding": pick(rng, 0, 1), "dilation": pick(rng, 1, 2)}
+    return lambda: ops.rulebook_strided(*args, **more)[:2]
+
+
+def _table(rng: Rng) -> tuple[torch.Tensor, int]:
+    rows = size(rng, 60)
+    return indices(rng, (27, size(rng, 60)), rows).int(), rows
+
+
+def sparse_conv(rng: Rng) -> Call:
+    table, rows = _table(rng)
+    kind, c_in, c_out = dtype(rng), int(rng.integers(1, 40)), int(rng.integers(1, 40))
+    feats = tensor(rng, rng.standard_normal((rows, c_in)).astype(kind))
+    weight = tensor(rng, rng.standard_normal((c_out, 3, 3, 3, c_in)).astype(kind))
+    return lambda: ops.sparse_conv(feats, weight, table)
+
+
+def sparse_max_pool(rng: Rng) -> Call:
+    table, rows = _table(rng)
+    feats = tensor(rng, random_floats(rng, int(rng.integers(1, 20)), rows=rows, dtype=dtype(rng)))
+    return lambda: ops.sparse_max_pool(feats, table)
+
+
+def lookup(rng: Rng) -> Call:
+    shape = (4, 5, 6)
+    table, coords = sites(rng, shape, 2), tensor(rng, rng.integers(-1, 7, (size(rng), 4)).astype(np.int32))
+    return lambda: ops.lookup(ops.VoxelTable(table), coords)
+
+
+def voxel_query(rng: Rng) -> Call:
+    kind, cells = dtype(rng), sites(rng, (6, 6, 6), 2)
+    centres = tensor(rng, random_floats(rng, 3, rows=len(cells), dtype=kind, scales=(1.0,)))
+    m = size(rng, 60)
+    coords = tensor(rng, rng.integers(0, 6, (m, 4)).astype(np.int32) % np.array([2, 6, 6, 6], np.int32))
+    query = tensor(rng, random_floats(rng, 3, rows=m, dtype=kind, scales=(1.0,)))
+    more = (pick(rng, (1, 1, 1), (0, 2, 3)), float(pick(rng, 0.2, 1.0, 5.0)), pick(rng, 1, 4, 16))
+    return lambda: ops.voxel_query(ops.VoxelTable(cells), centres, coords, query, *more)
+
+
+# ------------------------------------------------------------------ images
+
+
+def bilinear_sample(rng: Rng) -> Call:
+    kind, h, w = dtype(rng), int(rng.integers(1, 9)), int(rng.integers(1, 9))
+    feat = tensor(rng, rng.standard_normal((2, 3, h, w)).astype(kind))
+    n = size(rng, 60)
+    uv = rng.uniform(-3, 12, (2, n, 2)).astype(kind)
+    if rng.random() < 0.4:
+        uv = np.round(uv)
+    if n and rng.random() < 0.3:
+        uv[0, int(rng.integers(n))] = pick(rng, np.nan, np.inf, 1e30)
+    args, border = (feat, tensor(rng, uv)), pick(rng, "zero", "clamp", "parity")
+    return lambda: ops.bilinear_sample(*args, border=border)
+
+
+def ttf_targets(rng: Rng) -> Call:
+    n = size(rng, 30)
+    corner = rng.uniform(-10, 60, (n, 2))
+    boxes = tensor(rng, np.concatenate([corner, corner + rng.exponential(20, (n, 2))], 1).astype(np.float32))
+    args = (boxes, torch.from_numpy(rng.integers(-1, 3, n)), (48, 64), 3)
+    more = {
+        "area": pick(rng, "log", "sqrt", "linear", "norm"),
+        "weight": pick(rng, "gaussian", "flat", "none"),
+    }
+    return lambda: ops.ttf_targets(*args, **more)
+
+
+CASES: dict[str, Case] = {
+    "ball_query": Case(ball_query),
+    "batched_nms": Case(batched_nms),
+    "bilinear_sample": Case(bilinear_sample, rtol=1e-5),
+    "box_iou": Case(box_iou, rtol=1e-5),
+    "dynamic_voxelize": Case(dynamic_voxelize),
+    "farthest_point_sample": Case(farthest_point_sample),
+    "group": Case(group),
+    "group_max": Case(group_max),
+    "knn": Case(knn),
+    "lookup": Case(lookup),
+    "nms": Case(nms),
+    "nms_rotated": Case(nms_rotated),
+    "points_in_boxes": Case(points_in_boxes),
+    "roi_grid_pool3d": Case(roi_grid_pool3d, rtol=1e-5),
+    "roi_point_pool": Case(roi_point_pool),
+    "rotated_iou": Case(rotated_iou, rtol=1e-4),
+    "rulebook_strided": Case(rulebook_strided),
+    "rulebook_submanifold": Case(rulebook_submanifold),
+    "scatter": Case(scatter, rtol=1e-4),
+    "sparse_conv": Case(sparse_conv, rtol=1e-4),
+    "sparse_max_pool": Case(sparse_max_pool),
+    "three_interpolate": Case(three_interpolate, rtol=1e-5),
+    "three_nn": Case(three_nn),
+    "topk_peaks": Case(topk_peaks),
+    "ttf_targets": Case(ttf_targets, rtol=1e-5),
+    "voxel_query": Case(voxel_query),
+    "voxelize": Case(voxelize, rtol=1e-5),
+}
