@@ -91,7 +91,7 @@ def _row(
         title=title,
         make=make,
         ours=_ours(method),
-        agree=within(1e-4),
+        agree=within(1e-5),
         normal=_array,
         peers=(peer,),
         goal=None if goal is None else Goal("ratio", goal, against="auto_LiRPA"),

@@ -74,7 +74,7 @@ def test_verify(cli, folder, tmp_path):
 
 
 def test_predict_images(cli, folder, tmp_path):
-    words = ("--images", f"[{folder / 'digit.png'}]", "--labels", "[3]", "--radius", "0.3", "--eps", "0.01")
+    words = (folder / "digit.png", "--labels", "[3]", "--radius", "0.3", "--eps", "0.01")
     code, out, _ = cli("predict", folder / "last.ckpt", *words, "--out", "r.csv")
     assert code == 0
     assert "of 1 certified -> r.csv" in out
@@ -106,7 +106,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
     (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:500])
     (tmp_path / "bad.vnnlib").write_text("(assert")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    image = f"[{folder / 'digit.png'}]"
+    image = folder / "digit.png"
     blocked = unwritable_path(tmp_path)
     before = sorted(p.name for p in tmp_path.iterdir())
     cases = {
@@ -114,12 +114,12 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
         ("verify", "cut.onnx", unsafe): "cut.onnx: model: is no valid ONNX file",
         ("verify", model, "none.vnnlib"): "none.vnnlib: property: does not exist",
         ("verify", model, "bad.vnnlib"): "bad.vnnlib: line 1",
-        ("verify", model): "property: missing",
+        ("verify", model): "target",
         ("verify", model, unsafe, "--timeout", "-1"): "timeout: got -1",
         ("verify", model, unsafe, "--out", blocked / "r.txt"): "out: cannot be created",
-        ("predict", "cut.ckpt", "--images", image): "cut.ckpt: checkpoint: is damaged",
-        ("predict", "foreign.ckpt", "--images", image): "foreign.ckpt: hyper_parameters: missing",
-        ("predict", checkpoint, "--images", "[none.png]"): "none.png",
+        ("predict", "cut.ckpt", image): "cut.ckpt: checkpoint: is damaged",
+        ("predict", "foreign.ckpt", image): "foreign.ckpt: hyper_parameters: missing",
+        ("predict", checkpoint, "none.png"): "none.png",
         (
             "predict",
             checkpoint,
@@ -128,8 +128,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
             "--labels",
             "[11]",
         ): "labels: expected 1 classes from 0 to 9",
-        ("predict", checkpoint, "--images", image, "--eps", "8"): "eps: got 8; expected pixel units",
-        ("predict", checkpoint, "--images", image, "--methods", "[crwn]"): "methods: got 'crwn'",
+        ("predict", checkpoint, image, "--eps", "8"): "eps: got 8; expected pixel units",
+        ("predict", checkpoint, image, "--methods", "[crwn]"): "methods: got 'crwn'",
         ("export", checkpoint, "a.bin"): "expected .onnx or .pt2",
         ("export", checkpoint, "nowhere/a.onnx"): "the folder nowhere does not exist",
         ("fit", "--config", "glyphs_rump"): "did you mean 'glyphs_ramp'",
