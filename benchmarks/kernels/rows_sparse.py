@@ -9,7 +9,7 @@ import torch
 
 from kernels import frames
 from kernels.limits import Limits
-from kernels.model import Call, Case, Goal, Peer, Row, bit_equal, within
+from kernels.model import Call, Case, Goal, Peer, Row, Verdict, bit_equal, within
 
 # The grid of SECOND around a whole sweep, so that there are sites enough for the largest size.
 _CELL = np.array([0.05, 0.05, 0.1], dtype=np.float32)
@@ -302,9 +302,18 @@ def _encoder_case(scale: float, _dtype: str) -> Case:
 @lru_cache(maxsize=1)
 def _encoder() -> Any:
     from tenfold.lidar.models.voxel_backbone import VoxelBackBone8x
+    from tenfold.sparse import SparseTensor
 
     torch.manual_seed(0)
-    return VoxelBackBone8x(4).eval()
+    net = VoxelBackBone8x(4)
+    # Statistics of one pass, so that activations keep their size through the layers.
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    case = _encoder_case(1.0, "float32")
+    with torch.no_grad():
+        net.train()(SparseTensor(case["features"], case["coords"], case["shape"], 1))
+    return net.eval()
 
 
 def _spconv_encoder() -> Any:
@@ -333,6 +342,8 @@ def _spconv_encoder() -> Any:
     net = spconv.SparseSequential(*layers).eval()
     with torch.no_grad():
         for theirs, ours in zip(net.parameters(), _encoder().parameters(), strict=True):
+            theirs.copy_(ours)
+        for theirs, ours in zip(net.buffers(), _encoder().buffers(), strict=True):
             theirs.copy_(ours)
     return net
 
@@ -418,20 +429,32 @@ def _torch_training(case: Case) -> Call:
 
     _, tables = _torch_layers(case)
     weights = list(_encoder().parameters())
+    norms = [m for m in _encoder().modules() if isinstance(m, torch.nn.BatchNorm1d)]
 
     def run() -> list[torch.Tensor]:
         x = case["features"]
         for layer, (pairs, rows) in enumerate(tables):
             kernel, scale, shift = weights[3 * layer : 3 * layer + 3]
-            x = F.relu(_gather_matmul(x, kernel, pairs, rows) * (scale * (1 + 1e-3) ** -0.5) + shift)
+            mean, var = norms[layer].running_mean, norms[layer].running_var
+            x = (_gather_matmul(x, kernel, pairs, rows) - mean) * (scale * (var + 1e-3) ** -0.5) + shift
+            x = F.relu(x)
         return list(torch.autograd.grad(x, weights, _seed_gradient(len(x))))
 
     return run
 
 
-def _gradients(raw: list[torch.Tensor], _: Case) -> list[np.ndarray]:
-    """Each divided by its largest entry, so that one tolerance serves all."""
-    return [(g / g.abs().max().clamp(min=1e-30)).numpy() for g in raw]
+def _gradients(raw: list[torch.Tensor], _: Case) -> list[torch.Tensor]:
+    return raw
+
+
+def _gradients_agree(ours: Any, other: Any) -> Verdict:
+    """Distance of each gradient relative to its length: a ReLU may flip where its input is zero to within rounding."""
+    worst = max(
+        float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30))
+        for a, b in zip(ours, other, strict=True)
+    )
+    passed = worst < 1e-2
+    return Verdict(passed, f"{'within' if passed else 'differs by'} {worst:.1e} of its length")
 
 
 _ENCODER = Row(
@@ -454,7 +477,7 @@ _TRAINING = Row(
     title="the same, forward and backward (goal: forward alone takes 1/3.2 to 1/2.8 of it)",
     make=_encoder_case,
     ours=_ours_training,
-    agree=within(2e-3),
+    agree=_gradients_agree,
     normal=_gradients,
     peers=(
         Peer(
