@@ -153,9 +153,7 @@ def test_wide_and_far_cells():
     assert lookup(VoxelTable(coords[:2]), torch.cat([coords, ends])).tolist() == [0, 1, -1, -1, -1, -1]
     xyz = torch.zeros(6, 3)
     wide = (2**31 - 1, 0, 2**31 - 1)
-    _, count = voxel_query(
-        VoxelTable(coords[:2]), xyz[:2], torch.cat([coords, ends]), xyz, (1, 1, 1), 1.0, 2
-    )
+    _, count = voxel_query(VoxelTable(coords[:2]), xyz[:2], torch.cat([coords, ends]), xyz, (1, 1, 1), 1.0, 2)
     assert count.tolist() == [1, 1, 0, 0, 0, 0]
     with pytest.raises(ValueError, match="VoxelTable: coords: they span 2\\^63 cells or more"):
         VoxelTable(coords)
