@@ -1,11 +1,14 @@
 """Random networks and their data, shared by the tests."""
 
+import itertools
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from bound_prop import BoundedModule
 from bound_prop.nn import Leaky, ParamRamp
 
 
@@ -59,12 +62,71 @@ def random_net(seed, kind, shape="mlp"):
     else:
         net, x = Residual(kind, shape), torch.randn(2, 2, 5, 7)
     net, x = net.double().eval(), x.double()
-    for module in net.modules():
-        if isinstance(module, ParamRamp | Leaky):
-            module.eta = module.eta.double()
     return net, x
 
 
 @pytest.fixture(scope="session")
 def nets():
     return random_net
+
+
+def _exact_range(net, box):
+    """Exact range of a ReLU network on a box, by mixed-integer programming (scipy)."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    linear = [m for m in net if isinstance(m, nn.Linear)]
+    layers = BoundedModule(net, box.center).compute_bounds(box, method="ibp").layers
+    blocks = [linear[0].in_features]
+    for m in linear[:-1]:
+        blocks += [m.out_features] * 3  # z, a, switch
+    blocks.append(linear[-1].out_features)
+    starts = np.cumsum([0, *blocks])
+    count = int(starts[-1])
+    low, high = np.full(count, -1e4), np.full(count, 1e4)
+    low[: blocks[0]], high[: blocks[0]] = box.lower[0].numpy(), box.upper[0].numpy()
+    whole = np.zeros(count)
+    rows, least, most = [], [], []
+
+    def add(entries, a, b):
+        row = np.zeros(count)
+        for index, value in entries:
+            row[index] += value
+        rows.append(row)
+        least.append(a)
+        most.append(b)
+
+    source = 0
+    for k, m in enumerate(linear):
+        z = starts[1 + 3 * k]
+        for j in range(m.out_features):
+            terms = [(source + i, float(w)) for i, w in enumerate(m.weight[j].detach())]
+            add([(z + j, -1.0), *terms], -float(m.bias[j]), -float(m.bias[j]))
+        if k == len(linear) - 1:
+            break
+        a, s = starts[2 + 3 * k], starts[3 + 3 * k]
+        low_, up_ = (e[0].detach().numpy() for e in list(layers.values())[k])
+        for j in range(m.out_features):
+            whole[s + j], low[s + j], high[s + j], low[a + j] = 1, 0, 1, 0
+            add([(a + j, 1.0), (z + j, -1.0)], 0, np.inf)
+            add([(a + j, 1.0), (z + j, -1.0), (s + j, -low_[j])], -np.inf, -low_[j])
+            add([(a + j, 1.0), (s + j, -max(up_[j], 0.0))], -np.inf, 0)
+        source = a
+    ends = []
+    for j, sign in itertools.product(range(linear[-1].out_features), (1, -1)):
+        goal = np.zeros(count)
+        goal[starts[-2] + j] = sign
+        done = milp(
+            goal,
+            constraints=LinearConstraint(np.array(rows), least, most),
+            bounds=Bounds(low, high),
+            integrality=whole,
+            options={"mip_rel_gap": 0},
+        )
+        assert done.status == 0
+        ends.append(sign * done.fun)
+    return np.array(ends).reshape(-1, 2)
+
+
+@pytest.fixture(scope="session")
+def exact_range():
+    return _exact_range

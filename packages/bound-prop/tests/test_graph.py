@@ -235,10 +235,9 @@ def test_a_ramp_written_out_is_one_activation():
 
 def test_knees_switch_without_a_new_trace():
     net = nn.Sequential(nn.Linear(3, 4), ParamRamp((4,), init=0.2)).double()
-    net[1].eta = net[1].eta.double()
     bounded, x = BoundedModule(net, torch.zeros(1, 3).double()), torch.randn(2, 3).double()
     for enabled in (True, False, True):
-        net[1].enabled.fill_(enabled)
+        net[1].set_enabled(enabled)
         found = bounded.compute_bounds(LpBall(x, 0.0), method="crown")
         torch.testing.assert_close(found.lower, net(x))
 

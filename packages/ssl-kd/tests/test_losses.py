@@ -26,13 +26,14 @@ from ssl_kd import (
     select,
     train_ss_head,
 )
+from ssl_kd.experiment import TEACHER
 from ssl_kd.metrics import head_outputs, linear_cka, retrieval, score_correlation, teacher_student_kl
 from ssl_kd.tasks import TASKS, Contrastive, Exemplar, Jigsaw, Rotation
 from tenfold._errors import UserInputError
-from tenfold.distill import create_model
+from tenfold.distill import create_model, load_classifier
 from tenfold.distill.data import Augment, ImageArrays, LabelledImages
 from tenfold.distill.loop import batches
-from tenfold.distill.strokes import strokes
+from tenfold.distill.small import stroke_set
 from tenfold.testing import assert_bit_equal, require, two_gloo_ranks
 
 RAW = Augment(0, 0.0, (0, 0, 0), (1, 1, 1))
@@ -432,17 +433,18 @@ def test_head_training_moves_the_head_alone(name):
     assert not teacher.training
 
 
-def test_head_training_lowers_the_loss():
-    teacher = pair()[1]
-    pixels, labels = strokes(32, "easy")
-    names = tuple(map(str, range(20)))
-    images = ImageArrays(LabelledImages(pixels, labels, names), RotationViews(Augment(0, 0.0)))
-    loader = batches(images, 32)
+def test_head_training_learns_to_retrieve():
+    torch.manual_seed(0)
+    teacher = SSWrapper(load_classifier(TEACHER).model)
+    plain = stroke_set("ambiguous", 64)
+    loader = batches(ImageArrays(plain.data, RotationViews(plain.transform.plain())), 64)
     x = next(iter(loader))[0].flatten(0, 1)
     loss = ContrastiveHeadLoss()
-    before = float(loss(teacher(x)[1].detach()))
-    train_ss_head(teacher, loader, epochs=60, lr=0.5, weight_decay=0.0)
-    assert float(loss(teacher(x)[1].detach())) < before - 0.02
+    before = teacher(x)[1].detach()
+    train_ss_head(teacher, loader, epochs=15)
+    after = teacher(x)[1].detach()
+    assert float(loss(after)) < float(loss(before)) - 0.2  # the floor for 64 images is 3.17
+    assert retrieval(after) > 1.5 * retrieval(before)
 
 
 def test_heads_as_files(tmp_path):

@@ -11,12 +11,13 @@ from ttfnet.experiment import ARMS, build, measure
 require("pycocotools")
 
 
-def test_the_card(tmp_path):
+def test_the_card(tmp_path, monkeypatch):
+    monkeypatch.setattr("ttfnet.experiment._PICTURES", {"train": 32, "val": 8})
     result = run_demo(tmp_path, steps=3)
     assert read_demo(tmp_path).rows == result.rows
     assert [row[0] for row in result.rows] == ["many samples (TTFNet)", "one pixel (control)"]
     # Two objects with one centre pixel have one sample between them.
-    assert result.rows[1][4] == pytest.approx(1, abs=0.01)
+    assert result.rows[1][4] == pytest.approx(1, abs=0.05)
     assert result.rows[0][4] > 15
     assert result.pictures[0].stat().st_size > 10_000
 

@@ -22,7 +22,10 @@ def facts(eager_model):
     return model, describe(model, ["rectangle", "ellipse", "triangle"], size=(64, 96))
 
 
-@pytest.mark.parametrize(("dcn", "operator"), [("native", "DeformConv"), ("decomposed", "GridSample")])
+@pytest.mark.parametrize(
+    ("dcn", "operator"),
+    [("native", "DeformConv"), pytest.param("decomposed", "GridSample", marks=pytest.mark.slow)],
+)
 def test_onnx_equals_the_network(facts, tmp_path, dcn, operator):
     import onnx
 
@@ -39,7 +42,7 @@ def test_onnx_equals_the_network(facts, tmp_path, dcn, operator):
     # The same raw pictures through both: preprocessing, network, and boxes in original pixels.
     save_detector(tmp_path / "m.pt", model, info)
     pictures = [draw_scene(np.random.default_rng(k), 150)[0][: 50 + 20 * k] for k in range(4)]
-    ours, theirs = (load(p).predict_images(pictures, conf=0.2) for p in (tmp_path / "m.pt", file))
+    ours, theirs = (load(p).predict_images(pictures, conf=0.1) for p in (tmp_path / "m.pt", file))
     for a, b in zip(ours, theirs, strict=True):
         assert len(a) == len(b) > 3
         torch.testing.assert_close(a.scores, b.scores, atol=1e-4, rtol=0)

@@ -81,7 +81,7 @@ def random_boxes(seed, count, size):
     return torch.from_numpy(boxes), torch.from_numpy(rng.integers(0, 3, count))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 6))
 def test_equals_an_independent_loop(seed, count):
     size = (128, 192)
@@ -105,7 +105,7 @@ OPTIONS = [
 ]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**6))
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_batch_definition_and_fastest_version_have_the_same_bits(options, seed):

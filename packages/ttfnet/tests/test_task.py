@@ -275,8 +275,8 @@ def gradients_of_rank(kind, images):
     [
         ("ttfnet", (0, 3, 1, 2)),
         ("ttfnet", (0, 1, 3, 2)),
-        ("ttfnet", (1, 1, 2, 2)),
-        ("centernet", (0, 1, 3, 2)),
+        pytest.param("ttfnet", (1, 1, 2, 2), marks=pytest.mark.slow),
+        pytest.param("centernet", (0, 1, 3, 2), marks=pytest.mark.slow),
     ],
     ids=["unequal", "one empty", "none", "centernet, one empty"],
 )

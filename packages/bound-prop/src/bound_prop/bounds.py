@@ -11,7 +11,9 @@
 | ``alpha-crown`` | as ``crown`` | back-substitution with optimised lines |
 
 With tight lines (the default) ``ibp`` is never tighter than ``lbp`` and ``crown-ibp``, those never than
-``crown-lbp``, and that never than ``crown``, elementwise (Lyu et al. 2021, theorem 2).
+``crown-lbp``, and that never than ``crown``, elementwise (Lyu et al. 2021, theorem 2). Through max pooling and
+products only the first holds: every method is at least as tight as ``ibp``, but which input a maximum follows may
+change as intervals shrink.
 """
 
 from __future__ import annotations

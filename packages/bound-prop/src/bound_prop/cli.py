@@ -38,7 +38,7 @@ app = App(
             "verify a VNN-LIB property of an ONNX network, or certify images",
             (
                 "bound-prop verify model.onnx property.vnnlib --timeout 60",
-                "bound-prop predict last.ckpt --images [digit.png] --eps 0.1 --radius 0.3",
+                "bound-prop predict last.ckpt digit.png --eps 0.1 --radius 0.3",
             ),
             aliases=("verify",),
         ),

@@ -25,7 +25,50 @@ __all__ = [
 SMALLEST_KNEE = 1e-4
 
 
-class ParamRamp(nn.Module):
+class _Sloped(nn.Module):
+    """A slope, and a switch, kept twice: as buffers for checkpoints, as numbers for speed and for export."""
+
+    eta: Tensor
+    enabled: Tensor
+
+    def __init__(self, eta: float) -> None:
+        super().__init__()
+        self.register_buffer("eta", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("enabled", torch.tensor(True))
+        self._number, self._on = 0.0, True
+        self.set_eta(eta)
+
+    def set_eta(self, eta: float) -> None:
+        """Sets the slope of the flat sides.
+
+        Raises:
+            ValueError: outside [0, 1).
+        """
+        if not 0.0 <= eta < 1.0:
+            raise ValueError(f"{type(self).__name__}: eta: got {eta}; expected a number in [0, 1)")
+        self.eta.fill_(eta)
+        self._number = float(eta)
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Switches the knee on or off."""
+        self.enabled.fill_(enabled)
+        self._on = bool(enabled)
+
+    def slope(self) -> float:
+        """The slope as a number."""
+        return self._number
+
+    def is_enabled(self) -> bool:
+        """Whether the knee is on."""
+        return self._on
+
+    def _load_from_state_dict(self, *args: Any, **keywords: Any) -> None:
+        super()._load_from_state_dict(*args, **keywords)
+        # Casts of the module may have narrowed the buffer: the number is rounded to what was stored.
+        self._number, self._on = round(float(self.eta), 12), bool(self.enabled)
+
+
+class ParamRamp(_Sloped):
     """Slope ``eta`` below 0, 1 up to the knee, ``eta`` beyond it; one learnt knee for each neuron.
 
     ``f(z) = LeakyReLU(z) - (1 - eta) ReLU(z - r)`` (equation 139). While the knee is off (the clean epochs) it
@@ -42,37 +85,17 @@ class ParamRamp(nn.Module):
     [[0.0, 1.0]]
     """
 
-    eta: Tensor
-    enabled: Tensor
-
     def __init__(self, shape: Sequence[int], eta: float = 0.0, init: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(eta)
         if init < SMALLEST_KNEE:
             raise ValueError(f"ParamRamp: init: got {init}; expected at least {SMALLEST_KNEE}")
         self.knee = nn.Parameter(torch.full(tuple(shape), float(init)))
-        self.register_buffer("eta", torch.tensor(0.0, dtype=torch.float64))
-        self.register_buffer("enabled", torch.tensor(True))
-        self.set_eta(eta)
-
-    def set_eta(self, eta: float) -> None:
-        """Sets the slope of the flat sides.
-
-        Raises:
-            ValueError: outside [0, 1).
-        """
-        if not 0.0 <= eta < 1.0:
-            raise ValueError(f"ParamRamp: eta: got {eta}; expected a number in [0, 1)")
-        self.eta.fill_(eta)
-
-    def slope(self) -> float:
-        """The slope as a number."""
-        return float(self.eta)
 
     def forward(self, z: Tensor) -> Tensor:
         """``(N, *shape)`` to the same shape."""
         eta = self.slope()
         left = F.leaky_relu(z, eta) if eta else F.relu(z)
-        if not self.enabled:
+        if not self.is_enabled():
             return left
         return left - (1 - eta) * F.relu(z - self.knee)
 
@@ -89,29 +112,15 @@ class ParamRamp(nn.Module):
         self.clamp_()
 
 
-class Leaky(nn.Module):
+class Leaky(_Sloped):
     """LeakyReLU whose slope is a buffer: it can be scheduled, and a checkpoint holds it.
 
     >>> Leaky(0.1)(torch.tensor([-1.0, 2.0])).tolist()
     [-0.10000000149011612, 2.0]
     """
 
-    eta: Tensor
-
     def __init__(self, eta: float = 0.01) -> None:
-        super().__init__()
-        self.register_buffer("eta", torch.tensor(0.0, dtype=torch.float64))
-        self.set_eta(eta)
-
-    def set_eta(self, eta: float) -> None:
-        """Sets the slope; see `ParamRamp.set_eta`."""
-        if not 0.0 <= eta < 1.0:
-            raise ValueError(f"Leaky: eta: got {eta}; expected a number in [0, 1)")
-        self.eta.fill_(eta)
-
-    def slope(self) -> float:
-        """The slope as a number."""
-        return float(self.eta)
+        super().__init__(eta)
 
     def forward(self, z: Tensor) -> Tensor:
         """Any shape."""
@@ -153,7 +162,7 @@ def set_eta(model: nn.Module, eta: float) -> None:
 def set_knee_enabled(model: nn.Module, enabled: bool) -> None:
     """Switches the knees of every ParamRamp on or off."""
     for ramp in param_ramps(model):
-        ramp.enabled.fill_(enabled)
+        ramp.set_enabled(enabled)
 
 
 Kind = Literal["relu", "leaky_relu", "param_ramp"]
@@ -202,7 +211,6 @@ def convert_activations(
             new = Leaky(eta)
         elif kind == "param_ramp":
             new = ParamRamp(shape, eta, init).to(example_input.device, example_input.dtype)
-            new.eta = new.eta.double()
         setattr(owner, name.rpartition(".")[2], new)
     return model
 

@@ -22,10 +22,9 @@ __all__ = ["export", "predict"]
 
 def predict(
     model: Path,
-    property: Path | None = None,
+    target: Path,
     timeout: float = 120.0,
     out: Path | None = None,
-    images: list[Path] | None = None,
     labels: list[int] | None = None,
     eps: float | None = None,
     methods: list[str] | None = None,
@@ -40,11 +39,10 @@ def predict(
 
     Args:
         model: ONNX file, or a checkpoint written by `bound-prop fit`.
-        property: VNN-LIB file that describes what must not happen.
+        target: VNN-LIB file that describes what must not happen; for a checkpoint an image, or a folder of images.
         timeout: Seconds for a property.
         out: Result file; by default the model's and the property's names in `verdicts`.
-        images: Images to certify with a checkpoint; resized to the network's input.
-        labels: Their classes; by default what the network says.
+        labels: Classes of the images in the order of their names; by default what the network says.
         eps: Radius in pixel units, 0 to 1; by default the training radius.
         methods: Bounds to compute for images; the last one decides. By default ibp and crown-lbp.
         radius: Also bisect each image's certified radius up to this value.
@@ -55,7 +53,8 @@ def predict(
         torch.set_num_threads(max(1, threads))
     if timeout <= 0:
         raise UserInputError(f"timeout: got {timeout:g}; expected seconds above 0")
-    if images:
+    if target.suffix.lower() != ".vnnlib" and model.suffix.lower() != ".onnx":
+        images = _pictures(target)
         _certify(
             model,
             images,
@@ -66,9 +65,16 @@ def predict(
             out or Path("verdicts/images.csv"),
         )
         return
-    if property is None:
-        raise UserInputError(f"{model}: property: missing; give a VNN-LIB file, or --images for a checkpoint")
-    _verify(model, property, timeout, out or Path("verdicts") / f"{model.stem}-{property.stem}.txt", seed)
+    _verify(model, target, timeout, out or Path("verdicts") / f"{model.stem}-{target.stem}.txt", seed)
+
+
+def _pictures(target: Path) -> list[Path]:
+    if not target.is_dir():
+        return [target]
+    found = sorted(p for p in target.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
+    if not found:
+        raise UserInputError(f"{target}: images: the folder holds none")
+    return found
 
 
 def _verify(model: Path, property: Path, timeout: float, out: Path, seed: int) -> None:

@@ -271,7 +271,7 @@ class RobustTask(LightningModule):
         epoch = self.current_epoch
         set_eta(self.bounded, self.plan.eta_at(epoch))
         ramps = param_ramps(self.bounded)
-        if ramps and epoch == self.plan.clean_epochs and not bool(ramps[0].enabled):
+        if ramps and epoch == self.plan.clean_epochs and not ramps[0].is_enabled():
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             batches = data.calibration_batches(self.global_rank, self.trainer.world_size)
             calibrate_param_ramp(self.bounded, (b.to(self.device) for b in batches))
@@ -299,7 +299,7 @@ class RobustTask(LightningModule):
         """A step, after which knees are jittered and stay above their least value."""
         super().optimizer_step(*args, **keywords)
         for index, ramp in enumerate(param_ramps(self.bounded)):
-            if self.plan.jitter and bool(ramp.enabled):
+            if self.plan.jitter and ramp.is_enabled():
                 generator = sample_generator(0, self.global_step, index, "torch")
                 ramp.jitter_(self.plan.jitter, generator)
             ramp.clamp_()

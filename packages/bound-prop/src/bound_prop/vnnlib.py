@@ -302,7 +302,7 @@ class _Parser:
                 if atom.constant > 0:
                     return None  # false: this alternative cannot happen
             elif sides == {"Y"}:
-                rows.append(({j: v for (_, j), v in terms.items()}, -atom.constant))
+                rows.append(({j: v for (_, j), v in terms.items()}, 0.0 - atom.constant))
             elif sides == {"X"} and len(terms) == 1:
                 ((_, i), factor), *_ = terms.items()
                 bound = -atom.constant / factor

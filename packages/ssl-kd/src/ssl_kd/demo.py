@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
     sskd, kd, long = (runs[name].numbers for name in ("sskd", "kd", "kd4x"))
     result = DemoResult(
         title="SSKD: distillation with self-supervision",
-        claim="With few labelled images a student learns more from a teacher that also answers for rotated views.",
+        claim="What a student learns from few labels when its teacher also answers for rotated views.",
         number=f"top-1 {sskd['top1']:.1f} %; finds the own image of {sskd['retrieval']:.0f} % of rotated views",
         control=f"KD {kd['top1']:.1f} %, KD at the same computation {long['top1']:.1f} %",
         passed=bool(sskd["top1"] > 30.0 and sskd["retrieval"] > 5.0),
@@ -98,7 +99,7 @@ def _draw(path: Path, images: np.ndarray) -> None:
 
     from tenfold.viz import encode_image
 
-    transform = stroke_set("ambiguous", 1, train=False).transform
+    transform: Any = stroke_set("ambiguous", 1, train=False).transform
     views = RotationViews(transform).batch(images, [None] * len(images))
     side = 56
     canvas = Image.new("RGB", (len(images) * (side + 4) + 4, 4 * (side + 4) + 4), (16, 18, 24))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,7 +102,7 @@ def teacher_with_head(
     return teacher.requires_grad_(False)
 
 
-def _views(data: ImageArrays, labels: Tensor | None = None) -> ImageArrays:
+def _views(data: ImageArrays) -> ImageArrays:
     assert isinstance(data.transform, Augment)
     return ImageArrays(data.data, RotationViews(data.transform), seed=data.seed)
 
@@ -149,7 +150,7 @@ def run_arm(
 
 def _step_and_loader(
     arm: Arm, student: SSWrapper, teacher: SSWrapper, train_set: ImageArrays, seed: int
-) -> tuple[Callable[..., dict[str, Tensor]], object]:
+) -> tuple[Callable[..., dict[str, Tensor]], Any]:
     if arm.weights is not None:
         step: Callable[..., dict[str, Tensor]] = SSKDStep(
             student, teacher, SSKDLoss(weights=arm.weights, permute=arm.permute)
@@ -178,6 +179,7 @@ def _likeness(student: SSWrapper, teacher: SSWrapper, test_set: ImageArrays) -> 
     rows = min(_RETRIEVAL_IMAGES, len(test_set)) // BATCH * BATCH
     part = LabelledImages(test_set.data.images[:rows], test_set.data.labels[:rows], test_set.data.class_names)
     plain = ImageArrays(part, test_set.transform, random=False)
+    assert isinstance(test_set.transform, Augment)
     views = RotationViews(test_set.transform.plain()).batch(part.images, [None] * rows)
     s_z, t_z = head_outputs(student, views), head_outputs(teacher, views)
     s_logits, t_logits = (logits_of(net.backbone, plain) for net in (student, teacher))

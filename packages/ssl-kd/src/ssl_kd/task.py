@@ -136,7 +136,8 @@ class HeadTask(ClassifierTask):
 
     def network(self) -> nn.Module:
         """The head."""
-        return self.head
+        head: nn.Module = self.head
+        return head
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of the self-supervision task."""

@@ -44,7 +44,7 @@ def run_demo(out: Path, seed: int = 0) -> DemoResult:
     Raises:
         UserInputError: the folder cannot be written.
     """
-    return _card(out, seed, images=1280, epochs=30)
+    return _card(out, seed, images=1280, epochs=40)
 
 
 def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
@@ -64,7 +64,7 @@ def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
     last = unix.selection[-1]
     result = DemoResult(
         title="UNIX: fewer teacher queries",
-        claim="A student learns as much from fewer teacher queries: its most uncertain images, mixed.",
+        claim="What a student learns from three quarters of the teacher queries, chosen by its own uncertainty.",
         number=f"top-1 {unix.top1:.1f} % at {100 * cost['ratio']:.1f} % of KD's computation",
         control=f"KD {kd.top1:.1f} % at 100 %, random choice {random.top1:.1f} %",
         passed=bool(unix.top1 > 50.0 and cost["ratio"] < 0.8),

@@ -125,7 +125,7 @@ def run_arm(
     first: list[tuple[Tensor, MixBatch]] = []
 
     def one(x: Tensor, labels: Tensor, index: Tensor) -> dict[str, Tensor]:
-        losses = step(x, labels, index)
+        losses: dict[str, Tensor] = step(x, labels, index)
         if len(selection) == length - 1 and not first and step.last is not None:
             first.append((x, step.last))
         return losses

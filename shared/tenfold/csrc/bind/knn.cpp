@@ -52,7 +52,7 @@ Batch make_batch(const Tensor& ref, const Tensor& query, const std::optional<Ten
 }
 
 template <class T, class Kernel>
-void run(Kernel kernel, const Tensor& ref, const Tensor& query, const Batch& batch, int64_t k, bool validate,
+void run(Kernel kernel, const Tensor& ref, const Tensor& query, const Batch& batch, int64_t k, bool root, bool validate,
          const Tensor& dist2, const Tensor& idx) {
   KnnArgs<T> args{};
   args.ref = in<T>(ref);
@@ -61,6 +61,7 @@ void run(Kernel kernel, const Tensor& ref, const Tensor& query, const Batch& bat
   args.num_elements = static_cast<int64_t>(batch.elements.size());
   args.k = k;
   args.global_index = ref.dim() == 2;
+  args.root = root;
   args.validate = validate;
   args.parallel = torch_parallel();
   args.dist2 = out<T>(dist2);
@@ -76,7 +77,7 @@ void run(Kernel kernel, const Tensor& ref, const Tensor& query, const Batch& bat
 
 std::tuple<Tensor, Tensor> knn_cpu(Tensor ref, Tensor query, int64_t k, std::optional<Tensor> lengths,
                                    std::optional<Tensor> query_lengths, std::optional<Tensor> offsets,
-                                   std::optional<Tensor> query_offsets, bool validate) {
+                                   std::optional<Tensor> query_offsets, bool root, bool validate) {
   check_points(ref, query);
   check(k >= 1 && k <= kMostNeighbours, "knn: k: expected 1 to 64");
   const Tensor p = as_contiguous(ref);
@@ -87,10 +88,10 @@ std::tuple<Tensor, Tensor> knn_cpu(Tensor ref, Tensor query, int64_t k, std::opt
   Tensor dist2 = empty_cpu(size, p.scalar_type());
   Tensor idx = empty_cpu(size, ScalarType::Int);
   if (p.scalar_type() == ScalarType::Float) {
-    run<float>(dispatch::knn_f32, p, q, batch, k, validate, dist2, idx);
+    run<float>(dispatch::knn_f32, p, q, batch, k, root, validate, dist2, idx);
   } else {
     check(p.scalar_type() == ScalarType::Double, "knn: ref: expected float32 or float64");
-    run<double>(dispatch::knn_f64, p, q, batch, k, validate, dist2, idx);
+    run<double>(dispatch::knn_f64, p, q, batch, k, root, validate, dist2, idx);
   }
   return {dist2, idx};
 }

@@ -85,38 +85,13 @@ class Plain {
 constexpr int64_t kTreePoints = 256;  // below, and for few samples, building a tree does not pay
 constexpr int64_t kTreeSamples = 24;
 
-// Fills the columns with the finite points, missing coordinates with zeros; returns their number.
-template <class T>
-int64_t collect(const T* xyz, int64_t n, int64_t columns, int64_t dims, const typename FpsTree<T>::Points& to) {
-  int64_t count = 0;
-  if (columns == 3 && dims == 3 && all_finite(xyz, 3 * n)) {
-    for (int64_t i = 0; i < n; i += kTile) {
-      const int part = static_cast<int>(n - i < kTile ? n - i : kTile);
-      deinterleave(xyz + 3 * i, part, to.column[0] + i, to.column[1] + i, to.column[2] + i);
-    }
-    for (int64_t i = 0; i < n; ++i) to.index[i] = static_cast<int32_t>(i);
-    return n;
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    const T* p = xyz + i * columns;
-    if (!finite_row(p, dims)) continue;
-    for (int64_t a = 0; a < 3; ++a) to.column[a][count] = a < dims ? p[a] : T(0);
-    to.index[count++] = static_cast<int32_t>(i);
-  }
-  return count;
-}
-
 template <class T>
 void sample_by_tree(const FpsArgs<T>& args, const FpsElement& e, int64_t row) {
   const T* xyz = args.xyz + e.begin * args.columns;
   int64_t* out = args.out + e.place;
   const int64_t base = args.global_index ? e.begin : 0;
   Scratch scratch;
-  typename FpsTree<T>::Points points;
-  points.allocate(scratch, e.count);
-  const int64_t n = collect(xyz, e.count, args.columns, args.dims, points);
-  FpsTree<T> tree;
-  tree.build(scratch, points, n);
+  FpsTree<T> tree(scratch, xyz, e.count, args.columns, args.dims);
   for (int64_t j = 0; j < e.samples; ++j) {
     out[j] = base + row;
     T q[3] = {0, 0, 0};

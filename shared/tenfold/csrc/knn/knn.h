@@ -26,6 +26,7 @@ struct KnnArgs {
   int64_t num_elements;
   int64_t k;          // 1 to kMostNeighbours
   bool global_index;  // indices are rows of ref; otherwise they count from the element's first point
+  bool root;          // give distances instead of their squares
   bool validate;
   Parallel parallel;
   T* dist2;      // (query rows, k) out, ascending; +infinity where a neighbour is missing

@@ -43,11 +43,34 @@ int64_t table_room(int64_t points) {
   return table_size(points < kBoxPiece ? points : kBoxPiece) / 4;
 }
 
+// Columns of n points in rows of three, a vector of points at a time where two permutations a column do it.
+static inline int columns_of_vectors(const double*, int, double*, double*, double*) { return 0; }
 #if defined(__AVX512F__)
+static inline int columns_of_vectors(const float* p, int n, float* x, float* y, float* z) {
+  float* const to[3] = {x, y, z};
+  vint low[3], high[3];
+  for (int a = 0; a < 3; ++a) {
+    for (int i = 0; i < kLanes; ++i) {
+      const int at = 3 * i + a;
+      low[a][i] = at < 2 * kLanes ? at : 0;
+      high[a][i] = at < 2 * kLanes ? i : at - kLanes;
+    }
+  }
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const __m512 first = _mm512_loadu_ps(p + 3 * i), second = _mm512_loadu_ps(p + 3 * i + kLanes),
+                 third = _mm512_loadu_ps(p + 3 * i + 2 * kLanes);
+    for (int a = 0; a < 3; ++a)
+      _mm512_storeu_ps(to[a] + i, _mm512_permutex2var_ps(_mm512_permutex2var_ps(first, (__m512i)low[a], second),
+                                                         (__m512i)high[a], third));
+  }
+  return i;
+}
 static inline vint vselect(lane_mask m, vint a, vint b) {
   return (vint)_mm512_mask_blend_epi32(static_cast<__mmask16>(m), (__m512i)b, (__m512i)a);
 }
 #else
+static inline int columns_of_vectors(const float*, int, float*, float*, float*) { return 0; }
 // Lanes of a where the bit is set, of b elsewhere.
 static inline vint vselect(lane_mask m, vint a, vint b) {
   const vint bit = vset(1) << viota();
@@ -227,8 +250,9 @@ class Piece {
   int load_tile(int64_t i, T* x, T* y, T* z) const {
     const int count = static_cast<int>(size_ - i < kTile ? size_ - i : kTile);
     const T* p = points_ + 3 * i;
-    deinterleave(p, count, x, y, z);
-    if (!all_finite(p, 3 * count)) {
+    const int done = columns_of_vectors(p, count, x, y, z);
+    deinterleave(p + 3 * done, count - done, x + done, y + done, z + done);
+    if (!args_.validate && !all_finite(p, 3 * count)) {  // validated points are finite
       for (int k = 0; k < count; ++k)
         if (!finite3(p + 3 * k)) z[k] = std::numeric_limits<T>::quiet_NaN();
     }

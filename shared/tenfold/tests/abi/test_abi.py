@@ -71,6 +71,11 @@ CALLS = {
     "scatter": lambda: ops.scatter(cloud(500), torch.arange(500) % 7, 7, "max"),
     "ball_query": lambda: list(ops.ball_query(cloud(500)[:, :3], cloud(40)[:, :3], 2.0, 8)),
     "points_in_boxes": lambda: ops.points_in_boxes(cloud(500)[:, :3], rotated(20)),
+    "topk_peaks": lambda: list(ops.topk_peaks(cloud(400).view(1, 4, 20, 20), 9)),
+    "roi_point_pool": lambda: list(ops.roi_point_pool(cloud(500)[:, :3], cloud(500), rotated(20), 8)),
+    "roi_grid_pool3d": lambda: ops.roi_grid_pool3d(rotated(20), cloud(500)[:, :3], cloud(500), 3),
+    "bilinear_sample": lambda: ops.bilinear_sample(cloud(400).view(1, 4, 20, 20), cloud(60)[None, :, :2]),
+    "lookup": lambda: ops.lookup(ops.VoxelTable(sparse(2)[0]), sparse(2)[0].flip(0)),
     "rulebook_submanifold": lambda: ops.rulebook_submanifold(sparse(2)[0], (5, 6, 7), 1),
     "rulebook_strided": lambda: list(
         ops.rulebook_strided(sparse(2)[0], (5, 6, 7), 1, 3, stride=2, padding=1)[:2]

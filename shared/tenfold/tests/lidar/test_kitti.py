@@ -319,6 +319,9 @@ def test_missing_lists_images_and_strange_ids(one_frame):
     assert KittiObject(one_frame, "train", fov_only=False)[0].image_size is None
     with pytest.raises(UserInputError, match="the image_2 file is missing"):
         KittiObject(one_frame, "train", with_image=True)
+    (one_frame / "ImageSets/twice.txt").write_text("000000\n000000\n")
+    with pytest.raises(UserInputError, match=r"twice\.txt: frame 000000 stands there more than once"):
+        KittiObject(one_frame, "twice")
     with pytest.raises(UserInputError, match="no file name"):
         KittiObject(one_frame, ids=["../../secret"])
 

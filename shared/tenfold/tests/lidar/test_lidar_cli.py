@@ -385,3 +385,28 @@ def test_every_recipe_builds_its_model(tmp_path):
         counts = settings["data"].get("counts") or {}
         assert set(counts) <= set(model.class_names), recipe.name
         assert settings["trainer"]["default_root_dir"].endswith(recipe.name[:-5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["second", "pv_rcnn", "pointrcnn"])
+def test_nuscenes_is_trained_and_evaluated(cli, detector, tiny_models, small_nuscenes, tmp_path):
+    options = {k: v for k, v in tiny_models[detector].items() if k != "class_names"}
+    options["point_range"] = [-25.6, -25.6, -5.0, 25.6, 25.6, 3.0]
+    if detector != "pointrcnn":
+        options |= {"voxel_size": [0.4, 0.4, 0.2], "blocks": [1, 1, 1, 1], "head_channels": 8}
+    words = [f"model.detector={detector}", "model.dataset=nuscenes", f"model.overrides={json.dumps(options)}"]
+    words += [
+        "data.dataset=nuscenes",
+        f"data.root={small_nuscenes}",
+        "data.version=v1.0-mini",
+        "data.sweeps=3",
+    ]
+    words += ["data.train_split=mini_train", "data.val_split=mini_val", "data.batch_size=2", "data.counts={}"]
+    words += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.default_root_dir=run"]
+    words += ["trainer.enable_progress_bar=false", "trainer.logger=false"]
+    code, _, err = cli("fit", *words)
+    assert code == 0, err
+    code, out, err = cli("test", *words, "--ckpt_path", "last", "model.results=found")
+    assert code == 0, err
+    assert "NDS" in out
+    assert (tmp_path / "found" / "submission.json").is_file()

@@ -44,8 +44,8 @@ def test_shapes_fill_their_boxes(name):
     """Seen from all sides, no return lies outside the box, and the returns reach all its sides."""
     mean = KINDS[name].mean
     reached = np.zeros((2, 3))
-    for seed in range(3):
-        for side in range(8):
+    for seed in range(2):
+        for side in (0.0, 1.5, 3.0, 4.5):
             spot = (12 if mean[0] > 3 else 5) * np.array([np.cos(side), np.sin(side)])
             box = np.array([*spot, -1.73 + mean[2] / 2, *mean, 0.3 * side])
             thing = make_object(name, box, seed)

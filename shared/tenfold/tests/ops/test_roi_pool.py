@@ -42,7 +42,8 @@ def numpy_point_pool(points, feats, boxes, k, *, enlarge=(0, 0, 0), cyclic=True,
             place = j % len(rows) if cyclic else min(j, len(rows) - 1)
             row = int(rows[place if j >= len(rows) else j])
             out[m, j] = torch.cat([points[row], feats[row]]).numpy()
-    return torch.from_numpy(out), torch.tensor([len(r) == 0 for r in members(points, grown)])
+    empty = [len(r) == 0 for r in members(points, grown)]
+    return torch.from_numpy(out), torch.tensor(empty, dtype=torch.bool)
 
 
 def numpy_grid_pool(

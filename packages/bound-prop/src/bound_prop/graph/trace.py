@@ -176,7 +176,7 @@ class _Interpreter:
         if isinstance(module, ParamRamp):
 
             def ramp(like: Tensor) -> Ramp:
-                return Ramp(module.slope(), module.knee.to(like) if module.enabled else None)
+                return Ramp(module.slope(), module.knee.to(like) if module.is_enabled() else None)
 
             return self.build.activation(x, ramp, "param_ramp")
         if isinstance(module, Leaky):

@@ -410,6 +410,8 @@ class DistillTask(ClassifierTask):
         gamma: Factor by which it falls.
     """
 
+    in_main_stage: Tensor
+
     def __init__(
         self,
         arch: str = "resnet20",

@@ -234,7 +234,11 @@ class KittiObject(Dataset[KittiFrame]):
                 f"{file}: the list of frames of split {self.split!r} is missing; "
                 "download or create ImageSets, or pass ids"
             )
-        return _check_ids(_read_text(file).split(), str(file))
+        ids = _check_ids(_read_text(file).split(), str(file))
+        if len(set(ids)) < len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise UserInputError(f"{file}: frame {twice} stands there more than once")
+        return ids
 
     def _require_files(self) -> None:
         kinds = ["velodyne", "calib"] + ["label_2"] * (self.split != "test") + ["image_2"] * self.with_image

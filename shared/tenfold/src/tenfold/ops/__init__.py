@@ -13,6 +13,12 @@ from tenfold.ops._batching import (
 from tenfold.ops._bilinear import (
     bilinear_sample,
 )
+from tenfold.ops._graphs import (
+    ThinnedPoints,
+    knn_graph,
+    radius_graph,
+    voxel_downsample,
+)
 from tenfold.ops._group import (
     gather_rows,
     group,
@@ -93,6 +99,7 @@ from tenfold.ops._voxelize import (
 
 __all__ = [
     "PaddedVoxels",
+    "ThinnedPoints",
     "VoxelTable",
     "Voxels",
     "__contract__",
@@ -111,6 +118,7 @@ __all__ = [
     "group_max",
     "interpolation_weights",
     "knn",
+    "knn_graph",
     "lookup",
     "nms",
     "nms_3d",
@@ -124,6 +132,7 @@ __all__ = [
     "peak_mask",
     "points_in_boxes",
     "points_in_boxes_padded",
+    "radius_graph",
     "roi_grid_pool3d",
     "roi_point_pool",
     "rotated_iou",
@@ -138,6 +147,7 @@ __all__ = [
     "three_nn",
     "topk_peaks",
     "ttf_targets",
+    "voxel_downsample",
     "voxel_query",
     "voxelize",
     "voxelize_padded",

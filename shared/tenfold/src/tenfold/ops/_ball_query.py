@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._batching import check_batches, check_clouds
+from tenfold.ops._batching import check_batches, check_clouds, row_count
 from tenfold.ops._checks import FLOATS, require
 from tenfold.ops._library import define, invoke
 
@@ -101,8 +101,8 @@ def _plain(
         and centers.shape[-1] == 3
         and (xyz.dim() == 2 or xyz.shape[0] == centers.shape[0])
         and xyz.device == centers.device
-        and xyz.numel() < _LIMIT
-        and centers.numel() < _LIMIT
+        and row_count(xyz) < _LIMIT
+        and row_count(centers) < _LIMIT
         and lengths is None
         and center_lengths is None
         and offsets is None

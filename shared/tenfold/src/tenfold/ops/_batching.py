@@ -11,7 +11,15 @@ from torch import Tensor
 
 from tenfold.ops._checks import as_compute, require, require_float, require_shape, require_tensor
 
-__all__ = ["check_batch", "check_batches", "check_clouds", "offsets_from_batch_index", "pad", "stack"]
+__all__ = [
+    "check_batch",
+    "check_batches",
+    "check_clouds",
+    "offsets_from_batch_index",
+    "pad",
+    "row_count",
+    "stack",
+]
 
 _INTEGERS = (torch.int64, torch.int32)
 _LIMIT = 2**31
@@ -53,6 +61,11 @@ def check_batch(
     return lengths, offsets
 
 
+def row_count(points: Tensor) -> int:
+    """Rows of (N, C) or (B, N, C); written so that torch.export can solve a bound on it for N."""
+    return points.shape[0] if points.dim() == 2 else points.shape[0] * points.shape[1]
+
+
 def check_clouds(op: str, names: tuple[str, str], points: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
     """Check two clouds of xyz that belong together and return both in their common compute dtype.
 
@@ -83,7 +96,7 @@ def check_clouds(op: str, names: tuple[str, str], points: Tensor, queries: Tenso
         f"{op}: {second}: on {queries.device}; expected the device of {first}, {points.device}",
     )
     for name, value in ((first, points), (second, queries)):
-        rows = value.numel() // 3
+        rows = row_count(value)
         require(rows < _LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
     points, queries = as_compute(points), as_compute(queries)
     common = torch.promote_types(points.dtype, queries.dtype)

@@ -67,7 +67,7 @@ def _group_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_feats = grad_center = None
     if ctx.needs_input_grad[0]:
         total = shape[0] * shape[1] if len(shape) == 3 else shape[0]
-        flat = scatter(as_compute(grad).reshape(-1, shape[-1]), rows.reshape(-1), total, "sum")
+        flat = scatter(as_compute(grad).flatten(0, -2), rows.flatten(), total, "sum")
         grad_feats = flat.reshape(shape).to(grad.dtype)
     if ctx.needs_input_grad[3]:
         grad_center = -torch.where((rows >= 0)[..., None], grad[..., :3], 0.0).sum(dim=-2)

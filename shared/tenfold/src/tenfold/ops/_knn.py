@@ -24,6 +24,7 @@ def _fake(
     query_lengths: Tensor | None,
     offsets: Tensor | None,
     query_offsets: Tensor | None,
+    root: bool,
     validate: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = (*query.shape[:-1], k)
@@ -32,7 +33,7 @@ def _fake(
 
 _knn = define(
     "knn(Tensor ref, Tensor query, SymInt k, Tensor? lengths, Tensor? query_lengths, Tensor? offsets, "
-    "Tensor? query_offsets, bool validate) -> (Tensor, Tensor)",
+    "Tensor? query_offsets, bool root, bool validate) -> (Tensor, Tensor)",
     contract=1,
     reference=reference.knn,
     fake=_fake,
@@ -50,6 +51,7 @@ def _search(
     offsets: Tensor | None,
     query_offsets: Tensor | None,
     prefix: str,
+    root: bool,
 ) -> tuple[Tensor, Tensor]:
     ref, query = check_clouds(op, names, ref, query)
     lengths, query_lengths, offsets, query_offsets = check_batches(
@@ -64,6 +66,7 @@ def _search(
         query_lengths,
         offsets,
         query_offsets,
+        root,
         checks_content(ref.is_cpu),
     )
     return dist2, idx
@@ -114,7 +117,7 @@ def knn(
     """
     require(1 <= k <= _MOST, f"knn: k: got {k}; expected a number from 1 to {_MOST}")
     batching = (lengths, query_lengths, offsets, query_offsets)
-    return _search("knn", ("ref", "query"), ref, query, k, *batching, "query_")
+    return _search("knn", ("ref", "query"), ref, query, k, *batching, "query_", root=False)
 
 
 def three_nn(
@@ -151,7 +154,7 @@ def three_nn(
         >>> three_nn(torch.tensor([[1.0, 0.0, 0.0]]), known)
         (tensor([[1., 2., inf]]), tensor([[ 0,  1, -1]], dtype=torch.int32))
     """
-    dist2, idx = _search(
+    dist, idx = _search(
         "three_nn",
         ("known", "unknown"),
         known,
@@ -162,8 +165,9 @@ def three_nn(
         known_offsets,
         offsets,
         "",
+        root=True,
     )
-    return dist2.sqrt_(), idx
+    return dist, idx
 
 
 def interpolation_weights(dist: Tensor, idx: Tensor, eps: float = 1e-8) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._batching import check_batch
+from tenfold.ops._batching import check_batch, row_count
 from tenfold.ops._checks import as_compute, require, require_float
 from tenfold.ops._library import define, invoke
 
@@ -82,7 +82,7 @@ def _check_points(xyz: Tensor, dims: int) -> Tensor:
         fine,
         f"{_OP}: xyz: got shape {tuple(xyz.shape)}; expected (N, C) or (B, N, C) with C >= dims = {dims}",
     )
-    rows = xyz.shape[0] * (xyz.shape[1] if xyz.dim() == 3 else 1)
+    rows = row_count(xyz)
     require(rows < _LIMIT, f"{_OP}: xyz: got {rows} rows; expected fewer than 2^31")
     return as_compute(xyz)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -82,7 +84,8 @@ def group_max_backward(grad: Tensor, arg: Tensor, n: int, padded: bool) -> Tenso
     channels = grad.shape[-1]
     batch = grad.shape[0] if padded else 1
     result = grad.new_zeros((batch, n, channels))
-    values, rows = grad.reshape(batch, -1, channels), arg.reshape(batch, -1, channels)
+    groups = math.prod(grad.shape[1 if padded else 0 : -1])
+    values, rows = grad.reshape(batch, groups, channels), arg.reshape(batch, groups, channels)
     channel = torch.arange(channels, device=grad.device)
     for element in range(batch):
         for value, row in zip(values[element], rows[element], strict=True):

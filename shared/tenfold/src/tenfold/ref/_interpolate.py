@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,9 @@ def interpolate_backward(
     batch = feats.shape[0] if feats.dim() == 3 else 1
     grad_feats = feats.new_zeros((batch, n, channels) if need_feats else (0,))
     if need_feats:
-        k = idx.shape[-1]
-        g, i, w = grad.reshape(batch, -1, channels), idx.reshape(batch, -1, k), weight.reshape(batch, -1, k)
+        groups, k = math.prod(idx.shape[feats.dim() - 2 : -1]), idx.shape[-1]
+        g = grad.reshape(batch, groups, channels)
+        i, w = idx.reshape(batch, groups, k), weight.reshape(batch, groups, k)
         for element in range(batch):
             for row in range(g.shape[1]):
                 for slot, target in enumerate(i[element, row].tolist()):

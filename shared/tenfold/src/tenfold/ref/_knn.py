@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,9 +19,10 @@ def knn(
     query_lengths: Tensor | None = None,
     offsets: Tensor | None = None,
     query_offsets: Tensor | None = None,
+    root: bool = False,
     validate: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Nearest neighbours as `tenfold.ops.knn` defines them: dist2 (..., k) ascending and idx (..., k)."""
+    """Nearest neighbours as `tenfold.ops.knn` defines them: dist2 (or its root) ascending and idx."""
     points = element_rows("knn", ref, lengths, offsets)
     queries = element_rows("knn", query, query_lengths, query_offsets, "query_")
     dist2 = query.new_full((*query.shape[:-1], k), float("inf"))
@@ -40,4 +42,5 @@ def knn(
         order = torch.where(nearest < float("inf"), order + base, -1)
         dist2.view(-1, k)[first : first + m, : nearest.shape[1]] = nearest
         idx.view(-1, k)[first : first + m, : nearest.shape[1]] = order.to(torch.int32)
-    return dist2, idx
+    # NumPy rounds roots correctly, which torch does not.
+    return (torch.from_numpy(np.sqrt(dist2.numpy())) if root else dist2), idx

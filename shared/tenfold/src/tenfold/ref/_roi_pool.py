@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -90,7 +91,7 @@ def roi_point_pool(
             chosen = begin + stored[slot % len(stored)]
             pooled[first + row] = torch.cat([flat_points[chosen].to(feats.dtype), flat_feats[chosen]], 1)
     shape = boxes.shape[:-1]
-    return pooled.reshape(*shape, k, pooled.shape[-1]), point.reshape(*shape, k), count.reshape(shape)
+    return pooled.reshape(*shape, k, 3 + feats.shape[-1]), point.reshape(*shape, k), count.reshape(shape)
 
 
 def roi_point_pool_backward(grad: Tensor, point: Tensor, count: Tensor, rows: int) -> Tensor:
@@ -99,8 +100,8 @@ def roi_point_pool_backward(grad: Tensor, point: Tensor, count: Tensor, rows: in
     batch = point.shape[0] if point.dim() == 3 else 1
     per = point.shape[1] if point.dim() == 3 else 0
     result = grad.new_zeros((batch * rows, channels))
-    flat_point, flat_count = point.reshape(-1, k), count.flatten()
-    flat_grad = grad.reshape(-1, k, grad.shape[-1])[..., 3:]
+    flat_point, flat_count = point.flatten(0, -2), count.flatten()
+    flat_grad = grad.flatten(0, -3)[..., 3:]
     for box in range(flat_point.shape[0]):
         stored = min(int(flat_count[box]), k)
         base = box // per * rows if per else 0
@@ -159,7 +160,7 @@ def roi_grid_pool3d(
     elements = _elements(op, points, rois, lengths, roi_lengths, offsets, roi_offsets, validate, "rois")
     flat_points, flat_feats = points.reshape(-1, 3), feats.flatten(0, -2)
     flat_rois = rois.reshape(-1, 7)
-    cells, channels = grid[0] * grid[1] * grid[2], feats.shape[-1]
+    cells, channels = math.prod(grid), feats.shape[-1]
     pooled = feats.new_zeros((flat_rois.shape[0], cells, channels))
     arg = torch.full(
         pooled.shape if maximum and need_arg else (0,), -1, dtype=torch.int32, device=points.device
@@ -206,9 +207,9 @@ def roi_grid_pool3d_backward(
     channels = grad.shape[-1]
     flat_points, flat_rois = points.reshape(-1, 3), rois.reshape(-1, 7)
     result = grad.new_zeros((flat_points.shape[0], channels))
-    flat = grad.reshape(flat_rois.shape[0], -1, channels)
+    flat = grad.reshape(flat_rois.shape[0], math.prod(grid), channels)
     if maximum:
-        for value, row in zip(flat.reshape(-1, channels), arg.reshape(-1, channels), strict=True):
+        for value, row in zip(flat.flatten(0, 1), arg.flatten(0, -2), strict=True):
             used = row >= 0
             column = used.nonzero().flatten()
             result[row[used].long(), column] += value[used]

@@ -1,0 +1,116 @@
+"""Speed of bound-prop beside auto_LiRPA: the same network, inputs, specification and lines.
+
+auto_LiRPA is optional and not installed by us: put a checkout of its source on the import path. The published
+package does not import under the torch that we use; commit LIRPA_COMMIT of the source was read.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bound_prop import BoundedModule, LpBall, margin_spec
+from bound_prop.models import build_model
+from kernels.model import Call, Case, Goal, Peer, Row, within
+
+LIRPA_COMMIT = "a050a3d61f4cb68b108fa7f07dcb3e4d7ef304df"
+_METHODS = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "lbp": "forward", "crown": "CROWN"}
+
+
+def _case(network: str, shape: tuple[int, int, int], eps: float, batch: int) -> Callable[[float, str], Case]:
+    def make(scale: float, dtype: str) -> Case:
+        torch.manual_seed(0)
+        model = build_model(network, shape, 10).eval()
+        count = max(1, round(batch * scale))
+        images, labels = torch.rand(count, *shape), torch.arange(count) % 10
+        text = f"{network}, {count} images of {shape[1]} x {shape[2]}, eps {eps:g}"
+        data = {"model": model, "images": images, "labels": labels, "eps": eps}
+        return Case(count, text, data)
+
+    return make
+
+
+def _ours(method: str) -> Callable[[Case], Call]:
+    def build(case: Case) -> Call:
+        bounded = BoundedModule(case["model"], case["images"][:1])
+        region, spec = LpBall(case["images"], case["eps"]), margin_spec(case["labels"], 10)
+
+        @torch.no_grad()
+        def call() -> Any:
+            return bounded.compute_bounds(region, spec, method=method, upper=False).lower
+
+        return call
+
+    return build
+
+
+def _theirs(method: str) -> Callable[[Case], Call]:
+    def build(case: Case) -> Call:
+        from auto_LiRPA import BoundedModule as Bounded
+        from auto_LiRPA import BoundedTensor, PerturbationLpNorm
+
+        images = case["images"]
+        # zero-lb is what we call tight: the lines that are never looser than intervals.
+        options = {"activation_bound_option": "zero-lb", "conv_mode": "patches"}
+        bounded = Bounded(case["model"], torch.zeros_like(images), bound_opts=options)
+        region = BoundedTensor(images, PerturbationLpNorm(norm=float("inf"), eps=case["eps"]))
+        spec = margin_spec(case["labels"], 10)
+
+        @torch.no_grad()
+        def call() -> Any:
+            return bounded.compute_bounds(x=(region,), C=spec, method=_METHODS[method], bound_upper=False)[0]
+
+        return call
+
+    return build
+
+
+def _array(raw: Any, case: Case) -> Any:
+    return raw.detach().numpy()
+
+
+def _row(
+    key: str,
+    method: str,
+    make: Callable[[float, str], Case],
+    title: str,
+    goal: float | None,
+    quick: bool = False,
+) -> Row:
+    peer = Peer(
+        "auto_LiRPA",
+        "auto_LiRPA",
+        "auto_LiRPA",
+        _theirs(method),
+        _array,
+        note="source checkout, tight lines (zero-lb), bounds of the margins only; tracing is outside the timed call",
+    )
+    return Row(
+        key=key,
+        op=f"compute_bounds({method})",
+        title=title,
+        make=make,
+        ours=_ours(method),
+        agree=within(1e-5),
+        normal=_array,
+        peers=(peer,),
+        goal=None if goal is None else Goal("ratio", goal, against="auto_LiRPA"),
+        growth=False,
+        quick=quick,
+    )
+
+
+_LARGE = _case("dm_large", (3, 32, 32), 2 / 255, 2)
+_SMALL = _case("dm_small", (1, 28, 28), 0.01, 4)
+ROWS = (
+    _row("bound_ibp_large", "ibp", _LARGE, "IBP, DM-Large CIFAR, 2 images", 1.0, True),
+    _row("bound_crown_ibp_large", "crown-ibp", _LARGE, "CROWN-IBP, DM-Large CIFAR, 2 images", 1.0),
+    _row("bound_lbp_small", "lbp", _SMALL, "LBP, DM-Small MNIST, 4 images", None),
+    _row(
+        "bound_crown_small",
+        "crown",
+        _case("dm_small", (1, 28, 28), 0.001, 1),
+        "CROWN, DM-Small MNIST, 1 image",
+        1.5,
+    ),
+)
