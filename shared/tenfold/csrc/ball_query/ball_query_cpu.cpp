@@ -1,6 +1,7 @@
 #include "ball_query/ball_query.h"
 
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/grid.h"
 #include "common/index_sort.h"
 #include "common/radix.h"
@@ -490,8 +491,8 @@ void clear_rows_behind(const Query<T>& query, const BallElement& rows) {
   const int64_t n = rows.center_rows - rows.center_count;
   for (int64_t s = 0; s < query.num_scales; ++s) {
     const Scale<T>& scale = query.scales[s];
-    std::memset(scale.idx + begin * scale.k, 0, static_cast<size_t>(n * scale.k) * sizeof(int32_t));
-    std::memset(scale.count + begin, 0, static_cast<size_t>(n) * sizeof(int32_t));
+    fill_bytes(scale.idx + begin * scale.k, 0, static_cast<size_t>(n * scale.k) * sizeof(int32_t));
+    fill_bytes(scale.count + begin, 0, static_cast<size_t>(n) * sizeof(int32_t));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/grid.h"
 
 TENFOLD_BEGIN
@@ -137,7 +138,7 @@ void forward(BilinearArgs<T>& a) {
   if (a.bad_batch >= 0 || rows == 0 || a.channels == 0) return;
   const int64_t size = a.channels * a.height * a.width;
   if (size == 0) {
-    std::memset(a.out, 0, static_cast<size_t>(rows * a.channels) * sizeof(T));
+    fill_bytes(a.out, 0, static_cast<size_t>(rows * a.channels) * sizeof(T));
     return;
   }
   for_tasks(a, a.channels_last ? a.channels : kChannels, kPositions, [&](const Task& t) {
@@ -215,7 +216,7 @@ void backward(BilinearArgs<T>& a) {
   if (a.grad_feat != nullptr && size > 0) backward_feat(a);
   if (a.grad_uv == nullptr || rows == 0) return;
   if (size == 0)
-    std::memset(a.grad_uv, 0, static_cast<size_t>(2 * rows) * sizeof(T));
+    fill_bytes(a.grad_uv, 0, static_cast<size_t>(2 * rows) * sizeof(T));
   else
     backward_uv(a);
 }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/vec.h"
 
 TENFOLD_BEGIN
@@ -95,7 +96,7 @@ void clear(const ScatterArgs<T>& a, const Part& part, T start) {
     if (a.arg != nullptr) std::memset(a.arg + at, 0xff, static_cast<size_t>(width) * sizeof(int32_t));
   }
   if (part.first_channel == 0)
-    std::memset(a.count + part.first_segment, 0,
+    fill_bytes(a.count + part.first_segment, 0,
                 static_cast<size_t>(part.end_segment - part.first_segment) * sizeof(int32_t));
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/radix.h"
 #include "common/vec.h"
 
@@ -235,7 +236,7 @@ void rulebook_submanifold(SubmanifoldArgs& a) {
     lines[l] = {dz * space.step_z + dy * space.step_y + dx, l * kernel[2], middle ? kernel[2] / 2 : kernel[2]};
   }
   const Writer writer{a.table, a.n, offsets, mirror};
-  std::memset(a.table, 0xff, static_cast<size_t>(offsets * a.n) * sizeof(int32_t));
+  fill_bytes(a.table, 0xff, static_cast<size_t>(offsets * a.n) * sizeof(int32_t));
   const bool fast = space.bits < 32 && dilation[2] == 1 && sites.unique;
   const int64_t piece = a.n < 32768 ? count : fast ? kLinesAtOnce : 1;
   parallel_ranges(a.parallel, count, piece, [&](int64_t, int64_t begin, int64_t end) {
@@ -444,7 +445,7 @@ void rulebook_strided_sites(StridedArgs& a) {
 
 void rulebook_strided_fill(StridedArgs& a) {
   const int64_t* kernel = a.geometry.kernel;
-  std::memset(a.table, 0xff, static_cast<size_t>(kernel[0] * kernel[1] * kernel[2] * a.out_rows) * sizeof(int32_t));
+  fill_bytes(a.table, 0xff, static_cast<size_t>(kernel[0] * kernel[1] * kernel[2] * a.out_rows) * sizeof(int32_t));
   if (a.wide) {
     strided_fill(a, static_cast<const uint64_t*>(a.key));
   } else {
@@ -454,7 +455,7 @@ void rulebook_strided_fill(StridedArgs& a) {
 
 void rulebook_invert(InvertArgs& a) {
   a.bad = false;
-  std::memset(a.inverse, 0xff, static_cast<size_t>(a.offsets * a.in_rows) * sizeof(int32_t));
+  fill_bytes(a.inverse, 0xff, static_cast<size_t>(a.offsets * a.in_rows) * sizeof(int32_t));
   for (int64_t k = 0; k < a.offsets; ++k) {
     const int32_t* from = a.table + k * a.out_rows;
     int32_t* to = a.inverse + k * a.in_rows;

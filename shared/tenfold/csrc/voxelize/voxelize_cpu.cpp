@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/radix.h"
 #include "common/vec.h"
 
@@ -406,7 +407,7 @@ int64_t assign_element(VoxelArgs<T>& a, int64_t begin, int64_t end, Assignment<K
 
 template <class T, class Key>
 void assign(VoxelArgs<T>& a, Assignment<Key>& r) {
-  std::memset(a.point2voxel, 0xff, static_cast<size_t>(a.n) * sizeof(int32_t));
+  fill_bytes(a.point2voxel, 0xff, static_cast<size_t>(a.n) * sizeof(int32_t));
   int64_t inside = 0;
   for (int64_t b = 0; b < a.batch; ++b) {
     r.begin[b] = r.voxels;
@@ -460,7 +461,7 @@ void copy_rows(const VoxelArgs<T>& a, const Assignment<Key>& r, int64_t total) {
       std::memcpy(to, from, static_cast<size_t>(channels) * sizeof(T));
     }
   }
-  std::memset(a.voxels + cleared, 0, static_cast<size_t>(total - cleared) * sizeof(T));
+  fill_bytes(a.voxels + cleared, 0, static_cast<size_t>(total - cleared) * sizeof(T));
 }
 
 template <class Key>
@@ -484,8 +485,8 @@ int64_t row_size(const VoxelArgs<T>& a) {
 template <class T>
 void clear_rest(const VoxelArgs<T>& a) {
   const size_t rest = static_cast<size_t>(a.rows - a.count);
-  std::memset(a.coords + 4 * a.count, 0xff, 4 * rest * sizeof(int32_t));
-  std::memset(a.num_points + a.count, 0, rest * sizeof(int32_t));
+  fill_bytes(a.coords + 4 * a.count, 0xff, 4 * rest * sizeof(int32_t));
+  fill_bytes(a.num_points + a.count, 0, rest * sizeof(int32_t));
 }
 
 template <class T, class Key>
@@ -493,7 +494,7 @@ void fill(const VoxelArgs<T>& a, const Assignment<Key>& r) {
   const CellDecoder<Key> decode(CellKeys<Key>(a.grid, a.sorted));
   for (int64_t b = 0; b < a.batch; ++b)
     for (int64_t v = r.begin[b]; v < r.begin[b + 1]; ++v) write_coords(decode, r.voxel_key[v], b, a.coords + 4 * v);
-  std::memcpy(a.num_points, r.counts, static_cast<size_t>(r.voxels) * sizeof(int32_t));
+  copy_bytes(a.num_points, r.counts, static_cast<size_t>(r.voxels) * sizeof(int32_t));
   clear_rest(a);
   if (!a.copy) return;
   const int64_t total = a.rows * row_size(a);
@@ -757,7 +758,7 @@ template <int kChannels, class T, class Key>
 void write_points(const VoxelArgs<T>& a, const Split<Key>& s, int64_t p) {
   const int64_t begin = s.piece_begin[p];
   const int64_t end = begin + s.bin_end[p * kBins + kBins - 1];
-  std::memset(a.point2voxel + begin, 0xff, static_cast<size_t>(s.piece_end[p] - begin) * sizeof(int32_t));
+  fill_bytes(a.point2voxel + begin, 0xff, static_cast<size_t>(s.piece_end[p] - begin) * sizeof(int32_t));
   for (int64_t j = begin; j < end; ++j) a.point2voxel[s.row[j]] = s.voxel[s.slot[j]];
   if (!a.copy || a.mean) return;
   // Ranks go back to the order of rows: both the points and the voxels they open then follow each other.
@@ -790,7 +791,7 @@ void write_voxels(const VoxelArgs<T>& a, const Split<Key>& s, int64_t p) {
     a.num_points[v] = count;
     if (!a.copy || a.mean) continue;
     const int64_t used = count * a.channels;
-    std::memset(a.voxels + v * row_size(a) + used, 0, static_cast<size_t>(row_size(a) - used) * sizeof(T));
+    fill_bytes(a.voxels + v * row_size(a) + used, 0, static_cast<size_t>(row_size(a) - used) * sizeof(T));
   }
 }
 
@@ -872,7 +873,7 @@ void voxelize_parallel(VoxelArgs<T>& a) {
   });
   clear_rest(a);
   if (a.copy)
-    std::memset(a.voxels + a.count * row_size(a), 0,
+    fill_bytes(a.voxels + a.count * row_size(a), 0,
                 static_cast<size_t>((a.rows - a.count) * row_size(a)) * sizeof(T));
 }
 
