@@ -107,9 +107,8 @@ TENFOLD_HD static inline Corners8 corners_of_both(const Solid& a, const Solid& b
   return p;
 }
 
-// Area of the hull of both boxes; px, py receive its gradient with respect to each corner, shared by those that
-// coincide.
-TENFOLD_HD static inline double hull_gradient(const Corners8& p, double* px, double* py) {
+// px, py receive the gradient of the hull's area with respect to each corner, shared by those that coincide.
+TENFOLD_HD static inline void hull_gradient(const Corners8& p, double* px, double* py) {
   int order[8];
   const auto behind = [&](int j, int i) {  // corners above one another go by y, whatever rounding does to their x
     return p.x[j] > p.x[i] + p.tiny || (p.x[j] >= p.x[i] - p.tiny && p.y[j] > p.y[i]);
@@ -135,10 +134,8 @@ TENFOLD_HD static inline double hull_gradient(const Corners8& p, double* px, dou
     }
     --n;  // the other chain begins with it
   }
-  double twice = 0;
   for (int k = 0; k < n; ++k) {
     const int before = chain[(k + n - 1) % n], at = chain[k], after = chain[(k + 1) % n];
-    twice += p.x[at] * p.y[after] - p.x[after] * p.y[at];
     int same = 0;
     for (int j = 0; j < 8; ++j) same += fabs(p.x[j] - p.x[at]) <= p.tiny && fabs(p.y[j] - p.y[at]) <= p.tiny;
     const double gx = 0.5 * (p.y[after] - p.y[before]) / same, gy = 0.5 * (p.x[before] - p.x[after]) / same;
@@ -148,7 +145,6 @@ TENFOLD_HD static inline double hull_gradient(const Corners8& p, double* px, dou
       py[j] += gy;
     }
   }
-  return 0.5 * twice;
 }
 
 // Extent of 8 values; push receives its gradient, shared by ties.
@@ -207,7 +203,8 @@ TENFOLD_HD static inline void overlap_gradients(const Solid& a, const Solid& b, 
   if (enclosure != Enclosure::none) {
     const Corners8 p = corners_of_both(a, b);
     if (enclosure == Enclosure::hull) {
-      hull = hull_gradient(p, px, py);
+      hull_gradient(p, px, py);
+      hull = hull_area(rect_of(a), rect_of(b));
       enclosing = max_of(hull * span, whole);
     } else {
       const double wx = extent_gradient(p.x, p.tiny, px), wy = extent_gradient(p.y, p.tiny, py);

@@ -48,7 +48,7 @@ int64_t select_candidates(NmsArgs<T>& a, order_key<T>* key, int32_t* row) {
         a.bad_what = what;
         return 0;
       }
-      if (what != 2) continue;
+      if (what != 2 || std::isnan(s)) continue;  // an inverted box may also lack a score
     }
     if (a.use_score_threshold && !(static_cast<double>(s) > a.score_threshold)) continue;
     key[m] = static_cast<order_key<T>>(~float_order_bits(s));

@@ -22,7 +22,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CORE = HERE.parents[1]
 SANITIZERS = {
-    "address": "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",
+    # Excluded: memset of zero bytes at a null pointer, which empty buffers lead to; C2y defines it.
+    "address": "-fsanitize=address,undefined -fno-sanitize=nonnull-attribute -fno-sanitize-recover=all "
+    "-fno-omit-frame-pointer",
     "thread": "-fsanitize=thread",
     "none": "",
 }

@@ -582,3 +582,14 @@ def test_raw_op_misuse_does_not_crash():
         with pytest.raises(RuntimeError):
             op(torch.zeros(3, 4), torch.zeros(3), threshold, None, None, True)
     assert len(op(torch.zeros(3, 4), torch.zeros(3), 0.5, NAN, -5, False)) == 0
+
+
+def test_an_inverted_box_without_a_score_is_dropped():
+    boxes = torch.tensor([[2.0, 0.0, 1.0, 1.0], [2.0, 0.0, 1.0, 1.0], [5.0, 5.0, 6.0, 6.0]])
+    scores = torch.tensor([float("nan"), 0.5, 0.9])
+    with tenfold.validation("meta"):
+        assert nms(boxes, scores, 0.5).tolist() == [2, 1]
+        assert tenfold.ops.batched_nms(boxes, scores, torch.zeros(3, dtype=torch.int64), 0.5).tolist() == [
+            2,
+            1,
+        ]

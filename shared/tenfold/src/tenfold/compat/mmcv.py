@@ -240,8 +240,8 @@ def nms3d_normal(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def _paired_rows(box1: Tensor, box2: Tensor, columns: int) -> Tensor:
-    flat = (b.reshape(-1, columns) for b in (box1, box2))
-    return ops.rotated_iou(*flat).reshape(box1.shape[:-1])
+    flat = ops.rotated_iou(box1.reshape(-1, columns), box2.reshape(-1, columns))
+    return flat.reshape(box1.shape[:-1])
 
 
 def diff_iou_rotated_2d(box1: Tensor, box2: Tensor) -> Tensor:

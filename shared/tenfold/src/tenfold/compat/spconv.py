@@ -257,7 +257,8 @@ class PointToVoxel:
 
     def __call__(self, pc: Tensor, empty_mean: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return voxels (V, P, C), indices (V, 3) int32 z, y, x, and points per voxel (V,) int32."""
-        return self.generate_voxel_with_id(pc, empty_mean)[:3]
+        voxels, indices, counts, _ = self.generate_voxel_with_id(pc, empty_mean)
+        return voxels, indices, counts
 
     def generate_voxel_with_id(self, pc: Tensor, empty_mean: bool = False) -> tuple[Tensor, ...]:
         """As a call, and the voxel (N,) int64 of every point, -1 outside or where no voxel was left."""

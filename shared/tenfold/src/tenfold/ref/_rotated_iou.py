@@ -115,9 +115,10 @@ def _all_corners(a: Tensor, b: Tensor) -> Tensor:
 def _hull_push(points: list[list[float]], tiny: float) -> list[list[float]]:
     """Gradient of the hull's area with respect to 8 points; points that coincide share it."""
 
-    def compare(i: int, j: int) -> float:  # corners above one another go by y, whatever rounding does to x
+    def compare(i: int, j: int) -> int:  # corners above one another go by y, whatever rounding does to x
         dx, dy = points[i][0] - points[j][0], points[i][1] - points[j][1]
-        return dx if abs(dx) > tiny else dy
+        step = dx if abs(dx) > tiny else dy
+        return (step > 0) - (step < 0)
 
     order = sorted(range(8), key=cmp_to_key(compare))
     flat = tiny * (tiny / _TINY)  # a corner on an edge of the hull is no vertex
