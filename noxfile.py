@@ -200,34 +200,27 @@ def types(session: nox.Session) -> None:
     _types(session)
 
 
-def _wheel(session: nox.Session) -> Path:
-    """Build the core's wheel with its kernels and return its path."""
-    folder = ROOT / "build" / "wheels"
+def _wheel(session: nox.Session, project: Path = CORE) -> Path:
+    """Build the wheel of the core (with its kernels) or of a package and return its path."""
+    folder = ROOT / "build" / "wheels" / project.name
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(CORE / "build" / "lib", ignore_errors=True)  # setuptools would pack files deleted since
+    shutil.rmtree(project / "build" / "lib", ignore_errors=True)  # setuptools would pack files deleted since
     _run(
         session,
-        PYTHON,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(folder),
-        str(CORE),
+        *(PYTHON, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"),
+        *("-w", str(folder), str(project)),
     )
-    (wheel,) = folder.glob("tenfold-*.whl")
+    (wheel,) = folder.glob("*.whl")
     session.log(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.2f} MB")
     return wheel
 
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Build the wheels into build/wheels."""
+    """Build the wheels of the core and of every package into build/wheels."""
     _environment(session)
-    _wheel(session)
+    for project in (CORE, *(ROOT / "packages" / name for name in PACKAGES)):
+        _wheel(session, project)
 
 
 def _thin_environment(session: nox.Session, name: str, *requirements: str) -> str:
@@ -272,28 +265,45 @@ def abi(session: nox.Session) -> None:
 
 @nox.session
 def isolation(session: nox.Session) -> None:
-    """Install each wheel alone, with only its declared dependencies, and use it as a newcomer would."""
+    """`-- [package ...]`: install each wheel alone, with its declared dependencies, and use it as a newcomer would."""
     _environment(session)
     wheel = _wheel(session)
-    # torch and numpy come from the shared environment through a .pth file; the rest must be declared.
-    python = _thin_environment(session, "isolation-tenfold", "pip")
-    site = next((ROOT / ".nox" / "isolation-tenfold" / "lib").glob("python*/site-packages"))
+    for name in session.posargs or ["tenfold", *PACKAGES]:
+        if name == "tenfold":
+            _isolated(session, CORE, wheel)
+        else:
+            project = ROOT / "packages" / name
+            _isolated(session, project, wheel, _wheel(session, project))
+
+
+def _isolated(session: nox.Session, project: Path, *wheels: Path) -> None:
+    """Install wheels into an environment that has torch and nothing else of ours; run the project's smoke.
+
+    torch and torchvision come from the shared environment through a .pth file. A package declares the rest, which
+    pip installs; the core needs numpy alone, which torch brings.
+    """
+    folder = ROOT / ".nox" / f"isolation-{project.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    python = _thin_environment(session, folder.name, "pip")
+    site = next((folder / "lib").glob("python*/site-packages"))
     shared = next((ENV / "lib").glob("python*/site-packages"))
     target = ROOT / ".nox" / "torch-only"
-    _link_torch(shared, target)
+    _link_torch(shared, target, vision=len(wheels) > 1)
     (site / "torch-only.pth").write_text(f"{target}\n")
+    options = ("--no-deps",) if len(wheels) == 1 else ("-c", str(ROOT / "constraints.txt"))
     session.run(
-        python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", str(wheel), external=True
+        *(python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *options, *map(str, wheels)),
+        external=True,
     )
     session.run(
-        *(python, "-c", (CORE / "tests" / "isolation_smoke.py").read_text()),
+        *(python, "-c", (project / "tests" / "isolation_smoke.py").read_text()),
         env={"PYTHONPATH": "", "TENFOLD_REQUIRE_NATIVE": "1"},
         external=True,
     )
 
 
-def _link_torch(shared: Path, target: Path) -> None:
-    """Show torch and what torch itself declares, and nothing else, through one folder of links."""
+def _link_torch(shared: Path, target: Path, *, vision: bool) -> None:
+    """Show torch (and torchvision) with what it declares, and nothing else, through one folder of links."""
     needed = (
         *(
             "torch",
@@ -311,6 +321,13 @@ def _link_torch(shared: Path, target: Path) -> None:
     )
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name in needed:
+    names = [*needed, *(("torchvision", "torchvision.libs") if vision else ())]
+    # pip knows what is installed by the metadata folders; nvidia and cuda are several distributions each.
+    roots = {name.partition(".")[0] for name in names}
+    for path in shared.glob("*.dist-info"):
+        distribution = path.name.partition("-")[0]
+        if distribution in roots or distribution.startswith(("nvidia_", "cuda_")):
+            names.append(path.name)
+    for name in names:
         if (shared / name).exists():
             (target / name).symlink_to(shared / name)

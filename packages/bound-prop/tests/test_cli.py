@@ -123,7 +123,6 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
         (
             "predict",
             checkpoint,
-            "--images",
             image,
             "--labels",
             "[11]",
