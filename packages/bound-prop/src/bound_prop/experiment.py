@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -102,32 +98,14 @@ def read(arm: Arm, split: Literal["train", "test"]) -> Images:
     return images.head(arm.train_images if split == "train" else arm.test_images)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning without its notes on devices, workers and logging."""
-    import lightning.pytorch  # noqa: F401  # its import sets the level of its logger
-
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def train_arm(arm: Arm, seed: int, train: Images, *, progress: bool = False) -> BoundedModule:
     """Trains the arm's network on images and returns it in evaluation mode."""
-    from lightning.pytorch import seed_everything
-
     from bound_prop.task import ImageData, RobustTask
-    from tenfold.train import make_trainer
+    from tenfold.train.lightning import make_trainer, quiet, seed_everything
 
     at = [round(share * arm.epochs) for share in (0.1, 0.5, 0.4, 0.7, 0.9)]
     clean = max(1, at[0])
-    with _quiet():
+    with quiet():
         seed_everything(seed, verbose=False)
         task = RobustTask(
             arm.network,

@@ -6,13 +6,10 @@ nothing but simulated scans, is also shown real ones; what it finds there is rep
 """
 
 import copy
-import logging
 import os
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -114,9 +111,11 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5, detector: str = "se
     Raises:
         OSError: the folder cannot be written.
     """
+    from tenfold.train.lightning import quiet
+
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         task, data = _task_and_data(folder, seed, detector)
         steps = max(_FEWEST_STEPS, round(_STEPS_PER_MINUTE * minutes))
         untrained, trained = _learn(task, data, steps)
@@ -147,9 +146,8 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5, detector: str = "se
 
 def _task_and_data(folder: str, seed: int, detector: str) -> tuple[Any, Any]:
     """The network and its simulated scenes, which are written here."""
-    from lightning.pytorch import seed_everything
-
     from tenfold.lidar.task import LidarData, LidarTask
+    from tenfold.train.lightning import seed_everything
 
     seed_everything(seed, verbose=False)
     data = LidarData(
@@ -176,22 +174,6 @@ def _labelled(result: KittiResult) -> int:
 
 def _row(name: str, result: KittiResult) -> tuple[str | float, ...]:
     return (name, result.ap("Car", "bev", table="loose"), _headline(result), result.ap("Car", "3d"))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning without its notes on devices, workers and logging."""
-    import lightning.pytorch  # noqa: F401  # its import sets the level of its logger
-
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _trainer(**options: Any) -> Any:

@@ -5,16 +5,18 @@ This module and the packages' ``task.py`` are the only ones that import Lightnin
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
@@ -32,8 +34,28 @@ __all__ = [
     "checkpoint_path",
     "make_trainer",
     "parse_duration",
+    "quiet",
+    "seed_everything",
     "time_budget",
 ]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning without its notes on devices, workers and logging, for demos and experiments.
+
+    >>> with quiet():
+    ...     trainer = make_trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    """
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
