@@ -41,7 +41,9 @@ def test_samples_never_escape_and_the_chain_holds(nets, seed, kind, shape, norm,
             assert (result.upper >= high - 1e-9).all(), (lines, method)
             found[lines, method] = result
     slack = 1e-11 * (found["tight", "ibp"].upper - found["tight", "ibp"].lower).clamp(min=1)
-    above = [("ibp", m) for m in METHODS[1:]]
+    # Two steps back stop at stored bounds that the middle interval was not built on: no order is promised there, and
+    # drawn networks show that there is none.
+    above = [("ibp", m) for m in METHODS[1:] if m != "relaxed-crown:2"]
     if shape != "max":  # the input that max pooling follows may change when intervals shrink
         above += [("lbp", "crown-lbp"), ("crown-ibp", "crown"), ("crown-lbp", "crown")]
     for looser, tighter in above:

@@ -85,7 +85,8 @@ class Slopes:
         """As `bound_prop.rounding.lift`, for lines that differ from row to row."""
         node = self.sweep.graph.nodes[index]
         op: Unary = node.op  # type: ignore[assignment]
-        box = self.sweep.boxes[node.inputs[0]]
+        low, high = (end.detach() for end in self.sweep.boxes[node.inputs[0]])
+        box = low, high
         size = rounding.largest(box).unsqueeze(1)
         scale = rounding.largest(op.interval(box)).unsqueeze(1)
         pad = 2 * op.make(box[0]).ulps * rounding.EPS

@@ -243,10 +243,15 @@ class Ramp(Activation):
             eta,
             torch.where(dead_right, eta, torch.where(alive, one, torch.where(left_only, chord_l, up_slope))),
         )
+        # In the order of the slopes: an interval that is the point of the knee is dead and alive at once.
         upper_bias = torch.where(
-            dead_left | alive,
+            dead_left,
             zero,
-            torch.where(dead_right, beyond, torch.where(left_only, chord_l_bias, up_bias)),
+            torch.where(
+                dead_right,
+                beyond,
+                torch.where(alive, zero, torch.where(left_only, chord_l_bias, up_bias)),
+            ),
         )
         return Lines(lower_slope, lower_bias, upper_slope, upper_bias)
 
