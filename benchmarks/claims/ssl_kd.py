@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import distill_cifar10
+from claims import cifar10
+from claims.gates import Gate, Means, judge
 from claims.model import Claim
-from distill_gates import Gate, Means, judge
 from ssl_kd.experiment import ARMS, TEACHER, run_arm, teacher_with_head
 from tenfold.distill.checkpoints import file_hash, load_classifier
 from tenfold.distill.data import ImageArrays, LabelledImages
@@ -87,8 +87,8 @@ def _teacher(arm: str, seed: int) -> Mapping[str, float]:
 def _cifar(arm: str, seed: int) -> Mapping[str, float]:
     torch.set_num_threads(1)
     how = ARMS[arm.removeprefix("cifar10-")]
-    train_set, test_set = distill_cifar10.sets(seed, CIFAR_PER_CLASS)
-    teacher = teacher_with_head(distill_cifar10.teacher(), train_set, seed=seed)
+    train_set, test_set = cifar10.sets(seed, CIFAR_PER_CLASS)
+    teacher = teacher_with_head(cifar10.teacher(), train_set, seed=seed)
     return run_arm(how, train_set, test_set, teacher, seed=seed, epochs=CIFAR_EPOCHS).numbers
 
 
@@ -175,7 +175,7 @@ CLAIMS: tuple[Claim, ...] = (
         SEEDS,
         _cifar,
         "CIFAR-10 (JPEG re-encoded), 400 training images for the student, 2000 test images",
-        (*_SOURCES[:-1], "distill_cifar10"),
+        (*_SOURCES[:-1], "claims.cifar10"),
         _METRICS,
         control="cifar10-kd4x",
         config=_config,

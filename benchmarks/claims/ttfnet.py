@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from claims.gates import Gate, Means, judge
 from claims.model import Claim
-from distill_gates import Gate, Means, judge
 from kernels.frames import REPOSITORY
 from tenfold._errors import UserInputError
 from ttfnet.experiment import ARMS, measure

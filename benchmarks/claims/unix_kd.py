@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-import distill_cifar10
+from claims import cifar10
+from claims.gates import Gate, Means, judge
 from claims.model import Claim
-from distill_gates import Gate, Means, judge
 from kernels.frames import REPOSITORY
 from tenfold.distill.checkpoints import file_hash, load_classifier
 from tenfold.distill.small import stroke_set, train_stroke_teacher
@@ -111,15 +111,15 @@ def _teacher(arm: str, seed: int) -> Mapping[str, float]:
 
 def _cifar(arm: str, seed: int) -> Mapping[str, float]:
     torch.set_num_threads(1)
-    train_set, test_set = distill_cifar10.sets(seed)
-    teacher = distill_cifar10.teacher()
+    train_set, test_set = cifar10.sets(seed)
+    teacher = cifar10.teacher()
     name = arm.removeprefix("cifar10-")
-    run = run_arm(ARMS[name], train_set, test_set, teacher, seed=seed, epochs=distill_cifar10.EPOCHS)
+    run = run_arm(ARMS[name], train_set, test_set, teacher, seed=seed, epochs=cifar10.EPOCHS)
     return _numbers(run)
 
 
 def _title(arm: str) -> Mapping[str, Any]:
-    epochs = distill_cifar10.EPOCHS if arm.startswith("cifar10-") else EPOCHS
+    epochs = cifar10.EPOCHS if arm.startswith("cifar10-") else EPOCHS
     return {"arm": _ALL[arm.removesuffix("-ambiguous").removeprefix("cifar10-")].title, "epochs": epochs}
 
 
@@ -202,8 +202,8 @@ CLAIMS: tuple[Claim, ...] = (
         ("cifar10-kd", "cifar10-unix48", "cifar10-uncertain48", "cifar10-random48"),
         SEEDS,
         _cifar,
-        distill_cifar10.DATASET,
-        (*_SOURCES[:-1], "distill_cifar10"),
+        cifar10.DATASET,
+        (*_SOURCES[:-1], "claims.cifar10"),
         _METRICS,
         control="cifar10-kd",
         config=_title,

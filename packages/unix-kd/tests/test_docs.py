@@ -47,7 +47,7 @@ def test_named_recipes_and_verbs_exist():
 
 
 def test_tables_are_those_of_the_records():
-    from docs_tables import render  # benchmarks/docs_tables.py
+    from claims.docs import render  # benchmarks/claims/docs.py
 
     for name in ("unix-kd", "ssl-kd"):
         text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")

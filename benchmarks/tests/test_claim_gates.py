@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 
-import distill_gates
-from distill_gates import judge
+from claims import gates
+from claims.gates import judge
 
 
 @pytest.mark.parametrize("package", ["unix_kd", "ssl_kd"])
@@ -26,12 +26,12 @@ def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
         def __missing__(self, metric):
             return 50.0
 
-    monkeypatch.setattr(distill_gates, "means", lambda _: {arm: Everything() for arm in arms})
+    monkeypatch.setattr(gates, "means", lambda _: {arm: Everything() for arm in arms})
     assert all(gate.found != "–" for gate in module.gates())
 
 
 def test_a_gate_can_fail(monkeypatch):
-    monkeypatch.setattr(distill_gates, "means", lambda _: {"a": {"top1": 50.0}, "b": {"top1": 51.0}})
+    monkeypatch.setattr(gates, "means", lambda _: {"a": {"top1": 50.0}, "b": {"top1": 51.0}})
     assert judge("", lambda m: m["a"]["top1"] - m["b"]["top1"], 0.0, "x").verdict == "does not hold"
     assert judge("", lambda m: m["b"]["top1"] - m["a"]["top1"], 0.0, "x").verdict == "holds"
     assert judge("", lambda m: m["c"]["top1"], 0.0, "x").verdict == "not run with three seeds yet"

@@ -1,6 +1,6 @@
 """Puts the tables made from the claim records, and the verdicts on the gates, into docs/<package>.md.
 
-`python -m docs_tables` says whether the documents are up to date, `python -m docs_tables --write` brings them there.
+`python -m claims.docs` says whether the documents are up to date, `python -m claims.docs --write` brings them there.
 """
 
 import importlib
