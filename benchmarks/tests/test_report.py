@@ -11,7 +11,7 @@ import pytest
 from report import __main__ as page
 from report.kernel_cards import Card
 from report.package_cards import Demo, demos, run_all
-from tenfold.testing import open_page, require
+from tenfold.testing import open_page, page_examples, require
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY_DEMO = """
@@ -76,7 +76,7 @@ def test_every_package_s_demo_is_found(tmp_path):
 
 def python_blocks():
     for readme in (ROOT / "README.md", ROOT / "shared" / "tenfold" / "README.md"):
-        for number, block in enumerate(re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)):
+        for number, block in enumerate(page_examples(readme)):
             yield pytest.param(block, id=f"{readme.parent.name}-{number}")
 
 

@@ -10,22 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tenfold.testing import repository_root
+from tenfold.testing import page_examples, repository_root
 
 ROOT = repository_root(Path(__file__).parent)
 DOCUMENTS = [ROOT / "packages/ssl-kd/README.md", ROOT / "docs/ssl-kd.md"]
 
 
-def blocks(path):
-    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.parent.name)
 def test_python_examples_run(path, capsys):
-    found = blocks(path)
-    assert found
     torch.manual_seed(0)
-    for code in found:
+    for code in page_examples(path):
         exec(compile(code, str(path), "exec"), {})
         printed = re.search(r"print\(.*\)  # (.*)", code)
         if printed:

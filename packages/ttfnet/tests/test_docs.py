@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.testing import repository_root
+from tenfold.testing import page_examples, repository_root
 
 ROOT = repository_root(Path(__file__).parent)
 
@@ -13,8 +13,7 @@ ROOT = repository_root(Path(__file__).parent)
 @pytest.mark.parametrize("page", ["packages/ttfnet/README.md", "docs/ttfnet.md"])
 def test_python_examples_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert blocks
+    blocks = page_examples(ROOT / page)
     for block in blocks:
         exec(compile(block, page, "exec"), {})
     said = capsys.readouterr().out

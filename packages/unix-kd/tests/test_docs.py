@@ -13,22 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from tenfold.testing import repository_root, require
+from tenfold.testing import page_examples, repository_root, require
 
 ROOT = repository_root(Path(__file__).parent)
 DOCUMENTS = [ROOT / "packages/unix-kd/README.md", ROOT / "docs/unix-kd.md"]
 
 
-def blocks(path):
-    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.parent.name)
 def test_python_examples_run(path, capsys):
-    found = blocks(path)
-    assert found
     torch.manual_seed(0)
-    for code in found:
+    for code in page_examples(path):
         exec(compile(code, str(path), "exec"), {})
         printed = re.search(r"print\(.*\)  # (.*)", code)
         if printed:

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from tenfold.testing import page_examples
+
 PAGE = Path(__file__).parents[4] / "docs" / "lidar.md"
 
 
 def blocks():
     if not PAGE.is_file():  # the tests of an installed wheel have no docs beside them
         return []
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return page_examples(PAGE)
 
 
 @pytest.mark.parametrize(

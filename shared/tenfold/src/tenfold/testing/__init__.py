@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tenfold.testing.cli import Example, example_lines, help_examples
     from tenfold.testing.data import missing, repository_root, require, sample_data
     from tenfold.testing.faults import corruptions
+    from tenfold.testing.pages import page_examples
     from tenfold.testing.processes import (
         KilledAndResumed,
         assert_survives_disk_full,
@@ -28,6 +29,7 @@ _ROOMS = {
     "cli": ["Example", "example_lines", "help_examples"],
     "data": ["missing", "repository_root", "require", "sample_data"],
     "faults": ["corruptions"],
+    "pages": ["page_examples"],
     "processes": [
         "KilledAndResumed",
         "assert_survives_disk_full",
@@ -54,6 +56,7 @@ __all__ = [
     "help_examples",
     "missing",
     "open_page",
+    "page_examples",
     "repository_root",
     "require",
     "sample_data",
