@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -45,6 +45,7 @@ def cancelling(seed, scale):
 
 
 @given(st.integers(0, 10**6), st.sampled_from([1e-3, 1.0, 1e5]), st.sampled_from([0.0, 1e-12, 1e-3, 0.5]))
+@example(0, 1.0, 0.5)
 @settings(max_examples=25, deadline=None)
 def test_exact_values_never_escape(seed, scale, eps):
     net = cancelling(seed, scale)

@@ -85,8 +85,7 @@ class Slopes:
         """As `bound_prop.rounding.lift`, for lines that differ from row to row."""
         node = self.sweep.graph.nodes[index]
         op: Unary = node.op  # type: ignore[assignment]
-        low, high = (end.detach() for end in self.sweep.boxes[node.inputs[0]])
-        box = low, high
+        box = self.sweep.boxes[node.inputs[0]]
         size = rounding.largest(box).unsqueeze(1)
         scale = rounding.largest(op.interval(box)).unsqueeze(1)
         pad = 2 * op.make(box[0]).ulps * rounding.EPS

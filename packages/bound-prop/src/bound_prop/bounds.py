@@ -278,21 +278,23 @@ def compute(
     steps: int = 20,
 ) -> Bounds:
     """`BoundedModule.compute_bounds` for a graph, without chunks over the batch."""
-    sweep = Sweep(graph, region, lines=lines, outward=outward, intersect=intersect, spec_chunk=spec_chunk)
     hidden, final = _parse_method(method, outward)
-    rows = sweep.specification(C, rhs)
-    sweep.fix(intermediate or {})
-    sweep.hidden(hidden)
-    ends = [
-        _end(sweep, rows, final, steps, sign) if wanted else None
-        for sign, wanted in ((1, lower), (-1, upper))
-    ]
-    pair = [None if end is None else end[0] for end in ends]
-    linear = None
-    if return_linear:
-        linear = tuple(part for end in ends for part in ((None, None) if end is None else end[1:]))
-    low, high = (p if p is None or rhs is None else p - rhs.to(p) for p in pair)
-    return Bounds(low, high, sweep.layers(), sweep.activations(), linear)
+    # Optimised lines pass no gradient on; what their steps share must not hold a graph that the first step frees.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and final != "alpha"):
+        sweep = Sweep(graph, region, lines=lines, outward=outward, intersect=intersect, spec_chunk=spec_chunk)
+        rows = sweep.specification(C, rhs)
+        sweep.fix(intermediate or {})
+        sweep.hidden(hidden)
+        ends = [
+            _end(sweep, rows, final, steps, sign) if wanted else None
+            for sign, wanted in ((1, lower), (-1, upper))
+        ]
+        pair = [None if end is None else end[0] for end in ends]
+        linear = None
+        if return_linear:
+            linear = tuple(part for end in ends for part in ((None, None) if end is None else end[1:]))
+        low, high = (p if p is None or rhs is None else p - rhs.to(p) for p in pair)
+        return Bounds(low, high, sweep.layers(), sweep.activations(), linear)
 
 
 def _end(
