@@ -25,15 +25,15 @@ REASONS: dict[str, str] = {
     "mean-voxels-kitti-lex": _SORTED,
     "mean-voxels-sweeps-lex": _SORTED,
     "rulebook-submanifold-4k": (
-        "about ×7.7 on a busy machine for sites in first-come order, ×9 for sorted ones; keys by runs of 62 cells with "
+        "×6 to ×8.5 on a processor with AVX2 alone, more for sorted sites; keys by runs of 62 cells with "
         "bit masks were tried as a second algorithm: as fast within noise"
     ),
     "rulebook-submanifold-16k": (
-        "about ×7.7 on a busy machine for sites in first-come order, ×9 for sorted ones; keys by runs of 62 cells with "
+        "×6 to ×8.5 on a processor with AVX2 alone, more for sorted sites; keys by runs of 62 cells with "
         "bit masks were tried as a second algorithm: as fast within noise"
     ),
     "rulebook-strided-16k": (
-        "about ×6: sorting the pairs takes a third and the fresh table of 27 entries a site another; a hash instead "
+        "×4.7 to ×6: sorting the pairs takes a third and the fresh table of 27 entries a site another; a hash instead "
         "of the second sort for repeated sites and one pass instead of two raised it from ×4.3"
     ),
 }
