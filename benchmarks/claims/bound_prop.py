@@ -23,7 +23,7 @@ _SEARCH = (
     "bound_prop.branch",
     "bound_prop.alpha",
     "bound_prop.rounding",
-    "bound_prop.verify",
+    "bound_prop.verification",
     "bound_prop.vnnlib",
 )
 _LINES = (

@@ -13,7 +13,7 @@ from bound_prop import Conjunct, Disjunction, LpBall, UnsupportedOperationError,
 from bound_prop import branch as search_room
 from bound_prop.branch import Budget, decide, split_inputs, split_relus
 from bound_prop.nn import ParamRamp
-from bound_prop.verify import verify, verify_file, verify_property
+from bound_prop.verification import verify, verify_file, verify_property
 from bound_prop.vnnlib import parse_vnnlib
 from tenfold._errors import UserInputError
 from tenfold.testing import corruptions, sample_data

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bound_prop.objective import RobustObjective
     from bound_prop.sets import Box, LpBall
     from bound_prop.specs import Conjunct, Disjunction, LinearSpec, margin_spec, targeted_spec
-    from bound_prop.verify import Verdict, verify, verify_file
+    from bound_prop.verification import Verdict, verify, verify_file
     from bound_prop.vnnlib import load_vnnlib
 
 __version__ = "0.1.0"
@@ -47,7 +47,7 @@ _ROOMS = {
     "objective": ["RobustObjective"],
     "sets": ["Box", "LpBall"],
     "specs": ["Conjunct", "Disjunction", "LinearSpec", "margin_spec", "targeted_spec"],
-    "verify": ["Verdict", "verify", "verify_file"],
+    "verification": ["Verdict", "verify", "verify_file"],
     "vnnlib": ["load_vnnlib"],
 }
 _EXPORTS = {name: room for room, names in _ROOMS.items() for name in names}
@@ -94,7 +94,7 @@ def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"bound_prop.{_EXPORTS[name]}"), name)
-    globals()[name] = value  # `verify` is also the name of a room, which importing it would leave here
+    globals()[name] = value
     return value
 
 

@@ -238,7 +238,7 @@ def measure_instance(name: str, seed: int) -> dict[str, float]:
         UserInputError: the sample data is not there.
     """
     from bound_prop.graph.onnx import load_onnx
-    from bound_prop.verify import verify_file
+    from bound_prop.verification import verify_file
     from bound_prop.vnnlib import load_vnnlib
 
     instances = _instances()

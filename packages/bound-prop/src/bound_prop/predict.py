@@ -80,7 +80,7 @@ def _pictures(target: Path) -> list[Path]:
 def _verify(model: Path, property: Path, timeout: float, out: Path, seed: int) -> None:
     from bound_prop.attack import PGD
     from bound_prop.graph.build import UnsupportedOperationError
-    from bound_prop.verify import verify_file
+    from bound_prop.verification import verify_file
 
     def note(text: str) -> None:
         if sys.stderr.isatty():
