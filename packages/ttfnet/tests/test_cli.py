@@ -13,7 +13,14 @@ import yaml
 from PIL import Image
 
 from tenfold.io import write_image
-from tenfold.testing import disk_full, help_examples, require
+from tenfold.testing import (
+    assert_help_shows_examples,
+    assert_light_help,
+    cli_fixture,
+    disk_full,
+    help_examples,
+    require,
+)
 from ttfnet.checkpoint import describe, load_detector, save_detector
 from ttfnet.cli import app
 from ttfnet.data.shapes import draw_scene, write_shapes
@@ -22,18 +29,7 @@ from ttfnet.predict import Predictor, find_sources, load
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capfd):
-    """Runs `ttfnet ...` in an empty folder: (exit code, output, error lines)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capfd.readouterr()
-        code = app([*map(str, arguments)])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
+cli = cli_fixture("ttfnet.cli:app")
 
 
 def picture(path, seed=0, size=(60, 90)):
@@ -227,25 +223,12 @@ def test_predict_needs_no_extra(eager_checkpoint, tmp_path, child_environment):
     assert 'pip install "ttfnet[export]"' in done.stderr
 
 
-def test_help_loads_nothing_heavy(child_environment):
-    code = (
-        "import sys\nfrom ttfnet.cli import app\napp(['--help'])\napp(['--version'])\nimport ttfnet\n"
-        "sys.exit(str([n for n in ('torch', 'numpy', 'lightning', 'PIL') if n in sys.modules]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True, check=False
-    )
-    assert done.stderr.strip() == "[]"
-    assert "ttfnet predict street.jpg last.ckpt" in done.stdout
+def test_help_loads_nothing_heavy():
+    assert_light_help("ttfnet.cli:app")
 
 
 def test_every_help_shows_its_examples(cli):
-    for verb, examples in app.examples().items():
-        code, out, _ = cli(verb, "--help")
-        assert code == 0
-        assert examples
-        for example in examples:
-            assert f"\n$ {example}\n" in out
+    assert_help_shows_examples(cli, app)
 
 
 def test_convert_and_info(cli, tmp_path):

@@ -3,9 +3,7 @@
 import json
 import logging
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ pytest.importorskip("lightning.pytorch")
 from lightning.pytorch import Callback, seed_everything
 
 from tenfold._errors import UserInputError
-from tenfold.testing import sigkill_and_resume, two_gloo_ranks
+from tenfold.testing import assert_training_resumes, two_gloo_ranks
 from tenfold.train import make_trainer
 from tenfold.train.lightning import LastCheckpoint
 from ttfnet.checkpoint import load_detector
@@ -321,7 +319,7 @@ def test_a_run_resumed_inside_or_between_epochs_equals_the_whole(shapes, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_bit_for_bit(shapes, tmp_path, child_environment):
+def test_a_killed_run_resumes_bit_for_bit(shapes, tmp_path):
     def command(folder, *more):
         words = ["-m", "ttfnet", "fit", f"data.root={shapes}", "data.train_split=train", "data.val_split=val"]
         words += ["data.size=[64,64]", "data.batch_size=4", "data.augment=heavy"]
@@ -335,34 +333,8 @@ def test_a_killed_run_resumes_bit_for_bit(shapes, tmp_path, child_environment):
         ]
         return [sys.executable, *words, *more]
 
-    def state(folder):
-        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-    def step(folder):
-        file = Path(folder) / "checkpoints" / "last.ckpt"
-        return torch.load(file, weights_only=True)["global_step"] if file.exists() else 0
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(whole), check=True, env=child_environment, timeout=600, capture_output=True)
-    done = sigkill_and_resume(
-        command(parts),
-        when=lambda lines: step(parts) >= 4,  # in the second epoch of three steps
-        resume_command=command(parts, "--ckpt_path", "last"),
-        env=child_environment,
-        timeout=600,
-    )
-    assert done.killed.returncode == -9
-    assert done.resumed.returncode == 0, done.resumed.stderr
-    expected, found = state(whole), state(parts)
-    assert found["global_step"] == expected["global_step"] == 9
-    for name, value in expected["state_dict"].items():
-        assert torch.equal(value, found["state_dict"][name]), name
-    for ours, theirs in zip(
-        expected["optimizer_states"][0]["state"].values(),
-        found["optimizer_states"][0]["state"].values(),
-        strict=True,
-    ):
-        assert torch.equal(ours["momentum_buffer"], theirs["momentum_buffer"])
+    # In the second epoch of three steps.
+    assert_training_resumes(command, tmp_path, kill_at=4, steps=9)
 
 
 # ---- health --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from tenfold._errors import MissingExtraError, UserInputError
-from tenfold.io import read_image, write_bytes, write_json
+from tenfold.io import make_folder, read_image, write_bytes, write_json
 from tenfold.lidar.progress import bar
 from ttfnet.checkpoint import ModelInfo, load_detector
 from ttfnet.data.scene import Scene
@@ -195,7 +195,7 @@ def predict(
                 continue
             pictures = _read_pictures(chunk, failed, alone=len(files) == 1)
             found = predictor.predict_images([pixels for _, pixels in pictures], **options)
-            _make_folder(out)
+            make_folder(out)  # only now: a user error leaves nothing behind
             for (file, pixels), own in zip(pictures, found, strict=True):
                 _write_picture(predictor.info, file, pixels, own, out / names[file], draw)
         except UserInputError as error:
@@ -204,14 +204,6 @@ def predict(
             _leave_out(error, failed)
     print(f"{len(files) - len(failed)} of {len(files)} files -> {out}")
     return 2 if failed else 0
-
-
-def _make_folder(out: Path) -> None:
-    """Only when there is something to put into it: a user error leaves nothing behind."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{out}: out: cannot be created ({error.strerror or error})") from error
 
 
 def _leave_out(error: UserInputError, failed: list[str]) -> None:
@@ -371,7 +363,7 @@ def _predict_video(
 ) -> None:
     """JSON with the objects of every frame, and the drawn video; both appear when they are whole."""
     rate = _frame_rate(file)
-    _make_folder(target.parent)
+    make_folder(target.parent)
     frames: list[dict[str, Any]] = []
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".mp4")
     os.close(handle)

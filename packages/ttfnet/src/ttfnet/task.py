@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from tenfold._errors import UserInputError
-from tenfold.io import write_bytes, write_json
+from tenfold.io import make_folder, write_bytes, write_json
 from tenfold.train.lightning import EMACallback, read_checkpoint, time_budget
 from tenfold.train.resume import ResumableLoader
 from ttfnet.checkpoint import ModelInfo, describe, load_backbone, load_detector
@@ -502,12 +502,7 @@ class DetectionTask(LightningModule):
         self.rows = []
 
     def _write_results(self, folder: Path, result: CocoResult) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserInputError(
-                f"{folder}: results: cannot be created ({error.strerror or error})"
-            ) from error
+        make_folder(folder, "results")
         annotations = self.trainer.datamodule.sets["val"].annotations  # type: ignore[attr-defined]
         matrix = confusion_matrix(self.rows, annotations)
         write_bytes(folder / "detections.json", json.dumps(self.rows).encode())
