@@ -107,7 +107,8 @@ class Row:
         parallel: the row should gain from a second thread.
         growth: measured at a quarter and four times the size as well.
         near_linear: its growth exponent must stay within 1.15.
-        measure: "time", or "bytes" of scratch memory.
+        measure: "time"; "bytes" of scratch memory, as the kernels count them and a peer's result says; or "peak",
+            by how much a call of ours and of each peer makes the process grow.
         dtypes: names of torch dtypes.
         quick: part of the quick run.
     """
@@ -127,7 +128,7 @@ class Row:
     parallel: bool = False
     growth: bool = True
     near_linear: bool = True
-    measure: Literal["time", "bytes"] = "time"
+    measure: Literal["time", "bytes", "peak"] = "time"
     dtypes: tuple[str, ...] = ("float32",)
     quick: bool = False
 
