@@ -110,6 +110,7 @@ class Row:
         measure: "time", or "bytes" of scratch memory.
         dtypes: names of torch dtypes.
         quick: part of the quick run.
+        reason: why the goal is missed, where it is known to be (rows of kernels have theirs in `reasons`).
     """
 
     key: str
@@ -130,6 +131,7 @@ class Row:
     measure: Literal["time", "bytes"] = "time"
     dtypes: tuple[str, ...] = ("float32",)
     quick: bool = False
+    reason: str = ""
 
 
 def _arrays(value: Any) -> list[np.ndarray]:

@@ -1,10 +1,20 @@
 """Networks."""
 
-from ttfnet.model.backbones import BACKBONES, Backbone, DarkNet53, ResNet, SmallResNet, build_backbone
+from ttfnet.model.backbones import (
+    BACKBONES,
+    Backbone,
+    DarkNet53,
+    MobileNetV3,
+    ResNet,
+    ResNetVD,
+    SmallResNet,
+    build_backbone,
+)
 from ttfnet.model.centernet import CenterNet, CenterNetOutput
 from ttfnet.model.deform import DeformConv2dPack, deform_conv2d_decomposed
 from ttfnet.model.detector import Detector, LossOptions
 from ttfnet.model.heads import TTFHead
+from ttfnet.model.lite import LiteConv, LiteNeck
 from ttfnet.model.neck import CenterNetNeck, TTFNeck
 from ttfnet.model.ttfnet import TTFNet, TTFOutput
 
@@ -17,8 +27,12 @@ __all__ = [
     "DarkNet53",
     "DeformConv2dPack",
     "Detector",
+    "LiteConv",
+    "LiteNeck",
     "LossOptions",
+    "MobileNetV3",
     "ResNet",
+    "ResNetVD",
     "SmallResNet",
     "TTFHead",
     "TTFNeck",
