@@ -54,7 +54,7 @@ nearly so (boxes whose centre another one has painted over are lost).
 _COCO_RECIPE: dict[str, Any] = {
     "size": [192, 192],
     "batch_size": 8,
-    "epochs": 30,
+    "epochs": 15,
     "backbone": "small",
     "neck_op": "conv",
     "neck_channels": [64, 48, 32],
@@ -67,7 +67,7 @@ _COCO_RECIPE: dict[str, Any] = {
     "warmup_steps": 40,
 }
 _COCO_TEXT = """
-A narrow network, from scratch, 30 epochs over 128 images (flip only), on a CPU: it shows that
+A narrow network, from scratch, 15 epochs over 128 images (flip only), on a CPU: it shows that
 the whole chain runs on real photographs and that the loss falls. An AP near zero on the 128 unseen images is what
 can be expected of so little training; nothing about the method's accuracy follows from it.
 """.strip()

@@ -18,7 +18,7 @@ from ttfnet.data import CocoDataset, Pipeline, read_annotations
 from ttfnet.data.shapes import draw_scene, write_shapes
 from ttfnet.evaluation import evaluate
 from ttfnet.export import Graph, export_detector
-from ttfnet.model import CenterNet, TTFNet
+from ttfnet.model import CenterNet, TTFNet, use_standard_operators
 from ttfnet.model.deform import deform_conv2d_decomposed
 from ttfnet.predict import Predictor
 from ttfnet.recipe import sgd
@@ -272,10 +272,11 @@ def _step_case(scale: float, dtype: str) -> Case:
     )
 
 
-def _training(build: Callable[[], Any]) -> Callable[[Case], Call]:
+def _training(build: Callable[[], Any], standard: bool = True) -> Callable[[Case], Call]:
     def make(case: Case) -> Call:
         torch.manual_seed(0)
         model = build().train()
+        use_standard_operators(model, standard)  # as `ttfnet fit` does on a CPU
         optimizer = sgd(model, 1e-4)
 
         def call() -> float:
@@ -520,6 +521,14 @@ ROWS = (
                 _training(lambda: CenterNet("resnet18", 80)),
                 same=False,
                 note="our CenterNet: its own neck, heads, circular targets and losses",
+            ),
+            Peer(
+                "TTFNet step, torchvision's operator",
+                "torchvision",
+                "torchvision",
+                _training(lambda: TTFNet("resnet18", 80), standard=False),
+                same=False,
+                note="the same network and step; deformable convolution by torchvision instead of standard operators",
             ),
         ),
         growth=False,

@@ -179,6 +179,18 @@ def test_fine_tuning_with_other_classes(fitted, shapes, tmp_path):
         assert same in (True, None), key
 
 
+def test_on_a_cpu_deformable_convolutions_use_standard_operators(shapes, tmp_path):
+    task = DetectionTask(**{**NETWORK, "neck_op": "dcnv2"})
+    trainer = trainer_in(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    trainer.fit(task, datamodule=DetectionData(str(shapes), **DATA))
+    assert [conv.decomposed for conv in task.model.neck.convs] == [True] * 3
+    loaded, _ = load_detector(tmp_path / "checkpoints" / "last.ckpt")
+    assert [conv.decomposed for conv in loaded.neck.convs] == [False] * 3
+    images = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(task.model.eval()(images), loaded(images), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 def test_centernet_trains_too(shapes, tmp_path):
     options = {k: v for k, v in NETWORK.items() if k != "lr"}
     task = DetectionTask("centernet", **options, optimizer="adam")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tenfold._errors import MissingExtraError, UserInputError
 from ttfnet.checkpoint import ModelInfo, load_detector
-from ttfnet.model import DeformConv2dPack, Detector
+from ttfnet.model import Detector, use_standard_operators
 
 __all__ = ["Graph", "compare", "export", "export_detector", "parity"]
 
@@ -155,14 +155,11 @@ def _write_torchscript(graph: Graph, images: Tensor, info: ModelInfo, path: Path
 @contextmanager
 def _deformable(model: nn.Module, decomposed: bool) -> Iterator[None]:
     """Deformable convolutions in the wanted form inside the block."""
-    layers = [m for m in model.modules() if isinstance(m, DeformConv2dPack)]
-    for layer in layers:
-        layer.decomposed = decomposed
+    use_standard_operators(model, decomposed)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.decomposed = False
+        use_standard_operators(model, False)
 
 
 def _write_onnx(graph: Graph, images: Tensor, shapes: Any, info: ModelInfo, path: Path, opset: int) -> None:

@@ -26,7 +26,7 @@ from ttfnet.data.shapes import write_shapes
 from ttfnet.data.transforms import Pipeline
 from ttfnet.evaluation import CocoResult, confusion_matrix, evaluate, result_rows
 from ttfnet.health import HealthMonitor
-from ttfnet.model import Detector, LossOptions, build_detector
+from ttfnet.model import Detector, LossOptions, build_detector, use_standard_operators
 from ttfnet.predict import rescale
 from ttfnet.recipe import DECAY, scaled_lr, sgd, warmup_schedule
 from ttfnet.targets import TargetOptions
@@ -368,6 +368,11 @@ class DetectionTask(LightningModule):
         if self.hparams["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images)
+
+    def on_fit_start(self) -> None:
+        """Chooses the faster form of deformable convolution for the device."""
+        assert self.model is not None
+        use_standard_operators(self.model, self.device.type == "cpu")
 
     def on_train_start(self) -> None:
         """Starts the clock and looks at the data."""
