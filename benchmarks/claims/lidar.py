@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from claims.gates import Gate, Means, judge
 from claims.model import Claim
 from kernels.frames import REPOSITORY
 from tenfold.lidar import build_detector
@@ -171,9 +172,9 @@ _SOURCES = (
 _OF_DETECTOR = {
     "second": ("second", "anchor_head", "voxel_backbone", "bev"),
     "pointpillars": ("pointpillars", "anchor_head", "bev"),
-    "parta2": ("part_a2", "unet", "roi_head", "point_heads", "anchor_head"),
-    "pv_rcnn": ("pv_rcnn", "roi_head", "point_heads", "anchor_head"),
-    "pointrcnn": ("pointrcnn", "point_input", "roi_head", "point_heads"),
+    "parta2": ("two_stage", "part_a2", "unet", "roi_head", "point_heads", "anchor_head"),
+    "pv_rcnn": ("two_stage", "pv_rcnn", "roi_head", "point_heads", "anchor_head"),
+    "pointrcnn": ("two_stage", "pointrcnn", "point_input", "roi_head", "point_heads"),
 }
 _DATASET = (
     f"simulated 32-beam scans of {_FRAMES[0]} training and {_FRAMES[1]} unseen scenes, 25.6 m square, "
@@ -221,3 +222,23 @@ CLAIMS = (
         for name in _TWO_STAGE
     ),
 )
+
+
+def _ap(means: Means, arm: str, less: str) -> float:
+    return means[arm]["3D AP"] - means[less]["3D AP"]
+
+
+def gates() -> list[Gate]:
+    """What must hold, from the records there are."""
+    wanted: list[tuple[str, Callable[[Means], float], float]] = []
+    for name in _STEPS:
+        for control in _CONTROLS[1:]:
+            text = f"{name} - {control[1:]}: at least 10 AP in 3D"
+            wanted.append((text, lambda m, a=name, b=name + control: _ap(m, a, b), 10.0))
+        wanted.append(
+            (f"{name}: the loss falls by at least 70 %", lambda m, a=name: m[a]["loss fall, %"], 70.0)
+        )
+        if name in _TWO_STAGE:
+            text = f"{name}: the second stage gains at least 2 AP"
+            wanted.append((text, lambda m, a=name: m[a]["second stage gain"], 2.0))
+    return [judge(text, value, least, "lidar") for text, value, least in wanted]

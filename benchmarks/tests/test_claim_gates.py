@@ -5,7 +5,9 @@ import importlib
 import pytest
 
 from claims import gates
+from claims.docs import render
 from claims.gates import judge
+from kernels.frames import REPOSITORY
 
 
 @pytest.mark.parametrize("package", ["unix_kd", "ssl_kd"])
@@ -17,7 +19,7 @@ def test_recorded_claims_hold(package):
     assert not broken
 
 
-@pytest.mark.parametrize("package", ["unix_kd", "ssl_kd"])
+@pytest.mark.parametrize("package", ["lidar", "unix_kd", "ssl_kd"])
 def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
     module = importlib.import_module(f"claims.{package}")
     arms = {arm for claim in module.CLAIMS for arm in claim.arms}
@@ -28,6 +30,11 @@ def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
 
     monkeypatch.setattr(gates, "means", lambda _: {arm: Everything() for arm in arms})
     assert all(gate.found != "–" for gate in module.gates())
+
+
+def test_the_page_of_the_detectors_shows_the_records():
+    text = (REPOSITORY / "docs" / "lidar.md").read_text(encoding="utf-8")
+    assert render(text, "lidar") == text
 
 
 def test_a_gate_can_fail(monkeypatch):
