@@ -5,10 +5,12 @@ import importlib
 import pytest
 
 from claims import gates
+from claims.docs import render
 from claims.gates import judge
+from kernels.frames import REPOSITORY
 
 
-@pytest.mark.parametrize("package", ["unix_kd", "ssl_kd", "ttfnet"])
+@pytest.mark.parametrize("package", ["lidar", "unix_kd", "ssl_kd", "ttfnet"])
 def test_recorded_claims_hold(package):
     """A gate that the records break is a changed claim: its text must change with it."""
     found = importlib.import_module(f"claims.{package}").gates()
@@ -17,7 +19,7 @@ def test_recorded_claims_hold(package):
     assert not broken
 
 
-@pytest.mark.parametrize("package", ["unix_kd", "ssl_kd", "ttfnet"])
+@pytest.mark.parametrize("package", ["lidar", "unix_kd", "ssl_kd", "ttfnet"])
 def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
     module = importlib.import_module(f"claims.{package}")
     arms = {arm for claim in module.CLAIMS for arm in claim.arms}
@@ -41,6 +43,11 @@ def test_pictures_follow_from_the_records(monkeypatch):
     assert "many-lr0.01" in drawn["ttfnet_claim.svg"]
     monkeypatch.setattr(module, "load_records", lambda *_: [])
     assert module.pictures() == {}
+
+
+def test_the_page_of_the_detectors_shows_the_records():
+    text = (REPOSITORY / "docs" / "lidar.md").read_text(encoding="utf-8")
+    assert render(text, "lidar") == text
 
 
 def test_a_gate_can_fail(monkeypatch):
