@@ -29,7 +29,7 @@ app = App(
         Verb(
             "demo",
             "xview3d.demo:demo",
-            "count shared cells, train a small SECOND with views and its control, draw both",
+            "count shared cells, train a small SECOND with views, draw both",
             ("xview3d demo", "xview3d demo --out demo --seed 1"),
             extra="train",
         ),

@@ -1,4 +1,4 @@
-"""The quick card: what a second centre does to the cells, and a small SECOND with views beside its control.
+"""The quick card: what a second centre does to the cells, and a small SECOND with views, trained in a minute.
 
 A quick run and not the claim: one seed and a short schedule. The number is the geometry, which needs no training; the
 average precision beside it shows that the plug-in learns, and nothing more.
@@ -16,24 +16,22 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tenfold.eval.kitti import KittiResult
 from tenfold.io import write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
 from xview3d import geometry
-from xview3d.experiment import ARMS, Learned, train_arm
+from xview3d.experiment import ARMS, Learned, evaluate_again, train_arm
 from xview3d.view import View
 
 __all__ = ["demo", "run_demo"]
 
 _SCENES = 16
-_STEPS = 60
-_FRAMES = (64, 24)
-_SHOWN_SCORE = 0.3
-_ARMS = {"X-view: car, and 32 m ahead": "small-xview", "two views from the car (control)": "small-ego2"}
+_SHOWN_SCORE = 0.2
 _FAR = slice(4, 7)  # bins beyond 40 m
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:
-    """Count shared cells in simulated scans, train a small SECOND with views and its control, and draw both.
+    """Count shared cells in simulated scans, train a small SECOND with views, and draw both.
 
     Args:
         out: Folder for pictures and demo.json.
@@ -42,13 +40,15 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     print_demo(run_demo(out, seed, progress=True))
 
 
-def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = False) -> DemoResult:
+def run_demo(
+    out: Path, seed: int = 0, *, steps: int = ARMS["demo"].steps, progress: bool = False
+) -> DemoResult:
     """The whole card.
 
     Args:
         out: folder for pictures and ``demo.json``; created.
         seed: of scenes and networks.
-        steps: of each training.
+        steps: of the training.
         progress: show bars.
 
     Raises:
@@ -58,32 +58,27 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = 
     out.mkdir(parents=True, exist_ok=True)
     cloud = geometry.simulate_clouds(seed, _SCENES)
     shares = {name: 100 * geometry.shared_by_distance(cloud, f"geometry-{name}") for name in ("ego", "both")}
+    arm = replace(ARMS["demo"], steps=steps)
     with tempfile.TemporaryDirectory() as folder:
-        runs = {
-            title: train_arm(
-                replace(ARMS[name], steps=steps, frames=_FRAMES),
-                seed,
-                Path(folder) / "data",
-                progress=progress,
-            )
-            for title, name in _ARMS.items()
-        }
-        pictures = [_draw_cells(out / "cells.png", cloud), *_draw_found(out, next(iter(runs.values())))]
+        run = train_arm(arm, seed, Path(folder) / "data", progress=progress)
+        with run.model.without(*run.model.active()):
+            muted = evaluate_again(run)
+        pictures = [_draw_cells(out / "cells.png", cloud), *_draw_found(out, run)]
     ours, control = (float(np.nanmean(shares[name][_FAR])) for name in ("both", "ego"))
-    first = next(iter(runs.values()))
+    parameters = sum(p.numel() for p in run.model.parameters())
     result = DemoResult(
         title="X-view: perspective views from anywhere",
         claim="A perspective view centred 40 m ahead of the car keeps far objects in cells of their own.",
         number=f"{ours:.1f} % of object points beyond 40 m share their finest cell with another object",
         control=f"{control:.1f} % with the egocentric view alone",
-        passed=ours < control and _fell(first.losses),
+        passed=ours < control and _fell(run.losses),
         pictures=tuple(pictures),
-        columns=("SECOND with", "3D AP@0.5", "beyond 25 m", "parameters", "seconds"),
-        rows=tuple(_row(title, run) for title, run in runs.items()),
+        columns=("SECOND with views from the car and 20 m ahead", "3D AP@0.5", "3D AP@0.7"),
+        rows=(_row(f"after {steps} steps", run.all), _row("the same, its views left out", muted)),
         notes=(
-            f"Quick run: {_SCENES} simulated scenes for the cells, {_FRAMES[0]} frames and {steps} steps for each"
-            " detector, one seed.",
-            "Average precision of so small a training is no evidence for either arm: seeds move it as much.",
+            f"Quick run: {_SCENES} simulated scenes for the cells; {arm.frames[0]} frames and {steps} steps for a"
+            f" detector of {parameters:,} parameters, {run.seconds:.0f} s; one seed.",
+            "Average precision of so small a training says that the views are used, and nothing about the claim.",
             "cells.png: object points from above, bright where the cell holds another object too; left egocentric,"
             " right the finer of both views.",
         ),
@@ -99,10 +94,8 @@ def _fell(losses: list[float]) -> bool:
     return math.isfinite(losses[-1]) and sum(losses[-third:]) < sum(losses[:third])
 
 
-def _row(title: str, run: Learned) -> tuple[str | float, ...]:
-    parameters = sum(p.numel() for p in run.model.parameters())
-    precision = [result.ap("Car", "3d", table="loose") for result in (run.all, run.far)]
-    return (title, *precision, f"{parameters:,}", run.seconds)
+def _row(name: str, result: KittiResult) -> tuple[str | float, ...]:
+    return (name, result.ap("Car", "3d", table="loose"), result.ap("Car", "3d"))
 
 
 def _draw_cells(path: Path, cloud: geometry.Cloud) -> Path:
@@ -149,7 +142,8 @@ def _draw_found(out: Path, run: Learned) -> list[Path]:
             range=point_range(run.model),
             reference=frame.gt_boxes[:, :7],
             class_names=run.model.class_names,
-            point_size=2,
+            point_size=3,
+            resolution=0.05,
         )
         pictures.append(out / f"found_{k}.png")
         write_bytes(pictures[-1], encode_image(picture))

@@ -23,7 +23,7 @@ from tenfold.lidar.evaluation import Evaluated, annotations
 from xview3d.diagnostics import branch_effect, hit_rate
 from xview3d.plugin import has_views
 
-__all__ = ["ARMS", "Arm", "Learned", "measure", "train_arm"]
+__all__ = ["ARMS", "Arm", "Learned", "evaluate_again", "measure", "train_arm"]
 
 FAR = 25.0
 _NEAR_RANGE = [0.0, -12.8, -3.0, 25.6, 12.8, 1.0]
@@ -50,8 +50,8 @@ class Arm:
     detector: str = "second"
     xview: Mapping[str, Any] | None = None
     near: bool = False
-    steps: int = 120
-    frames: tuple[int, int] = (120, 60)
+    steps: int = 110
+    frames: tuple[int, int] = (100, 50)
     lr: float = 0.01
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,13 +78,14 @@ _OTHERS: dict[str, Mapping[str, Any] | None] = {
 
 def _arms() -> dict[str, Arm]:
     arms = {f"small-{name}": Arm(xview=views) for name, views in _SMALL.items()}
+    arms["demo"] = Arm(xview=_OTHERS["xview"], near=True, frames=(48, 16))
     for detector in ("pointrcnn", "parta2", "pv_rcnn"):
         for name, views in _OTHERS.items():
             arms[f"{detector}-{name}"] = Arm(detector, views, near=True, steps=60, frames=(80, 40))
     return arms
 
 
-#: Name -> training. "small" is SECOND with its controls; the others are there to be seen whole.
+#: Name -> training. "small" is SECOND with its controls, "demo" the demo; the others are there to be seen whole.
 ARMS: Mapping[str, Arm] = _arms()
 
 
@@ -92,6 +93,7 @@ class Learned(NamedTuple):
     """A trained detector and what it finds in unseen frames.
 
     Args:
+        task: with the model.
         model: in evaluation mode.
         data: its data module.
         all: evaluation of all objects.
@@ -100,6 +102,7 @@ class Learned(NamedTuple):
         seconds: of the training.
     """
 
+    task: Any
     model: Any
     data: Any
     all: KittiResult
@@ -149,7 +152,16 @@ def train_arm(arm: Arm, seed: int, root: Path, *, progress: bool = False) -> Lea
         seconds = time.monotonic() - start
         with contextlib.redirect_stdout(io.StringIO()):
             _trainer(progress=False).test(task, datamodule=data, verbose=False)
-    return Learned(task.model.eval(), data, *_evaluations(task.records), losses, seconds)
+    return Learned(task, task.model.eval(), data, *_evaluations(task.records), losses, seconds)
+
+
+def evaluate_again(learned: Learned) -> KittiResult:
+    """Evaluation of the model as it is now, such as with views left out."""
+    from tenfold.train.lightning import quiet
+
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        _trainer(progress=False).test(learned.task, datamodule=learned.data, verbose=False)
+    return _evaluations(learned.task.records)[0]
 
 
 def _trainer(*, progress: bool, **options: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,7 @@ class Cloud(NamedTuple):
     frame: Tensor
 
 
+@lru_cache(maxsize=1)
 def simulate_clouds(seed: int, scenes: int) -> Cloud:
     """Simulated frames; different seeds share no scene."""
     xyz, instance, frame = [], [], []
