@@ -97,7 +97,6 @@ CLAIMS = (
         dataset="simulated 64-beam scans, 40 scenes a seed",
         sources=(*_CORE, "xview3d.geometry", "xview3d.diagnostics"),
         metrics=tuple(geometry.names_of_bins()[1:]),
-        control="geometry-ego",
         text=_GEOMETRY_TEXT,
         digits=1,
     ),

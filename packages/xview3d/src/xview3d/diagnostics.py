@@ -114,7 +114,8 @@ def cell_width(xyz: Tensor, views: Sequence[View], psi: float = FUSED_CELL[1]) -
         2.0
     """
     xy = torch.stack([xyz[:, :2] - xyz.new_tensor(view.center[:2]) for view in views])
-    return torch.linalg.vector_norm(xy, dim=-1).amin(0) * psi
+    width: Tensor = torch.linalg.vector_norm(xy, dim=-1).amin(0) * psi
+    return width
 
 
 @torch.no_grad()
@@ -283,7 +284,7 @@ def _gradient(module: nn.Module) -> float:
     grads = [p.grad for p in module.parameters()]
     if not grads:
         return math.nan
-    return float(sum(float(g.double().square().sum()) for g in grads if g is not None)) ** 0.5
+    return math.sqrt(sum(float(g.double().square().sum()) for g in grads if g is not None))
 
 
 def _views(op: str, model: nn.Module) -> Views:

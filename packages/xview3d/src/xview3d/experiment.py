@@ -19,7 +19,8 @@ import torch
 
 from tenfold.eval.kitti import FewObjectsWarning, KittiResult, kitti_eval
 from tenfold.lidar.demo import small_overrides
-from tenfold.lidar.evaluation import Evaluated, annotations
+from tenfold.lidar.evaluation import Evaluated
+from tenfold.lidar.evaluation import annotations as in_camera
 from xview3d.diagnostics import branch_effect, hit_rate
 from xview3d.plugin import has_views
 
@@ -181,8 +182,8 @@ def _trainer(*, progress: bool, **options: Any) -> Any:
 
 def _evaluations(records: Any) -> tuple[KittiResult, KittiResult]:
     frames = [record for record in records if isinstance(record, Evaluated)]
-    truth = [annotations(frame.labels, frame.calibration) for frame in frames]
-    found = [annotations(frame.found, frame.calibration) for frame in frames]
+    truth = [in_camera(frame.labels, frame.calibration) for frame in frames]
+    found = [in_camera(frame.found, frame.calibration) for frame in frames]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewObjectsWarning)
         return (

@@ -235,7 +235,7 @@ def _shuffled_points(self: Any, part: Tensor) -> Tensor:
 
 
 @cache
-def _class_with_views(base: type, seam: str, kind: str) -> type:
+def _with_views(base: Any, seam: str, kind: str) -> Any:
     """A subclass of a detector's class whose seam fuses views."""
     wrap = {"sites": _of_sites, "pillars": _of_pillars, "points": _of_points}[kind]
     members: dict[str, Any] = {
@@ -325,7 +325,8 @@ def add_xview(
     )
     kind, seam = _seam(detector, seam)
     resolved = _resolved(detector, kind, views, grid)
-    model = _shared(_widened(detector, options, len(resolved)), _class_with_views(type(detector), seam, kind))
+    base: Any = type(detector)
+    model = _shared(_widened(detector, options, len(resolved)), _with_views(base, seam, kind))
     model.xview, model.muted, model.plain_features = options, frozenset(), None
     model.seam = seam
     config = getattr(detector, "config", None)
@@ -340,7 +341,8 @@ def add_xview(
     if kind == "pillars":
         model.twins = tuple(_twin(detector, view) for view in resolved)
     _match(model, detector)
-    return model
+    result: nn.Module = model
+    return result
 
 
 def has_views(model: nn.Module) -> bool:
@@ -527,7 +529,8 @@ def _widened(detector: Any, options: XViewOptions, views: int) -> Any:
     """For "cat": the detector rebuilt for wider fused features, on the same encoder; else the detector."""
     if options.fuse != "cat":
         return detector
-    config, times = getattr(detector, "config", None), 1 + views
+    times = 1 + views
+    config: Any = getattr(detector, "config", None)
     kept = ["backbone_3d", "vfe"]
     if isinstance(detector, PointPillars):
         wide = replace(config, pillar_channels=config.pillar_channels * times)
@@ -555,7 +558,7 @@ def _widened(detector: Any, options: XViewOptions, views: int) -> Any:
     return model
 
 
-def _shared(detector: nn.Module, cls: type) -> Any:
+def _shared(detector: nn.Module, cls: Any) -> Any:
     """An object of another class with the same parts; what is added to one does not show in the other."""
     model = cls.__new__(cls)
     model.__dict__.update(detector.__dict__)
