@@ -102,9 +102,9 @@ def test_train_test_predict_export_and_go_on(cli, tmp_path):
 
 def test_fit_refuses_a_dead_branch(cli, tmp_path, monkeypatch):
     require("lightning")
-    from xview3d import plugin
+    from xview3d import fusion
 
-    monkeypatch.setattr(plugin.Views, "fused", lambda self, name, main, tensors, found: main)
+    monkeypatch.setattr(fusion.Views, "fused", lambda self, name, main, tensors, found: main)
     config = recipe(tmp_path / "own.yaml")
     code, _, err = cli("fit", "--config", config)
     assert code == 2

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tenfold.lidar.models.point_input import in_xy_range
 from tenfold.ops._checks import require_shape, require_tensor
 from tenfold.sparse import SparseTensor
-from xview3d.plugin import Views
+from xview3d.fusion import Views
 from xview3d.view import View
 
 __all__ = [
