@@ -25,7 +25,7 @@ from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, SceneConfig, simulat
 from xview3d.diagnostics import branch_effect, hit_rate
 from xview3d.fusion import has_views
 
-__all__ = ["ARMS", "Arm", "Learned", "evaluate_again", "measure", "train_arm"]
+__all__ = ["ARMS", "Arm", "Learned", "measure", "train_arm"]
 
 FAR = 25.0
 _NEAR_RANGE = [0.0, -12.8, -3.0, 25.6, 12.8, 1.0]
@@ -90,7 +90,7 @@ _OTHERS: dict[str, Mapping[str, Any] | None] = {
 
 def _arms() -> dict[str, Arm]:
     arms = {f"small-{name}": Arm(xview=views) for name, views in _SMALL.items()}
-    arms["demo"] = Arm(xview=_DEMO, near=True, steps=150, frames=(60, 20))
+    arms["demo"] = Arm(xview=_DEMO, near=True, steps=140, frames=(60, 20))
     for detector in ("pointrcnn", "parta2", "pv_rcnn"):
         for name, views in _OTHERS.items():
             arms[f"{detector}-{name}"] = Arm(detector, views, near=True, steps=60, frames=(80, 40))
@@ -105,7 +105,6 @@ class Learned(NamedTuple):
     """A trained detector and what it finds in unseen frames.
 
     Args:
-        task: with the model.
         model: in evaluation mode.
         data: its data module.
         all: evaluation of all objects.
@@ -114,7 +113,6 @@ class Learned(NamedTuple):
         seconds: of the training.
     """
 
-    task: Any
     model: Any
     data: Any
     all: KittiResult
@@ -163,16 +161,7 @@ def train_arm(arm: Arm, seed: int, root: Path, *, progress: bool = False) -> Lea
         seconds = time.monotonic() - start
         with contextlib.redirect_stdout(io.StringIO()):
             _trainer(progress=False).test(task, datamodule=data, verbose=False)
-    return Learned(task, task.model.eval(), data, *_evaluations(task.records), losses, seconds)
-
-
-def evaluate_again(learned: Learned) -> KittiResult:
-    """Evaluation of the model as it is now, such as with views left out."""
-    from tenfold.train.lightning import quiet
-
-    with quiet(), contextlib.redirect_stdout(io.StringIO()):
-        _trainer(progress=False).test(learned.task, datamodule=learned.data, verbose=False)
-    return _evaluations(learned.task.records)[0]
+    return Learned(task.model.eval(), data, *_evaluations(task.records), losses, seconds)
 
 
 def _trainer(*, progress: bool, **options: Any) -> Any:
