@@ -131,18 +131,24 @@ def _draw_real(out: Path) -> list[Path]:
     """A real KITTI frame where the sample data are present: how far apart the points of each cell lie, both ways."""
     from tenfold.viz import bev_image, encode_image
 
-    limits = (0.0, -36.0, -3.0, 72.0, 36.0, 1.0)
-    frame = next((f for f in real_frames(limits) if f.name.startswith("KITTI")), None)
+    frame = next(
+        (f for f in real_frames((0.0, -36.0, -3.0, 72.0, 36.0, 1.0)) if f.name.startswith("KITTI")), None
+    )
     if frame is None:
         return []
     xyz = torch.from_numpy(frame.points[frame.points[:, 0] > 0][:, :3].copy())
     ego, ahead = (cell_extent(xyz, View((x, 0.0, 0.0))).points for x in (0.0, 40.0))
-    halves = [
-        bev_image(xyz.numpy(), range=limits, resolution=0.15, colour_by=extent.clamp(max=6).numpy())
-        for extent in (ego, torch.minimum(ego, ahead))
-    ]
+    # One picture, the second half beside the first: both have one scale of colours.
+    beside = xyz - xyz.new_tensor((0.0, 50.0, 0.0))
+    picture = bev_image(
+        torch.cat((xyz, beside)).numpy(),
+        range=(0.0, -75.0, 72.0, 25.0),
+        resolution=0.12,
+        colour_by=torch.cat((ego, torch.minimum(ego, ahead))).clamp(max=6).numpy(),
+        point_size=2,
+    )
     path = out / "cells_kitti.png"
-    write_bytes(path, encode_image(np.concatenate(halves, 1)))
+    write_bytes(path, encode_image(picture))
     return [path]
 
 
