@@ -13,7 +13,7 @@ from torch import nn
 
 from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration
-from tenfold.io import load_checkpoint, load_strict, read_image, write_bytes
+from tenfold.io import load_checkpoint, load_strict, make_folder, read_image, write_bytes
 from tenfold.lidar.clouds import read_cloud
 from tenfold.lidar.data import detections_to_kitti
 from tenfold.lidar.kitti import FloatArray, format_labels, read_calibration
@@ -250,9 +250,6 @@ def camera_matrix(calibration: Calibration) -> npt.NDArray[np.float64]:
 
 def _write_all(folder: Path, files: dict[str, bytes]) -> None:
     """Everything was computed before: a user error leaves no file behind."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{folder}: out: cannot be created ({error.strerror or error})") from error
+    make_folder(folder)
     for name, content in files.items():
         write_bytes(folder / name, content)
