@@ -126,7 +126,9 @@ def perfect(frame, score=0.9, shift=0.0):
 
 
 def test_settings_of_method_packages_extend_the_detector(tiny, monkeypatch):
-    monkeypatch.setitem(EXTENSIONS, "twin", lambda model, setting, dataset: torch.nn.ModuleList([model] * setting))
+    monkeypatch.setitem(
+        EXTENSIONS, "twin", lambda model, setting, dataset: torch.nn.ModuleList([model] * setting)
+    )
     settings = {"detector": "second", "dataset": "kitti", "overrides": tiny}
     assert len(build_from({**settings, "twin": 2})) == 2
     assert build_from({**settings, "twin": None}).class_names == ("Car",)
