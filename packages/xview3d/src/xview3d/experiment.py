@@ -90,7 +90,7 @@ _OTHERS: dict[str, Mapping[str, Any] | None] = {
 
 def _arms() -> dict[str, Arm]:
     arms = {f"small-{name}": Arm(xview=views) for name, views in _SMALL.items()}
-    arms["demo"] = Arm(xview=_DEMO, near=True, steps=140, frames=(60, 20))
+    arms["demo"] = Arm(xview=_DEMO, near=True, steps=120, frames=(60, 20))
     for detector in ("pointrcnn", "parta2", "pv_rcnn"):
         for name, views in _OTHERS.items():
             arms[f"{detector}-{name}"] = Arm(detector, views, near=True, steps=60, frames=(80, 40))
