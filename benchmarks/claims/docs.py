@@ -12,7 +12,7 @@ from kernels.frames import REPOSITORY
 from kernels.output import write_text
 from tenfold.train.claims import RESULTS
 
-PACKAGES = ("ssl-kd", "ttfnet", "unix-kd")
+PACKAGES = ("denfi", "ssl-kd", "ttfnet", "unix-kd")
 _MARKED = re.compile(r"(<!-- claims:begin -->\n).*?(<!-- claims:end -->)", re.DOTALL)
 
 
