@@ -33,7 +33,7 @@ edge.
 """.strip()
 _DETECTION_TEXT = """
 A tiny detector on generated bird's-eye scenes whose points lie on the edges that face a sensor in a random direction;
-800 steps, 100 held-out scenes, AP|R40 of bird's-eye boxes. "dsc" has the module's convolutions and nothing else,
+600 steps, 100 held-out scenes, AP|R40 of bird's-eye boxes. "dsc" has the module's convolutions and nothing else,
 "dsc+dbpm" adds the boundary losses, "denfi" adds the paper's moved sampling, "denfi-geo" makes offsets of edge vectors;
 "shuffled" rows get the proposals of other pixels, "oracle" the true ones. "own" and "reg occupancy" are the measured
 density around positive pixels and around their sampling points in the regression branch, "reg spread" the deviation of
@@ -132,7 +132,7 @@ CLAIMS = (
         arms=DETECTION,
         seeds=_SEEDS,
         measure=measure_detection,
-        dataset="generated bird's-eye scenes, 19.2 m square (6,400 to train on, 100 to evaluate)",
+        dataset="generated bird's-eye scenes, 19.2 m square (4,800 to train on, 100 to evaluate)",
         sources=("denfi.experiment", "denfi.data", *_DETECTOR),
         metrics=(
             "AP@0.5",

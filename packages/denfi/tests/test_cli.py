@@ -67,7 +67,7 @@ def test_predict_shows_where_it_looks(cli, scan_file, eager_checkpoint, tmp_path
             np.testing.assert_allclose(sampled, wanted, atol=1e-4)
     assert own.proposals is not None
     picture = np.asarray(Image.open(tmp_path / "predictions/scan_looks.png"))
-    assert picture.shape == (320, 320, 3)
+    assert picture.shape == (512, 512, 3)
     for colour in ((255, 208, 70), (90, 220, 255)):
         assert (np.abs(picture.astype(int) - colour).max(-1) < 20).sum() > 20
 

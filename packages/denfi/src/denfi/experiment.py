@@ -200,7 +200,7 @@ def measure_mechanism(name: str, seed: int) -> dict[str, float]:
 
 # ---- detection -----------------------------------------------------------------------------------
 
-_DETECTION_STEPS, _SCENES, _EVALUATED = 800, 8, 100
+_DETECTION_STEPS, _SCENES, _EVALUATED = 600, 8, 100
 _PEAK_LR, _OFFSET_LR, _DECAY, _CLIP = 4e-3, 2e-2, 0.01, 10.0
 #: Arms of the detection experiment: names of `denfi.VARIANTS` behind "bev-".
 DETECTION = (

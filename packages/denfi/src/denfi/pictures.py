@@ -30,8 +30,9 @@ def draw_looks(
     resolution: float,
     starts: npt.NDArray[Any],
     ends: dict[str, npt.NDArray[Any]],
+    proposals: npt.NDArray[Any] | None = None,
 ) -> Pixels:
-    """Lines from pixels of the feature map to their sampling points, on a picture of `tenfold.viz.bev_image`.
+    """Draw proposals, and lines from feature pixels to their sampling points, on a picture of `tenfold.viz.bev_image`.
 
     Args:
         picture: (H, W, 3) uint8.
@@ -39,6 +40,7 @@ def draw_looks(
         resolution: metres per pixel of the picture.
         starts: (N, 2) x, y of the feature pixels, metres.
         ends: branch -> (N, 2) sampling points, metres.
+        proposals: (M, 5) x, y, l, w, heading, outlined in white.
     """
 
     def place(xy: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -47,12 +49,15 @@ def draw_looks(
 
     canvas = _Canvas(picture)
     begin = place(starts)
+    for box in () if proposals is None else proposals:
+        canvas.outline(place(_corners(box)), _INK)
     for name, points in ends.items():
         canvas.lines(begin, place(points), BRANCHES[name][1])
     canvas.dots(begin, _INK, 1.2)
     for name, points in ends.items():
         canvas.dots(place(points), BRANCHES[name][1], 2.2)
-    canvas.legend([BRANCHES[name] for name in ends])
+    entries = [(f"sampled for {BRANCHES[name][0]}", BRANCHES[name][1]) for name in ends]
+    canvas.legend(entries + [("boundary proposal", _INK)] * (proposals is not None))
     return canvas.pixels()
 
 
@@ -83,7 +88,7 @@ class _Canvas:
         for number, (name, colour) in enumerate(entries):
             y = (10 + 18 * number) * _SMOOTH
             self.draw.rectangle([40 * _SMOOTH, y, 52 * _SMOOTH, y + 12 * _SMOOTH], fill=colour)
-            self.draw.text((58 * _SMOOTH, y), f"sampled for {name}", fill=_INK, font=font)
+            self.draw.text((58 * _SMOOTH, y), name, fill=_INK, font=font)
 
     def pixels(self) -> Pixels:
         return np.asarray(self.image.resize(self.size, Image.Resampling.BOX), dtype=np.uint8)

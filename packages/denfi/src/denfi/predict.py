@@ -20,7 +20,7 @@ from tenfold.lidar.predict import Detections, Prediction, find_objects, point_ra
 
 __all__ = ["Looks", "load_detector", "looks_of", "predict"]
 
-_RESOLUTION = 0.08
+_RESOLUTION = 0.05
 
 
 def load_detector(checkpoint: str | Path) -> DenfiDet:
@@ -173,10 +173,6 @@ def look_picture(
     from tenfold.viz import bev_image
 
     limits, shown = point_range(model), looks.middle[looks.middle >= 0]
-    reference = np.zeros((0, 7))
-    if looks.proposals is not None:
-        reference = np.zeros((len(shown), 7))
-        reference[:, [0, 1, 3, 4, 6]] = looks.proposals[shown]
     picture = bev_image(
         points,
         found["boxes"][:, :7],
@@ -184,8 +180,8 @@ def look_picture(
         found["scores"],
         range=limits,
         resolution=resolution,
-        reference=reference,
         class_names=model.class_names,
         point_size=2,
     )
-    return draw_looks(picture, limits, resolution, looks.pixels, looks.sampled)
+    proposals = None if looks.proposals is None else looks.proposals[shown]
+    return draw_looks(picture, limits, resolution, looks.pixels, looks.sampled, proposals)
