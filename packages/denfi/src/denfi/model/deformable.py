@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from denfi.model.conv import _check, encode_proposals
 from tenfold.lidar.models.voxel_backbone import NORM_EPS, NORM_MOMENTUM
@@ -95,6 +94,8 @@ def _kernel(channels: int, std: float) -> nn.Parameter:
 
 
 def _deform(feat: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    from torchvision.ops import deform_conv2d  # slow to import, and the paper's own module does without
+
     values = as_compute(feat)
     out: Tensor = deform_conv2d(values, offset.to(values.dtype), weight.to(values.dtype), padding=1)
     return out.to(feat.dtype)
