@@ -121,6 +121,7 @@ def test_users_mistakes_end_with_two(cli, scan_file, eager_checkpoint, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["scan.bin"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_behind(street, eager_checkpoint, tmp_path, child_environment):
     points = street[0].numpy()
     write_points(tmp_path / "scan.bin", PointCloud(points[:, :3], {"intensity": points[:, 3]}))

@@ -38,6 +38,8 @@ __all__ = [
 # ---- mechanism -----------------------------------------------------------------------------------
 
 _STEPS, _BATCH, _LR, _HELD_OUT = 600, 8, 1e-2, 160
+# Maps are made for so many steps at a time.
+_CHUNK = 20
 # Depth-wise filters of each of the four channels, and channels in all.
 _FILTERS, _WIDTH = 4, 16
 _NEAR = 1.5
@@ -151,17 +153,19 @@ def read_edges(arm: Mechanism, seed: int, on_step: Callable[[int], None] = lambd
     torch.manual_seed(seed)
     reader = EdgeReader(arm)
     generator = torch.Generator().manual_seed(seed)
-    train = edge_maps(arm.steps * _BATCH, 2 * seed + 1, arm.headings)
     optimizer = torch.optim.Adam(reader.parameters(), lr=_LR)
     for step in range(arm.steps):
-        maps = train.part(slice(step * _BATCH, (step + 1) * _BATCH))
+        chunk, place = divmod(step, _CHUNK)
+        if place == 0:
+            train = edge_maps(_CHUNK * _BATCH, 1000 * seed + 1 + chunk, arm.headings)
+        maps = train.part(slice(place * _BATCH, (place + 1) * _BATCH))
         logits, known = reader(maps, generator), maps.labels >= 0
         loss = F.binary_cross_entropy_with_logits(logits[known], maps.labels[known].float())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         on_step(step + 1)
-    held_out = edge_maps(_HELD_OUT, 2 * seed + 2, arm.headings)
+    held_out = edge_maps(_HELD_OUT, 1000 * seed, arm.headings)
     with torch.no_grad():
         logits = reader(held_out, generator)
     offsets = reader.offsets(held_out)
