@@ -110,9 +110,11 @@ class Row:
         parallel: the row should gain from a second thread.
         growth: measured at a quarter and four times the size as well.
         near_linear: its growth exponent must stay within 1.15.
-        measure: "time", "bytes" of scratch memory, or "slowdown" beside a competing process.
+        measure: "time"; "bytes" of scratch memory, as the kernels count them and a peer's result says; "peak", by how
+            much a call of ours and of each peer makes the process grow; or "slowdown" beside a competing process.
         dtypes: names of torch dtypes.
         quick: part of the quick run.
+        reason: why the goal is missed, where it is known to be (rows of kernels have theirs in `reasons`).
     """
 
     key: str
@@ -130,9 +132,10 @@ class Row:
     parallel: bool = False
     growth: bool = True
     near_linear: bool = True
-    measure: Literal["time", "bytes", "slowdown"] = "time"
+    measure: Literal["time", "bytes", "peak", "slowdown"] = "time"
     dtypes: tuple[str, ...] = ("float32",)
     quick: bool = False
+    reason: str = ""
 
 
 def _arrays(value: Any) -> list[np.ndarray]:

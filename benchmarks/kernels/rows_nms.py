@@ -214,7 +214,7 @@ def _spconv_rotated(case: Case) -> Call:
 def _mmcv_rotated(case: Case) -> Call:
     from mmcv.ops import nms_rotated
 
-    return lambda: nms_rotated(case["boxes"], case["scores"], case["threshold"], clockwise=False)
+    return lambda: nms_rotated(case["boxes"], case["scores"], case["threshold"])
 
 
 _SHAPELY = "Shapely tree + NumPy"
@@ -323,7 +323,7 @@ def _shapely_iou(case: Case) -> Call:
 def _mmcv_iou(case: Case) -> Call:
     from mmcv.ops import box_iou_rotated
 
-    return lambda: box_iou_rotated(case["a"], case["b"], clockwise=False)
+    return lambda: box_iou_rotated(case["a"], case["b"])
 
 
 def _pairs_case(scale: float, dtype: str) -> Case:

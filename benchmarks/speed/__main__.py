@@ -57,7 +57,8 @@ def _measure(name: str, options: argparse.Namespace, folder: Path) -> int:
         for row in rows(name)
         if options.only in f"{row.key} {row.title}" and (row.quick or not options.quick)
     ]
-    plan = replace(QUICK if options.quick else FULL, threads=tuple(options.threads))
+    # Whole networks take seconds a call: fewer rounds keep the session within its budget.
+    plan = replace(QUICK if options.quick else replace(FULL, most=10.0), threads=tuple(options.threads))
     results = run(chosen, plan, progress=lambda text: print(text, file=sys.stderr, flush=True))
     paths = write_records(results, folder, f"speed-{name}")
     for record in results["rows"]:

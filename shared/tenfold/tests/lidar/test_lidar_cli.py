@@ -307,8 +307,12 @@ def test_help_loads_nothing_heavy(child_environment):
 
 
 @pytest.mark.slow
-def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_environment):
+def test_the_examples_run(
+    frame, small_kitti, small_nuscenes, write_own, eager_checkpoint, tmp_path, child_environment
+):
     shutil.copytree(small_kitti, tmp_path / "data/kitti")
+    shutil.copytree(small_nuscenes, tmp_path / "data/nuscenes")
+    write_own(tmp_path / "data/own")
     shutil.copy(tmp_path / "data/kitti/ImageSets/train.txt", tmp_path / "data/kitti/ImageSets/trainval.txt")
     shutil.copy(frame / "000000.bin", tmp_path / "000001.bin")
     shutil.copy(frame / "000000.txt", tmp_path / "000001.txt")
@@ -319,19 +323,20 @@ def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_
         [sys.executable, "-c", "import sys; from tenfold.cli import main; sys.exit(main())", "lidar"],
         name="tenfold lidar",
         folder=tmp_path,
-        verbs=["demo", "fit", "test", "predict", "export", "prepare"],
-        # Without the official data, and without the demo at full length.
-        keep=lambda line: "second_kitti" not in line and line != "tenfold lidar demo",
+        verbs=["demo", "fit", "test", "predict", "export", "prepare", "check-data"],
+        # Without recipes and tables at full size, and without the demo at full length.
+        keep=lambda line: not re.search(r"config \w+_kitti|prepare data/nuscenes|demo$", line),
         replace={
             "--config second_small": f"--config second_small data.simulate=[4,2] {small}",
             "prepare data/kitti": "prepare data/kitti --image_size [375,1242]",
-            "tenfold lidar demo --out demo --minutes 1": "tenfold lidar demo --out demo --minutes 0.1",
+            "check-data data/kitti": "check-data data/kitti --image_size [375,1242]",
+            "--minutes 1": "--minutes 0.1",
         },
         env=child_environment,
         timeout=600,
     )
     ran = {example.line.split()[2] for example in done}
-    assert ran == {"demo", "fit", "test", "predict", "export", "prepare"}
+    assert ran == {"demo", "fit", "test", "predict", "export", "prepare", "check-data"}
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,8 @@
 import json
 import logging
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +20,11 @@ from tenfold.lidar.data import DetectionFrames, Frame, collate, evaluation_label
 from tenfold.lidar.evaluation import Evaluated, evaluate, headline
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.models.two_stage import COUNTS
-from tenfold.lidar.predict import detect, load_detector, point_range
+from tenfold.lidar.predict import EXTENSIONS, build_from, detect, load_detector, point_range
 from tenfold.lidar.proposals import Proposals
 from tenfold.lidar.roi_targets import RoITargets, sample_rois
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
-from tenfold.testing import sigkill_and_resume, two_gloo_ranks
+from tenfold.testing import assert_training_resumes, two_gloo_ranks
 from tenfold.train import make_trainer
 from tenfold.train.lightning import LastCheckpoint
 
@@ -102,6 +100,7 @@ def test_test_writes_results_that_evaluate_to_the_same(fitted, small_kitti, tiny
     assert "KITTI object evaluation of 2 frames" in capsys.readouterr().out
     written = read_annotation_folder(tmp_path / "results" / "data", scores=True)
     assert list(written) == ["000006", "000007"]
+    assert [record.frame_id for record in again.records] == ["000006", "000007"]
     document = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert document == json.loads(json.dumps(again.result.to_dict()))
 
@@ -124,6 +123,23 @@ def perfect(frame, score=0.9, shift=0.0):
         scores=np.full(len(own), score, np.float32),
     )
     return Evaluated(frame.frame_id, labels, found, frame.calibration)
+
+
+def test_settings_of_method_packages_extend_the_detector(tiny, monkeypatch):
+    monkeypatch.setitem(
+        EXTENSIONS, "twin", lambda model, setting, dataset: torch.nn.ModuleList([model] * setting)
+    )
+    settings = {"detector": "second", "dataset": "kitti", "overrides": tiny}
+    assert len(build_from({**settings, "twin": 2})) == 2
+    assert build_from({**settings, "twin": None}).class_names == ("Car",)
+    assert build_from(settings).class_names == ("Car",)
+
+    def refuse(model, setting, dataset):
+        raise ValueError(f"{setting} on {dataset}")
+
+    monkeypatch.setitem(EXTENSIONS, "twin", refuse)
+    with pytest.raises(UserInputError, match="model: 2 on kitti"):
+        build_from({**settings, "twin": 2})
 
 
 def test_labels_as_detections_reach_the_closed_form(small_kitti):
@@ -290,7 +306,7 @@ def test_a_run_resumed_inside_or_between_epochs_equals_the_whole(small_kitti, ti
 
 @pytest.mark.slow
 @pytest.mark.parametrize("detector", ["second", "pointrcnn"])
-def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny_models, tmp_path, child_environment, detector):
+def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny_models, tmp_path, detector):
     tiny = tiny_models[detector]
 
     def command(folder, *more):
@@ -313,34 +329,8 @@ def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny_models, tmp_path, ch
         ]
         return [sys.executable, "-c", code, *words, *more]
 
-    def state(folder):
-        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-    def step(folder):
-        file = Path(folder) / "checkpoints" / "last.ckpt"
-        return torch.load(file, weights_only=True)["global_step"] if file.exists() else 0
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(whole), check=True, env=child_environment, timeout=400, capture_output=True)
-    done = sigkill_and_resume(
-        command(parts),
-        when=lambda lines: step(parts) >= 4,  # in the second epoch of three steps
-        resume_command=command(parts, "--ckpt_path", "last"),
-        env=child_environment,
-        timeout=400,
-    )
-    assert done.killed.returncode == -9
-    assert done.resumed.returncode == 0, done.resumed.stderr
-    expected, found = state(whole), state(parts)
-    assert found["global_step"] == expected["global_step"] == 9
-    for name, value in expected["state_dict"].items():
-        assert torch.equal(value, found["state_dict"][name]), name
-    for ours, theirs in zip(
-        expected["optimizer_states"][0]["state"].values(),
-        found["optimizer_states"][0]["state"].values(),
-        strict=True,
-    ):
-        assert torch.equal(ours["exp_avg"], theirs["exp_avg"])
+    # In the second epoch of three steps.
+    assert_training_resumes(command, tmp_path, kill_at=4, steps=9, timeout=400)
 
 
 def test_a_run_starts_from_the_weights_of_another(fitted, small_kitti, tiny, tmp_path):
@@ -357,3 +347,33 @@ def test_a_run_starts_from_the_weights_of_another(fitted, small_kitti, tiny, tmp
     wrong = LidarTask("second", "kitti", {**tiny, "bev_channels": [16]}, start_from=str(checkpoint))
     with pytest.raises(UserInputError, match="of another shape"):
         trainer_in(tmp_path, max_epochs=1, enable_checkpointing=False).fit(wrong, datamodule=data)
+
+
+def test_a_package_brings_its_own_detectors(tiny, tmp_path):
+    """`build` makes the model of a task and of its checkpoints, and a task may group its parameters."""
+    from tenfold.lidar import build_detector
+    from tenfold.lidar.models.export import _output_names
+
+    class Own(LidarTask):
+        build = staticmethod(
+            lambda settings: build_detector("second", direction=False, **settings["overrides"])
+        )
+
+        def parameter_groups(self):
+            first, *rest = self.model.parameters()
+            return [{"params": [first], "weight_decay": 0.0}, {"params": rest}]
+
+    task = Own("mine", overrides=tiny)
+    assert task.model.dense_head.conv_dir_cls is None
+    task.trainer = trainer_in(tmp_path, max_steps=3, max_epochs=-1)
+    groups = task.configure_optimizers()["optimizer"].param_groups
+    assert [g["weight_decay"] for g in groups] == [0.0, 0.01]
+    state = {f"model.{name}": value for name, value in task.model.state_dict().items()}
+    torch.save({"hyper_parameters": dict(task.hparams), "state_dict": state}, tmp_path / "own.ckpt")
+    model = load_detector(tmp_path / "own.ckpt", Own.build)
+    assert model.dense_head.conv_dir_cls is None
+    with pytest.raises(UserInputError, match="'mine'"):
+        load_detector(tmp_path / "own.ckpt")
+    assert _output_names(model) == ["classes", "boxes"]
+    model.dense_head.output_names = ("a", "b")
+    assert _output_names(model) == ["a", "b"]
