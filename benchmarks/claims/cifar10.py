@@ -1,5 +1,6 @@
 """A part of CIFAR-10 small enough for two cores, and a teacher for it; needs the sample data."""
 
+import time
 from functools import cache
 from pathlib import Path
 
@@ -23,12 +24,14 @@ from tenfold.distill.models import create_model
 from tenfold.testing import sample_data
 from tenfold.train.claims import source_hash
 
-__all__ = ["DATASET", "EPOCHS", "sets", "teacher"]
+__all__ = ["DATASET", "EPOCHS", "TEACHER_DATASET", "TEACHER_SOURCES", "sets", "teacher", "teacher_facts"]
 
 DATASET = "CIFAR-10 (JPEG re-encoded), 1000 training images for the student, 2000 test images"
 EPOCHS = 30
 TEACHER_PER_CLASS, TEACHER_EPOCHS = 500, 10
 STUDENT_PER_CLASS, TEST_PER_CLASS = 100, 200
+TEACHER_DATASET = f"CIFAR-10 (JPEG re-encoded), {10 * TEACHER_PER_CLASS} training images, 2000 test images"
+TEACHER_SOURCES = (__file__, "tenfold.distill.models.resnet", "tenfold.distill.loop")
 _AUGMENT = Augment(4, 0.5)
 
 
@@ -52,14 +55,26 @@ def sets(seed: int, per_class: int = STUDENT_PER_CLASS) -> tuple[ImageArrays, Im
 
 def teacher() -> nn.Module:
     """resnet8 from labels, trained once and kept in build/, keyed by its sources."""
-    key = source_hash([__file__, "tenfold.distill.models.resnet", "tenfold.distill.loop"])
-    path = REPOSITORY / "build" / "claims" / f"cifar10-{key[:12]}.pt"
+    return load_classifier(_teacher_file()).model
+
+
+def teacher_facts() -> dict[str, float]:
+    """Test accuracy in percent and what it was trained on."""
+    facts = load_classifier(_teacher_file()).facts
+    return {name: float(facts[name]) for name in ("top1", "train_images", "epochs", "seconds")}
+
+
+def _teacher_file() -> Path:
+    path = REPOSITORY / "build" / "claims" / f"cifar10-{source_hash(TEACHER_SOURCES)[:12]}.pt"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
         model, top1 = _train()
         facts = {"mean": list(CIFAR_MEAN), "std": list(CIFAR_STD), "size": 32, "top1": top1}
+        facts |= {"train_images": 10 * TEACHER_PER_CLASS, "epochs": TEACHER_EPOCHS}
+        facts["seconds"] = time.perf_counter() - start
         save_classifier(path, model, arch="resnet8", num_classes=10, **facts)
-    return load_classifier(path).model
+    return path
 
 
 def _train() -> tuple[nn.Module, float]:

@@ -15,7 +15,7 @@ from tenfold._errors import UserInputError
 from tenfold.train.claims import RESULTS, Cell, source_hash, table
 
 FOLDER = REPOSITORY / RESULTS
-_OWN = {"__main__", "cifar10", "docs", "gates", "model", "run"}
+_OWN = {"__main__", "cifar10", "distill", "docs", "gates", "model", "run"}
 
 
 def modules() -> list[str]:
@@ -115,6 +115,8 @@ def _section(claim: Claim, results: Path) -> str:
     if records:
         control = claim.control if any(r["arm"] == claim.control for r in records) else None
         lines += [table(records, claim.metrics, control=control, digits=claim.digits), ""]
+        if claim.more:
+            lines += [table(records, claim.more, digits=claim.digits), ""]
         lines += [_provenance(claim, records), ""]
     lines += [claim.text, ""] if claim.text else []
     lines += [f"Not run yet: {', '.join(missing)}.", ""] if missing else []

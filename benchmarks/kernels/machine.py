@@ -1,9 +1,11 @@
 """Who measured: processor, versions, threads, load, and which BLAS kernel NumPy chose."""
 
 import ctypes
+import gc
 import os
 import platform
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,6 +81,28 @@ def native_level() -> str:
     line = next((line for line in lines if "native kernels" in line), "unknown")
     # The path of the library is nobody's business.
     return line.split("native kernels", 1)[1].strip().split(" from ")[0]
+
+
+def growth_peak(call: Callable[[], Any]) -> int | None:
+    """Bytes by which a call makes the process grow at its highest; None where the system does not say (Linux does).
+
+    Some of what the allocator keeps from earlier calls is not counted again: small needs may measure as nothing.
+    """
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+
+    def kilobytes(name: str) -> int:
+        return int(re.search(rf"{name}:\s+(\d+) kB", status.read_text(encoding="ascii"))[1])  # type: ignore[index]
+
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    reset.write_text("5", encoding="ascii")  # the high-water mark becomes the present size
+    before = kilobytes("VmRSS")
+    call()
+    return 1024 * max(0, kilobytes("VmHWM") - before)
 
 
 def limit_cores(count: int) -> None:

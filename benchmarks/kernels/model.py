@@ -107,9 +107,11 @@ class Row:
         parallel: the row should gain from a second thread.
         growth: measured at a quarter and four times the size as well.
         near_linear: its growth exponent must stay within 1.15.
-        measure: "time", or "bytes" of scratch memory.
+        measure: "time"; "bytes" of scratch memory, as the kernels count them and a peer's result says; or "peak",
+            by how much a call of ours and of each peer makes the process grow.
         dtypes: names of torch dtypes.
         quick: part of the quick run.
+        reason: why the goal is missed, where it is known to be (rows of kernels have theirs in `reasons`).
     """
 
     key: str
@@ -127,9 +129,10 @@ class Row:
     parallel: bool = False
     growth: bool = True
     near_linear: bool = True
-    measure: Literal["time", "bytes"] = "time"
+    measure: Literal["time", "bytes", "peak"] = "time"
     dtypes: tuple[str, ...] = ("float32",)
     quick: bool = False
+    reason: str = ""
 
 
 def _arrays(value: Any) -> list[np.ndarray]:

@@ -65,8 +65,8 @@ def _ours(record: Record) -> str:
     ours = record["ours"]
     if ours["status"] != "ok":
         return str(ours["status"])
-    if record["measure"] == "bytes":
-        return f"{ours['bytes'] / 1e6:.2f} MB"
+    if record["measure"] != "time":
+        return "–" if ours["bytes"] is None else f"{ours['bytes'] / 1e6:.2f} MB"
     slow = " (Python reference)" if ours["slow_path"] else ""
     return f"{milliseconds(ours['median_ms'])} ({milliseconds(ours['min_ms'])}){slow}"
 
@@ -74,7 +74,7 @@ def _ours(record: Record) -> str:
 def _peer(entry: Mapping[str, Any]) -> str:
     if entry["status"] != "ok":
         return str(entry["status"])
-    if "bytes" in entry:
+    if entry.get("bytes") is not None:
         return f"{entry['bytes'] / 1e6:.0f} MB"
     if "median_ms" not in entry:
         return "–"

@@ -24,7 +24,7 @@ def table(results: Results) -> str:
         best = record["best_same"] or record["best_weaker"]
         if goal and goal["against"] and goal["value"] is not None:
             best = {"peer": goal["against"], "ratio": goal["value"]}
-        is_bytes = record["measure"] == "bytes"
+        is_bytes = record["measure"] != "time"
         value = (
             f"{ours['bytes'] / 1e6:.2f} MB"
             if is_bytes and ours.get("bytes")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kernels.limits import Limits, measure_limits
-from kernels.machine import limit_cores, stamp, version_of
+from kernels.machine import growth_peak, limit_cores, stamp, version_of
 from kernels.model import Call, Case, Peer, Row, Verdict, bit_equal
 from kernels.reasons import REASONS
 from kernels.timing import Timing, interleave
@@ -256,7 +256,7 @@ def _run_dtype(row: Row, plan: Plan, dtype: str, limits: Mapping[int, Limits]) -
         else:
             check = _same_bits(row, case, first, ours, reference, what="another thread count")
         common = _common(row, case, dtype, threads)
-        if row.measure == "bytes":
+        if row.measure != "time":
             record = common | _bytes_record(row, ours, peers, check)
             record["goal"] = _goal(row, record, is_main=True)
             yield record
@@ -373,13 +373,15 @@ def _time_record(
 def _bytes_record(
     row: Row, ours: _Candidate, peers: Mapping[str, _Candidate], check: _Check
 ) -> dict[str, Any]:
-    mine = _scratch(ours.call) if ours.call is not None else None
+    count = growth_peak if row.measure == "peak" else _scratch
+    mine = count(ours.call) if ours.call is not None else None
     table = {}
     for peer in row.peers:
         entry = _peer_head(peer, peers[peer.name], check)
-        if peers[peer.name].status == "ok":
-            entry["bytes"] = int(peers[peer.name].result)
-            if mine and check.passed:
+        theirs = peers[peer.name]
+        if theirs.status == "ok" and theirs.call is not None:
+            entry["bytes"] = count(theirs.call) if row.measure == "peak" else int(theirs.result)
+            if mine and entry["bytes"] is not None and check.passed:
                 entry["ratio"] = entry["bytes"] / mine
         table[peer.name] = entry
     return {
@@ -447,7 +449,7 @@ def _goal(row: Row, record: Mapping[str, Any], *, is_main: bool) -> dict[str, An
         "text": goal.text(),
         "value": value,
         "verdict": verdict,
-        "reason": REASONS.get(row.key, "") if verdict == "missed" else "",
+        "reason": REASONS.get(row.key, row.reason) if verdict == "missed" else "",
     }
 
 

@@ -70,12 +70,7 @@ def _array(raw: Any, case: Case) -> Any:
 
 
 def _row(
-    key: str,
-    method: str,
-    make: Callable[[float, str], Case],
-    title: str,
-    goal: float | None,
-    quick: bool = False,
+    key: str, method: str, make: Callable[[float, str], Case], title: str, goal: float | None, **options: Any
 ) -> Row:
     peer = Peer(
         "auto_LiRPA",
@@ -85,6 +80,7 @@ def _row(
         _array,
         note="source checkout, tight lines (zero-lb), bounds of the margins only; tracing is outside the timed call",
     )
+    settings: dict[str, Any] = {"growth": False, **options}
     return Row(
         key=key,
         op=f"compute_bounds({method})",
@@ -95,22 +91,38 @@ def _row(
         normal=_array,
         peers=(peer,),
         goal=None if goal is None else Goal("ratio", goal, against="auto_LiRPA"),
-        growth=False,
-        quick=quick,
+        **settings,
     )
 
 
 _LARGE = _case("dm_large", (3, 32, 32), 2 / 255, 2)
+_LARGE_CROWN = _case("dm_large", (3, 32, 32), 0.1 / 255, 1)
 _SMALL = _case("dm_small", (1, 28, 28), 0.01, 4)
+_SMALL_CROWN = _case("dm_small", (1, 28, 28), 0.001, 1)
 ROWS = (
-    _row("bound_ibp_large", "ibp", _LARGE, "IBP, DM-Large CIFAR, 2 images", 1.0, True),
+    _row("bound_ibp_large", "ibp", _LARGE, "IBP, DM-Large CIFAR, 2 images", 1.0, quick=True),
     _row("bound_crown_ibp_large", "crown-ibp", _LARGE, "CROWN-IBP, DM-Large CIFAR, 2 images", 1.0),
-    _row("bound_lbp_small", "lbp", _SMALL, "LBP, DM-Small MNIST, 4 images", None),
+    _row("bound_crown_large", "crown", _LARGE_CROWN, "CROWN, DM-Large CIFAR, 1 image", 1.5),
+    # Time must be linear in the batch: four images, one, sixteen.
+    _row("bound_lbp_small", "lbp", _SMALL, "LBP, DM-Small MNIST, 4 images", None, growth=True),
     _row(
-        "bound_crown_small",
-        "crown",
-        _case("dm_small", (1, 28, 28), 0.001, 1),
-        "CROWN, DM-Small MNIST, 1 image",
-        1.5,
+        "bound_lbp_large",
+        "lbp",
+        _case("dm_large", (3, 32, 32), 2 / 255, 1),
+        "LBP, DM-Large CIFAR, 1 image",
+        None,
+    ),
+    _row("bound_crown_small", "crown", _SMALL_CROWN, "CROWN, DM-Small MNIST, 1 image", 1.5),
+    _row(
+        "bound_crown_ibp_small", "crown-ibp", _SMALL, "CROWN-IBP, DM-Small MNIST, 4 images", None, growth=True
+    ),
+    *(
+        _row(f"bound_{method}_memory", method, case, f"{method}: peak memory, {text}", None, measure="peak")
+        for method, case, text in (
+            ("ibp", _LARGE, "DM-Large CIFAR, 2 images"),
+            ("crown-ibp", _LARGE, "DM-Large CIFAR, 2 images"),
+            ("crown", _LARGE_CROWN, "DM-Large CIFAR, 1 image"),
+            ("lbp", _SMALL, "DM-Small MNIST, 4 images"),
+        )
     ),
 )

@@ -220,6 +220,20 @@ def test_bytes_rows_compare_memory(monkeypatch):
     assert record["goal"]["value"] == record["scratch_bytes"] == 2_000_000
 
 
+def test_peak_rows_measure_ours_and_the_peer():
+    def allocate(factor):
+        return lambda case: lambda: (torch.ones(factor * 4_000_000), case["x"] * 2)[1]
+
+    greedy = Peer("greedy", "torch", "torch", allocate(4))
+    subject = replace(row([greedy], measure="peak", goal=Goal("bytes", 1e9)), ours=allocate(1))
+    record = one(subject)
+    assert record["check"]["passed"]
+    assert record["ours"]["bytes"] == pytest.approx(16e6, rel=0.2)
+    assert record["peers"]["greedy"]["bytes"] == pytest.approx(64e6, rel=0.2)
+    assert record["peers"]["greedy"]["ratio"] == pytest.approx(4.0, rel=0.3)
+    assert record["goal"]["verdict"] == "must met"
+
+
 def test_limit_fraction_uses_the_measured_rate():
     subject = row([peer()], limit=lambda case, limits: limits.copy(1e7))
     record = one(subject)

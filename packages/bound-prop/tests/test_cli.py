@@ -11,8 +11,7 @@ from PIL import Image
 
 from bound_prop.cli import app
 from bound_prop.data import glyphs
-from tenfold.testing import help_examples, unwritable_path
-from tenfold.testing._child import child_environment
+from tenfold.testing import assert_light_help, child_environment, cli_fixture, help_examples, unwritable_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = (
@@ -52,17 +51,7 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def cli(folder, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        capfd.readouterr()
-        code = app(list(map(str, words)))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
+cli = cli_fixture("bound_prop.cli:app")
 
 
 def test_verify(cli, folder, tmp_path):
@@ -146,14 +135,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
 
 
 def test_help_loads_nothing_heavy():
-    code = (
-        "import sys\nfrom bound_prop.cli import app\napp(['--help'])\napp(['--version'])\n"
-        "sys.exit(str([n for n in ('torch', 'numpy', 'lightning', 'PIL', 'onnx') if n in sys.modules]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True, check=False
-    )
-    assert done.stderr.strip() == "[]"
+    assert_light_help("bound_prop.cli:app")
 
 
 def test_recipes_are_complete():

@@ -1,13 +1,9 @@
 """The card, and the examples in the documentation strings."""
 
-import doctest
-import importlib
-import pkgutil
-
 import pytest
 
-import bound_prop
 from bound_prop.demo import run_demo
+from tenfold.testing import assert_docstrings_hold
 from tenfold.train.demo import read_demo
 
 pytest.importorskip("lightning.pytorch")
@@ -22,14 +18,5 @@ def test_demo(tmp_path):
     assert len(result.rows) == 4
 
 
-def modules():
-    found = pkgutil.walk_packages(bound_prop.__path__, "bound_prop.")
-    return ["bound_prop", *(m.name for m in found if not m.name.endswith("__main__"))]
-
-
-@pytest.mark.parametrize("name", modules())
-def test_examples(name):
-    outcome = doctest.testmod(
-        importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    )
-    assert outcome.failed == 0
+def test_examples():
+    assert_docstrings_hold("bound_prop")

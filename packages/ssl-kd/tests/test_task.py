@@ -2,7 +2,6 @@
 
 import copy
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,8 +18,17 @@ import ssl_kd
 from ssl_kd.task import ClassifierTask, DistillTask, HeadTask, SSKDTask, ViewData, head_file
 from tenfold._errors import UserInputError
 from tenfold.distill import create_model, load_classifier, save_classifier
-from tenfold.testing import assert_bit_equal, help_examples, sigkill_and_resume, unwritable_path
-from tenfold.train import make_trainer
+from tenfold.testing import (
+    QUIET_WORDS,
+    assert_bit_equal,
+    assert_help_shows_examples,
+    assert_light_help,
+    assert_training_resumes,
+    fit_and_resume,
+    help_examples,
+    quiet_fit,
+    unwritable_path,
+)
 from tenfold.train.demo import read_demo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -35,12 +43,6 @@ SMALL = {
     "few_shot": 0.25,
     "views": "rotations",
 }
-QUIET = (
-    "trainer.enable_progress_bar=false",
-    "trainer.enable_model_summary=false",
-    "trainer.logger=false",
-    "trainer.accelerator=cpu",
-)
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +54,12 @@ def teacher(tmp_path_factory):
     return str(path)
 
 
-def trainer_in(folder, **options):
-    usual = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    return make_trainer(
-        default_root_dir=folder, enable_model_summary=False, num_sanity_val_steps=0, **{**usual, **options}
-    )
-
-
 def data_in(folder, **options):
     return ViewData(root=str(folder / "data"), **{**SMALL, **options})
 
 
 def fit(folder, task, data=None, ckpt=None, **options):
-    trainer = trainer_in(folder, **options)
-    trainer.fit(task, datamodule=data or data_in(folder), ckpt_path=ckpt, weights_only=True)
-    return trainer
+    return quiet_fit(folder, task, data or data_in(folder), ckpt, **options)
 
 
 def student(teacher, **options):
@@ -142,19 +135,7 @@ def test_a_baseline_with_noisy_labels(tmp_path, teacher):
 
 
 def test_a_run_resumed_inside_an_epoch_equals_the_whole(tmp_path, teacher):
-    from tenfold.train.lightning import LastCheckpoint
-
-    def run(folder, ckpt=None, **options):
-        seed_everything(0, verbose=False)
-        task = student(teacher, head="untrained")
-        fit(folder, task, data_in(tmp_path), ckpt, max_epochs=3, **options)
-        return task
-
-    whole = run(tmp_path / "whole")
-    run(tmp_path / "part", max_steps=4, callbacks=[LastCheckpoint(every_n_steps=1)])
-    resumed = run(tmp_path / "rest", str(tmp_path / "part" / "checkpoints" / "last.ckpt"))
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key]), key
+    fit_and_resume(lambda: (student(teacher, head="untrained"), data_in(tmp_path)), tmp_path / "runs")
 
 
 # ---- recipes and command line --------------------------------------------------------------------
@@ -196,7 +177,7 @@ def test_every_published_row_has_a_recipe():
 
 
 def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
-    small = ("data.images=[200,80]", "trainer.max_epochs=1", *QUIET)
+    small = ("data.images=[200,80]", "trainer.max_epochs=1", *QUIET_WORDS)
     code, _, err = cli("fit", "--config", "small_teacher", *small)
     assert code == 0, err
     code, _, err = cli("fit", "--config", "small_distill", *small)
@@ -207,7 +188,7 @@ def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
     assert "-> runs/heads/" in out
     code, out, err = cli("fit", "--config", "small_distill", *small)
     assert code == 0, err
-    code, out, err = cli("test", "--config", "small_distill", "--ckpt_path", "last", *small[:1], *QUIET)
+    code, out, err = cli("test", "--config", "small_distill", "--ckpt_path", "last", *small[:1], *QUIET_WORDS)
     assert code == 0, err
     assert "test/top1" in out
     Image.new("RGB", (16, 16), (90, 20, 30)).save("photo.png")
@@ -228,29 +209,17 @@ def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
 def test_every_help_shows_examples(cli):
     from ssl_kd.cli import app
 
-    for verb, examples in app.examples().items():
-        code, out, _ = cli(verb, "--help")
-        assert code == 0
-        assert examples
-        for example in examples:
-            assert f"$ {example}" in out
+    assert_help_shows_examples(cli, app)
 
 
-def test_import_and_help_load_nothing_heavy(child_environment):
-    code = (
-        "import sys, ssl_kd\nfrom ssl_kd.cli import app\napp(['--help'])\n"
-        "sys.exit(str([n for n in ('torch', 'numpy', 'lightning', 'PIL', 'matplotlib') if n in sys.modules]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True, check=False
-    )
-    assert done.stderr.strip() == "[]"
+def test_import_and_help_load_nothing_heavy():
+    assert_light_help("ssl_kd.cli:app")
 
 
 def test_a_short_demo(tmp_path):
-    from ssl_kd.demo import _card
+    from ssl_kd.demo import run_demo
 
-    result = _card(tmp_path, 0, images=64, epochs=1)
+    result = run_demo(tmp_path, 0, images=64, epochs=1)
     assert read_demo(tmp_path) == result
     assert [row[1] for row in result.rows] == [
         "64",
@@ -262,7 +231,7 @@ def test_a_short_demo(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, teacher, child_environment):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, teacher):
     def command(folder, *more):
         words = ["fit", "--config", "small_distill", f"model.teacher={teacher}", "model.head=untrained"]
         words += [
@@ -271,32 +240,14 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, teacher, child_environment):
             "data.few_shot=0.25",
             "data.batch_size=16",
         ]
-        words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", *QUIET]
+        words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", *QUIET_WORDS]
         return [sys.executable, "-m", "ssl_kd.cli", *words, "--checkpoint_every_n_steps", "1", *more]
 
-    def step(folder):
-        file = Path(folder) / "checkpoints" / "last.ckpt"
-        return torch.load(file, weights_only=True)["global_step"] if file.exists() else 0
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(whole), check=True, env=child_environment, timeout=600, capture_output=True)
-    done = sigkill_and_resume(
-        command(parts),
-        when=lambda lines: step(parts) >= 7,
-        resume_command=command(parts, "--ckpt_path", "last"),
-        env=child_environment,
-        timeout=600,
-    )
-    assert done.killed.returncode == -9
-    assert done.resumed.returncode == 0, done.resumed.stderr
-    expected, found = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (whole, parts))
-    assert found["global_step"] == expected["global_step"] == 15
-    for name, value in expected["state_dict"].items():
-        assert torch.equal(value, found["state_dict"][name]), name
+    assert_training_resumes(command, tmp_path, kill_at=7, steps=15)
 
 
 @pytest.mark.slow
-def test_the_examples_run(tmp_path, child_environment):
+def test_the_examples_run(tmp_path):
     Image.new("RGB", (40, 30), (90, 20, 30)).save(tmp_path / "photo.png")
     small, few = "data.images=[320,80]", "data.images=[320,80] data.few_shot=0.25"
     done = help_examples(
@@ -314,7 +265,6 @@ def test_the_examples_run(tmp_path, child_environment):
             "--config small_distill": f"--config small_distill {few} trainer.max_epochs=2",
             "trainer.max_epochs=2 trainer.max_epochs=3": "trainer.max_epochs=3",
         },
-        env=child_environment,
         timeout=600,
     )
     assert {example.line.split()[1] for example in done} == {"fit", "test", "export", "predict"}

@@ -13,7 +13,14 @@ import yaml
 from PIL import Image
 
 from tenfold.io import write_image
-from tenfold.testing import disk_full, help_examples, require
+from tenfold.testing import (
+    assert_help_shows_examples,
+    assert_light_help,
+    cli_fixture,
+    disk_full,
+    help_examples,
+    require,
+)
 from ttfnet.checkpoint import describe, load_detector, save_detector
 from ttfnet.cli import app
 from ttfnet.data.shapes import draw_scene, write_shapes
@@ -22,18 +29,7 @@ from ttfnet.predict import Predictor, find_sources, load
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capfd):
-    """Runs `ttfnet ...` in an empty folder: (exit code, output, error lines)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capfd.readouterr()
-        code = app([*map(str, arguments)])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
+cli = cli_fixture("ttfnet.cli:app")
 
 
 def picture(path, seed=0, size=(60, 90)):
@@ -165,7 +161,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, eager_checkpoint, tmp
         ("predict", "a.jpg", ckpt, "--out", "notes.txt/deep"): "notes.txt/deep: out: cannot be created",
         ("predict", "a.jpg", ckpt, "--conf", "high"): "conf: got high; expected float",
         ("predict", "a.jpg", ckpt, "--batch_size", "0"): "batch_size: got 0",
-        ("export", ckpt, "m.tflite"): "expected .onnx or .pt2",
+        ("export", ckpt, "m.tflite"): "expected one of .onnx, .pt2, .torchscript",
         ("export", ckpt, "nowhere/m.onnx"): "the folder nowhere does not exist",
         ("convert", ckpt, "out.pt"): "bbox_head: no such keys",
         ("convert", ckpt, "out.bin"): "expected .pt",
@@ -227,25 +223,12 @@ def test_predict_needs_no_extra(eager_checkpoint, tmp_path, child_environment):
     assert 'pip install "ttfnet[export]"' in done.stderr
 
 
-def test_help_loads_nothing_heavy(child_environment):
-    code = (
-        "import sys\nfrom ttfnet.cli import app\napp(['--help'])\napp(['--version'])\nimport ttfnet\n"
-        "sys.exit(str([n for n in ('torch', 'numpy', 'lightning', 'PIL') if n in sys.modules]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True, check=False
-    )
-    assert done.stderr.strip() == "[]"
-    assert "ttfnet predict street.jpg last.ckpt" in done.stdout
+def test_help_loads_nothing_heavy():
+    assert_light_help("ttfnet.cli:app")
 
 
 def test_every_help_shows_its_examples(cli):
-    for verb, examples in app.examples().items():
-        code, out, _ = cli(verb, "--help")
-        assert code == 0
-        assert examples
-        for example in examples:
-            assert f"\n$ {example}\n" in out
+    assert_help_shows_examples(cli, app)
 
 
 def test_convert_and_info(cli, tmp_path):
@@ -285,9 +268,9 @@ def test_every_recipe_is_valid_and_says_what_the_table_says():
     folder = app.config_folder()
     recipes = {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
     table = {"r18_1x": 12, "r18_2x": 24, "r34_2x": 24, "d53_1x": 12, "d53_2x": 24, "d53_aug_10x": 120}
-    assert set(table) | {"centernet_r18", "centernet_r101", "dla34_2x", "custom", "shapes_small"} <= set(
-        recipes
-    )
+    others = {"centernet_r18", "centernet_r101", "centernet_dla34", "centernet_r18_2x", "dla34_2x"}
+    others |= {"pafnet_10x", "pafnet_lite_20x", "custom", "shapes_small"}
+    assert set(table) | others <= set(recipes)
     for name, epochs in table.items():
         recipe = recipes[name]
         assert recipe["trainer"]["max_epochs"] == epochs
@@ -300,6 +283,13 @@ def test_every_recipe_is_valid_and_says_what_the_table_says():
         assert recipe["trainer"]["gradient_clip_val"] == 35
     assert all(r["model"]["backbone"] in BACKBONES for r in recipes.values())
     assert recipes["r18_scratch_aug_10x"]["model"]["frozen_stages"] == -1
+    pafnet, lite = recipes["pafnet_10x"], recipes["pafnet_lite_20x"]
+    assert (8 * pafnet["data"]["batch_size"], pafnet["model"]["base_batch"]) == (144, 144)
+    assert (pafnet["data"]["sizes"][0], pafnet["data"]["sizes"][-1]) == (416, 672)
+    assert (pafnet["model"]["ema"], pafnet["trainer"]["sync_batchnorm"]) == (0.9998, True)
+    assert (pafnet["trainer"]["max_epochs"], lite["trainer"]["max_epochs"]) == (120, 240)
+    for name in ("centernet_r18", "centernet_r101", "centernet_dla34"):
+        assert recipes[name]["data"]["resize"] == "original"
 
 
 @pytest.mark.parametrize("recipe", sorted(p.stem for p in app.config_folder().glob("*.yaml")))

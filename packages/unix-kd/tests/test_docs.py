@@ -1,43 +1,36 @@
 """The documents' examples run, and their numbers come from records."""
 
-import doctest
 import importlib
 import importlib.util
-import json
-import pkgutil
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from tenfold.testing import page_examples, repository_root, require
+from tenfold.testing import (
+    assert_commands_exist,
+    assert_docstrings_hold,
+    repository_root,
+    require,
+    run_page_examples,
+)
+from tenfold.train.claims import RESULTS, load_records
 
 ROOT = repository_root(Path(__file__).parent)
 DOCUMENTS = [ROOT / "packages/unix-kd/README.md", ROOT / "docs/unix-kd.md"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.parent.name)
-def test_python_examples_run(path, capsys):
-    torch.manual_seed(0)
-    for code in page_examples(path):
-        exec(compile(code, str(path), "exec"), {})
-        printed = re.search(r"print\(.*\)  # (.*)", code)
-        if printed:
-            assert capsys.readouterr().out.strip() == printed[1]
+def test_python_examples_run(path):
+    assert run_page_examples(path)
 
 
-def test_named_recipes_and_verbs_exist():
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.parent.name)
+def test_named_recipes_and_verbs_exist(path):
     from unix_kd.cli import app
 
-    verbs = {verb.name for verb in app.all_verbs()} | set(app.aliases)
-    for path in DOCUMENTS:
-        for verb, rest in re.findall(r"^unix-kd (\w+)(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE):
-            assert verb in verbs
-            for name in re.findall(r"--config (\w+)", rest):
-                assert (app.config_folder() / f"{name}.yaml").is_file(), name
+    assert_commands_exist(path, app)
 
 
 def test_tables_are_those_of_the_records():
@@ -49,8 +42,7 @@ def test_tables_are_those_of_the_records():
 
 
 def test_records_are_whole():
-    for path in (ROOT / "benchmarks/results/claims/unix-kd").glob("*.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
+    for record in load_records("unix-kd", ROOT / RESULTS):
         assert record["metrics"]["top1"] >= 0
         assert record["environment"]["versions"]["torch"]
 
@@ -75,10 +67,4 @@ def test_the_image_folder_example_runs(tmp_path, capsys):
 
 
 def test_docstring_examples_run():
-    import unix_kd
-
-    for name in ("unix_kd", *(m.name for m in pkgutil.walk_packages(unix_kd.__path__, "unix_kd."))):
-        module = importlib.import_module(name)
-        assert (
-            doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).failed == 0
-        ), name
+    assert_docstrings_hold("unix_kd")

@@ -1,7 +1,6 @@
 """Training with Lightning: recipes, command line, resume, two processes, the demo."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +17,19 @@ from lightning.pytorch import seed_everything
 import unix_kd
 from tenfold._errors import UserInputError
 from tenfold.distill.task import ClassifierTask, DistillTask, ImageData
-from tenfold.testing import help_examples, sample_data, sigkill_and_resume, two_gloo_ranks, unwritable_path
+from tenfold.testing import (
+    QUIET_WORDS,
+    assert_help_shows_examples,
+    assert_light_help,
+    assert_training_resumes,
+    fit_and_resume,
+    help_examples,
+    quiet_fit,
+    quiet_trainer,
+    sample_data,
+    two_gloo_ranks,
+    unwritable_path,
+)
 from tenfold.train import make_trainer
 from tenfold.train.demo import read_demo
 from unix_kd.task import UnixTask
@@ -26,20 +37,6 @@ from unix_kd.task import UnixTask
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIGS = Path(unix_kd.__file__).parent / "configs"
 SMALL = {"dataset": "strokes", "images": (160, 80), "pad": 2, "flip": 0.0, "batch_size": 32, "few_shot": 0.5}
-QUIET = (
-    "trainer.enable_progress_bar=false",
-    "trainer.enable_model_summary=false",
-    "trainer.logger=false",
-    "trainer.accelerator=cpu",
-    "trainer.num_sanity_val_steps=0",
-)
-
-
-def trainer_in(folder, **options):
-    usual = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    return make_trainer(
-        default_root_dir=folder, enable_model_summary=False, num_sanity_val_steps=0, **{**usual, **options}
-    )
 
 
 def unix(**options):
@@ -52,9 +49,7 @@ def data_in(folder, **options):
 
 
 def fit(folder, task, data=None, ckpt=None, **options):
-    trainer = trainer_in(folder, **options)
-    trainer.fit(task, datamodule=data or data_in(folder), ckpt_path=ckpt, weights_only=True)
-    return trainer
+    return quiet_fit(folder, task, data or data_in(folder), ckpt, **options)
 
 
 def test_a_run_trains_logs_and_counts(tmp_path, capsys):
@@ -127,7 +122,7 @@ def test_the_shared_distillers_run_as_tasks(tmp_path, method, initial):
     assert task.first_epoch() == initial
     assert bool(task.in_main_stage) == bool(initial)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.005)  # one epoch before, one after
-    tested = trainer_in(tmp_path, enable_checkpointing=False)
+    tested = quiet_trainer(tmp_path, enable_checkpointing=False)
     again = DistillTask(
         "resnet8",
         20,
@@ -180,19 +175,9 @@ def test_data_options(tmp_path):
 
 
 def test_a_run_resumed_inside_an_epoch_equals_the_whole(tmp_path):
-    from tenfold.train.lightning import LastCheckpoint
-
-    def run(folder, ckpt=None, **options):
-        seed_everything(0, verbose=False)
-        task = unix(teacher="untrained:resnet8")
-        fit(folder, task, data_in(tmp_path), ckpt, max_epochs=3, **options)
-        return task
-
-    whole = run(tmp_path / "whole")
-    run(tmp_path / "part", max_steps=4, callbacks=[LastCheckpoint(every_n_steps=1)])
-    resumed = run(tmp_path / "rest", str(tmp_path / "part" / "checkpoints" / "last.ckpt"))
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key]), key
+    whole, resumed = fit_and_resume(
+        lambda: (unix(teacher="untrained:resnet8"), data_in(tmp_path)), tmp_path / "runs"
+    )
     counted = [task.step.ledger.report() for task in (whole, resumed)]
     assert counted[0]["teacher_images"] == counted[1]["teacher_images"]
     assert torch.equal(torch.stack(whole.step.stats.counts), torch.stack(resumed.step.stats.counts))
@@ -258,12 +243,12 @@ def test_every_published_row_has_a_recipe():
 
 
 def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
-    small = ("data.images=[160,80]", "trainer.max_epochs=1", *QUIET)
+    small = ("data.images=[160,80]", "trainer.max_epochs=1", *QUIET_WORDS)
     assert cli("fit", "--config", "small_teacher", *small)[0] == 0
     code, out, err = cli("fit", "--config", "small_distill", "model.keep=24", "data.batch_size=32", *small)
     assert code == 0, err
     assert "expected cost" in out
-    code, out, err = cli("test", "--config", "small_distill", "--ckpt_path", "last", *small[:1], *QUIET)
+    code, out, err = cli("test", "--config", "small_distill", "--ckpt_path", "last", *small[:1], *QUIET_WORDS)
     assert code == 0, err
     assert "test/top1" in out
     Image.new("RGB", (16, 16), (90, 20, 30)).save("photo.png")
@@ -293,30 +278,18 @@ def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
 def test_every_help_shows_examples(cli):
     from unix_kd.cli import app
 
-    for verb, examples in app.examples().items():
-        code, out, _ = cli(verb, "--help")
-        assert code == 0
-        assert examples
-        for example in examples:
-            assert f"$ {example}" in out
+    assert_help_shows_examples(cli, app)
     assert "wrn_40_2_shufflev1" in cli("fit", "--help")[1]
 
 
-def test_import_and_help_load_nothing_heavy(child_environment):
-    code = (
-        "import sys, unix_kd\nfrom unix_kd.cli import app\napp(['--help'])\n"
-        "sys.exit(str([n for n in ('torch', 'numpy', 'lightning', 'PIL', 'matplotlib') if n in sys.modules]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True, check=False
-    )
-    assert done.stderr.strip() == "[]"
+def test_import_and_help_load_nothing_heavy():
+    assert_light_help("unix_kd.cli:app")
 
 
 def test_a_short_demo(tmp_path):
-    from unix_kd.demo import _card
+    from unix_kd.demo import run_demo
 
-    result = _card(tmp_path, 0, images=128, epochs=1)
+    result = run_demo(tmp_path, 0, images=128, epochs=1)
     assert read_demo(tmp_path) == result
     assert result.rows[0][0] == "KD"
     assert [row[1] for row in result.rows] == ["128", "96", "96", "96"]
@@ -335,7 +308,7 @@ def test_real_images_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, child_environment):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     def command(folder, *more):
         words = ["fit", "--config", "small_distill", "model.teacher=untrained:resnet8"]
         words += [
@@ -344,33 +317,15 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, child_environment):
             "data.few_shot=0.5",
             "data.batch_size=32",
         ]
-        words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", *QUIET]
+        words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", *QUIET_WORDS]
         return [sys.executable, "-m", "unix_kd.cli", *words, "--checkpoint_every_n_steps", "1", *more]
 
-    def step(folder):
-        file = Path(folder) / "checkpoints" / "last.ckpt"
-        return torch.load(file, weights_only=True)["global_step"] if file.exists() else 0
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(whole), check=True, env=child_environment, timeout=600, capture_output=True)
-    done = sigkill_and_resume(
-        command(parts),
-        when=lambda lines: step(parts) >= 7,
-        resume_command=command(parts, "--ckpt_path", "last"),
-        env=child_environment,
-        timeout=600,
-    )
-    assert done.killed.returncode == -9
-    assert done.resumed.returncode == 0, done.resumed.stderr
-    expected, found = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (whole, parts))
-    assert found["global_step"] == expected["global_step"] == 15
-    for name, value in expected["state_dict"].items():
-        assert torch.equal(value, found["state_dict"][name]), name
+    expected, found = assert_training_resumes(command, tmp_path, kill_at=7, steps=15)
     assert found["unix"]["ledger"]["forward_images"] == expected["unix"]["ledger"]["forward_images"]
 
 
 @pytest.mark.slow
-def test_the_examples_run(tmp_path, child_environment):
+def test_the_examples_run(tmp_path):
     Image.new("RGB", (40, 30), (90, 20, 30)).save(tmp_path / "photo.png")
     done = help_examples(
         [sys.executable, "-m", "unix_kd.cli"],
@@ -384,7 +339,6 @@ def test_the_examples_run(tmp_path, child_environment):
             "--config small_distill": "--config small_distill data.images=[320,80] trainer.max_epochs=2",
             "trainer.max_epochs=2 trainer.max_epochs=3": "trainer.max_epochs=3",
         },
-        env=child_environment,
         timeout=600,
     )
     assert {example.line.split()[1] for example in done} == {"fit", "test", "export", "predict", "cost"}

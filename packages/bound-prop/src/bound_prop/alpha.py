@@ -20,7 +20,7 @@ from bound_prop.lines import Lines
 if TYPE_CHECKING:
     from bound_prop.bounds import Sweep
 
-__all__ = ["Slopes", "ascend", "optimise"]
+__all__ = ["Slopes", "ascend", "optimise", "tighten_hidden"]
 
 _DECAY = 0.98
 _RATE = 0.3
@@ -33,13 +33,14 @@ class Slopes:
         sweep: with all hidden intervals known.
         rows: number of rows that get their own numbers.
         start: ``"tight"`` or ``"adaptive"``.
+        before: only activations before this node; None means all.
     """
 
-    def __init__(self, sweep: Sweep, rows: int, start: str) -> None:
+    def __init__(self, sweep: Sweep, rows: int, start: str, before: int | None = None) -> None:
         self.sweep = sweep
         self.pairs: dict[int, tuple[Lines, Lines]] = {}
         self.free: dict[int, tuple[Tensor, Tensor]] = {}
-        for index, node in enumerate(sweep.graph.nodes):
+        for index, node in enumerate(sweep.graph.nodes[:before]):
             if not isinstance(node.op, Unary):
                 continue
             box = tuple(end.detach() for end in sweep.boxes[node.inputs[0]])
@@ -147,18 +148,22 @@ def ascend(
         return torch.maximum(best, bound())
 
 
-def optimise(sweep: Sweep, rows: Tensor, steps: int) -> Tensor:
-    """Best lower bounds ``(B, S)`` of rows times the output; under outward rounding every candidate is sound."""
+def optimise(sweep: Sweep, rows: Tensor, steps: int, index: int | None = None) -> Tensor:
+    """Best lower bounds ``(B, S)`` of rows times a node's value, by default the output's.
+
+    Under outward rounding every candidate is sound.
+    """
+    target = sweep.graph.output if index is None else index
     before = dict(sweep.planes)
     parts = []
     for part in rows.split(max(1, sweep._rows_at_once() // 4), dim=1):
         best: Tensor | None = None
         for start in ("tight", "adaptive"):
-            slopes = Slopes(sweep, part.shape[1], start)
+            slopes = Slopes(sweep, part.shape[1], start, index)
 
             def bound(part: Tensor = part, slopes: Slopes = slopes) -> Tensor:
                 slopes.install()
-                return sweep.lower_bound(sweep.graph.output, part)[0]
+                return sweep.lower_bound(target, part)[0]
 
             value = ascend(bound, slopes.parameters(), slopes.clamp_, steps)
             best = value if best is None else torch.maximum(best, value)
@@ -166,3 +171,22 @@ def optimise(sweep: Sweep, rows: Tensor, steps: int) -> Tensor:
         assert best is not None
         parts.append(best)
     return torch.cat(parts, 1)
+
+
+def tighten_hidden(sweep: Sweep, steps: int) -> None:
+    """Hidden intervals with lines optimised for each end of each neuron that is still open, layer by layer.
+
+    Every interval is the intersection with the one that the sweep had; later layers see the tighter ones.
+    """
+    for index in sweep.hidden_nodes():
+        places = sweep.open_neurons(index)
+        if places is None:
+            continue
+        low, high = sweep.boxes[index]
+        ends = [low.flatten(1), high.flatten(1)]
+        for part in places.split(max(1, sweep._rows_at_once() // 8), dim=1):
+            rows = sweep.unit_rows(index, part)
+            down, up = optimise(sweep, torch.cat([rows, -rows], 1), steps, index).chunk(2, 1)
+            ends[0] = ends[0].scatter(1, part, torch.maximum(down, ends[0].gather(1, part)))
+            ends[1] = ends[1].scatter(1, part, torch.minimum(-up, ends[1].gather(1, part)))
+        sweep.replace_box(index, (ends[0].view_as(low), ends[1].view_as(high)))

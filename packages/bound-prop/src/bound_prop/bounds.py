@@ -19,7 +19,7 @@ change as intervals shrink.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,19 +27,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bound_prop import rounding
+from bound_prop import rounding, windows
 from bound_prop.graph import ops
 from bound_prop.graph.build import Graph, is_linear, is_relaxed
 from bound_prop.graph.ops import LinearOp, Planes, Relaxed, State, Unary
 from bound_prop.graph.trace import trace
 from bound_prop.lines import Activation, Lines, Strategy
-from bound_prop.sets import Box, InputSet, Interval, simplest
+from bound_prop.sets import Box, InputSet, Interval, Reach, simplest
+from bound_prop.windows import Windows
 
 __all__ = ["METHODS", "BoundedModule", "Bounds", "compute"]
 
 METHODS = ("ibp", "lbp", "crown-ibp", "crown-lbp", "crown", "alpha-crown")
 LineChoice = Strategy | Callable[[Activation, Tensor, Tensor], Lines]
-_FLOATS_AT_ONCE = 2**25
+Rows = Tensor | Windows
+# Small enough for buffers to stay in caches and with the allocator; larger ones are slower, not faster.
+_FLOATS_AT_ONCE = 2**22
 _ELEMENTWISE = (ops.Scale, ops.BatchNorm, ops.Reshape, ops.Gather)
 
 
@@ -123,9 +126,11 @@ class BoundedModule(nn.Module):
         intermediate: Mapping[str, Interval] | None = None,
         spec_chunk: int | None = None,
         batch_chunk: int | None = None,
+        input_chunk: int | None = None,
         return_linear: bool = False,
         rounding: Literal["nearest", "outward"] = "nearest",
         steps: int = 20,
+        hidden_steps: int = 0,
     ) -> Bounds:
         """Bounds of ``C f(x) - rhs`` over a set of inputs.
 
@@ -138,12 +143,15 @@ class BoundedModule(nn.Module):
             upper: compute upper bounds.
             lines: instead of the module's own choice.
             intermediate: intervals of `Bounds.layers` names to use as they are.
-            spec_chunk: rows at a time; by default as many as fit 128 MB of float32.
+            spec_chunk: rows at a time; by default as many as fit 16 MB of float32.
             batch_chunk: examples at a time, all by default.
+            input_chunk: input coordinates at a time in LBP (``lbp``, ``crown-lbp``), all by default: the memory of
+                its matrices falls with the chunk, and its time grows with the number of hidden activations.
             return_linear: also give the linear functions of the input (not for ``ibp``).
             rounding: ``"outward"``: bounds that hold in exact arithmetic, in float64, for ``ibp``,
                 ``crown-ibp``, ``crown-lbp``, ``crown`` and ``alpha-crown``; see `bound_prop.rounding`.
             steps: of the optimiser, for ``alpha-crown``.
+            hidden_steps: of the optimiser for every hidden interval before, for ``alpha-crown``; 0 keeps CROWN's.
 
         Raises:
             ValueError: shapes that do not fit, an unknown method, outward rounding where it is not available.
@@ -154,10 +162,12 @@ class BoundedModule(nn.Module):
             "upper": upper,
             "lines": lines or self.lines,
             "spec_chunk": spec_chunk,
+            "input_chunk": input_chunk,
             "return_linear": return_linear,
             "outward": rounding == "outward",
             "intersect": self.intersect,
             "steps": steps,
+            "hidden_steps": hidden_steps,
         }
         size = len(region) if batch_chunk is None else batch_chunk
         if size < 1:
@@ -208,18 +218,32 @@ class BoundedModule(nn.Module):
                 norm.batch = None
 
     def estimate_memory(
-        self, method: str = "crown-lbp", *, batch: int = 1, specs: int | None = None, bytes_each: int = 4
+        self,
+        method: str = "crown-lbp",
+        *,
+        batch: int = 1,
+        specs: int | None = None,
+        bytes_each: int = 4,
+        input_chunk: int | None = None,
     ) -> int:
         """About how many bytes a call holds at its peak, parameters not counted; see the docs for its accuracy."""
-        return estimate_memory(self.graph, method, batch=batch, specs=specs, bytes_each=bytes_each)
+        return estimate_memory(
+            self.graph, method, batch=batch, specs=specs, bytes_each=bytes_each, input_chunk=input_chunk
+        )
 
 
 def estimate_memory(
-    graph: Graph, method: str, *, batch: int = 1, specs: int | None = None, bytes_each: int = 4
+    graph: Graph,
+    method: str,
+    *,
+    batch: int = 1,
+    specs: int | None = None,
+    bytes_each: int = 4,
+    input_chunk: int | None = None,
 ) -> int:
     """Peak bytes of one call: what the largest step holds at once."""
     sizes = [math.prod(node.shape) for node in graph.nodes]
-    widest, inputs = max(sizes), sizes[0]
+    widest, inputs = max(sizes), min(sizes[0], input_chunk or sizes[0])
     rows = specs or math.prod(graph.output_shape)
     intervals = 6 * widest + 2 * sum(sizes)
     back = 5 * min(rows, max(1, _FLOATS_AT_ONCE // max(batch * widest, 1))) * widest
@@ -272,19 +296,33 @@ def compute(
     lines: LineChoice = "tight",
     intermediate: Mapping[str, Interval] | None = None,
     spec_chunk: int | None = None,
+    input_chunk: int | None = None,
     return_linear: bool = False,
     outward: bool = False,
     intersect: bool = False,
     steps: int = 20,
+    hidden_steps: int = 0,
 ) -> Bounds:
     """`BoundedModule.compute_bounds` for a graph, without chunks over the batch."""
     hidden, final = _parse_method(method, outward)
     # Optimised lines pass no gradient on; what their steps share must not hold a graph that the first step frees.
     with torch.set_grad_enabled(torch.is_grad_enabled() and final != "alpha"):
-        sweep = Sweep(graph, region, lines=lines, outward=outward, intersect=intersect, spec_chunk=spec_chunk)
+        sweep = Sweep(
+            graph,
+            region,
+            lines=lines,
+            outward=outward,
+            intersect=intersect,
+            spec_chunk=spec_chunk,
+            input_chunk=input_chunk,
+        )
         rows = sweep.specification(C, rhs)
         sweep.fix(intermediate or {})
         sweep.hidden(hidden)
+        if hidden_steps and final == "alpha":
+            from bound_prop.alpha import tighten_hidden
+
+            tighten_hidden(sweep, hidden_steps)
         ends = [
             _end(sweep, rows, final, steps, sign) if wanted else None
             for sign, wanted in ((1, lower), (-1, upper))
@@ -346,6 +384,7 @@ class Sweep:
         outward: keep every bound sound under rounding; float64 only.
         intersect: intersect hidden intervals with those of interval propagation.
         spec_chunk: rows of back-substitution at a time.
+        input_chunk: input coordinates at a time, for LBP.
     """
 
     def __init__(
@@ -357,10 +396,11 @@ class Sweep:
         outward: bool = False,
         intersect: bool = False,
         spec_chunk: int | None = None,
+        input_chunk: int | None = None,
     ) -> None:
         self.graph, self.region = graph, simplest(region)
         self.lines, self.outward, self.intersect = lines, outward, intersect
-        self.spec_chunk = spec_chunk
+        self.spec_chunk, self.input_chunk = spec_chunk, input_chunk
         self.boxes: dict[int, Interval] = {}
         self.fixed: set[int] = set()
         self.planes: dict[int, Planes] = {}
@@ -375,6 +415,13 @@ class Sweep:
         if shape != graph.input_shape:
             raise ValueError(
                 f"compute_bounds: region: got inputs of shape {shape}; expected {graph.input_shape}"
+            )
+        for name, value in (("spec_chunk", spec_chunk), ("input_chunk", input_chunk)):
+            if value is not None and value < 1:
+                raise ValueError(f"compute_bounds: {name}: got {value}; expected at least 1")
+        if outward and input_chunk is not None:
+            raise ValueError(
+                "compute_bounds: input_chunk: is not available with rounding 'outward'; use batch_chunk"
             )
         if outward and self.like.dtype != torch.float64:
             raise ValueError(
@@ -515,33 +562,84 @@ class Sweep:
 
     def _forward_linear(self) -> None:
         """LBP: linear functions of the input, node by node; freed when nobody reads them any more."""
-        last = {i: k for k, node in enumerate(self.graph.nodes) for i in node.inputs}
+        if self.input_chunk is not None:
+            self._forward_in_chunks(self.input_chunk)
+            return
         keep = {self.graph.output, self._stop()}
-        batch, shape = len(self.like), self.graph.input_shape
-        size = math.prod(shape)
-        eye = torch.eye(size, dtype=self.like.dtype, device=self.like.device).view(1, size, *shape)
-        zero = torch.zeros_like(self.like)
-        self.states[0] = State(eye, zero, eye, zero)
         self.boxes[0] = self.region.interval()
-        for index, node in enumerate(self.graph.nodes[1:], 1):
-            states = [self.states[i] for i in node.inputs]
+        self.states.update(self._propagated(slice(None), keep, measure=True))
+
+    def _propagated(self, columns: slice, keep: set[int], measure: bool = False) -> dict[int, State]:
+        """States of the nodes in ``keep``, as functions of some input coordinates.
+
+        Args:
+            columns: which coordinates of the flat input.
+            keep: the nodes.
+            measure: make the intervals that relaxed operations read; else they are known.
+        """
+        needed = self._ancestors(keep)
+        last = {i: k for k in needed for i in self.graph.nodes[k].inputs}
+        batch, shape = len(self.like), self.graph.input_shape
+        place = torch.arange(math.prod(shape), device=self.like.device)
+        eye = (place[columns, None] == place).to(self.like).view(1, -1, *shape)
+        zero = torch.zeros_like(self.like)
+        states = {0: State(eye, zero, eye, zero)}
+        for index in sorted(needed - {0}):
+            node = self.graph.nodes[index]
+            inputs = [states[i] for i in node.inputs]
             if is_relaxed(node):
                 for i in node.inputs:
-                    self._concretise_state(i)
+                    if measure and i not in self.boxes:
+                        self._store(i, self._state_box(states[i]))
                 op: Any = node.op
-                planes = self._planes_of(index)
-                self.states[index] = op.push([_expanded(s, batch) for s in states], planes)
+                state = op.push([_expanded(s, batch) for s in inputs], self._planes_of(index))
             else:
-                self.states[index] = _push_linear(node.op, states)  # type: ignore[arg-type]
-            if self.outward:
-                self.states[index] = self._charged_state(index, states)
+                state = _push_linear(node.op, inputs)  # type: ignore[arg-type]
+            states[index] = self._charged_state(index, state, inputs) if self.outward else state
             for i in node.inputs:
                 if last[i] == index and i not in keep:
-                    del self.states[i]
+                    del states[i]
+        return {i: states[i] for i in keep}
 
-    def _charged_state(self, index: int, states: list[State]) -> State:
+    def _ancestors(self, of: Collection[int]) -> set[int]:
+        """The nodes and everything that they are computed from."""
+        needed = {0, *of}
+        for index in range(max(needed), 0, -1):
+            if index in needed:
+                needed.update(self.graph.nodes[index].inputs)
+        return needed
+
+    def _forward_in_chunks(self, chunk: int) -> None:
+        """The same with ``chunk`` input coordinates at a time, from the first layer anew for every interval.
+
+        Memory falls with the chunk, time grows with the number of relaxed layers. What the output needs is added
+        up by `_output`.
+        """
+        self.boxes[0] = self.region.interval()
+        for index in _preactivations(self.graph):
+            if index not in self.boxes:
+                self._store(index, self._chunked_box(index, chunk))
+
+    def _chunked_box(self, index: int, chunk: int) -> Interval:
+        """Interval of a node's linear functions, whose reach is summed over chunks of the input."""
+        reach = {"lower": Reach(self.region), "upper": Reach(self.region)}
+        state: State | None = None
+        for columns in self._columns(chunk):
+            state = self._propagated(columns, {index})[index]
+            reach["lower"].add(state.lower.flatten(2).transpose(1, 2), columns)
+            reach["upper"].add(state.upper.flatten(2).transpose(1, 2), columns)
+        assert state is not None
+        shape = state.lower_bias.shape[1:]
+        low = state.lower_bias + reach["lower"].least().view(-1, *shape)
+        return low, state.upper_bias + reach["upper"].most().view(-1, *shape)
+
+    def _columns(self, chunk: int) -> Iterator[slice]:
+        size = math.prod(self.graph.input_shape)
+        return (slice(start, min(start + chunk, size)) for start in range(0, size, chunk))
+
+    def _charged_state(self, index: int, state: State, states: list[State]) -> State:
         """The state with offsets moved outward by what rounding may have done to matrix and offset."""
-        node, state = self.graph.nodes[index], self.states[index]
+        node = self.graph.nodes[index]
         sizes = [self._state_magnitude(s) for s in states]
         if isinstance(node.op, LinearOp):
             size, terms = node.op.absolute(*sizes), node.op.terms
@@ -568,28 +666,21 @@ class Sweep:
             total = total + torch.matmul(reach, matrix.abs().flatten(2)).view(-1, *total.shape[1:])
         return total
 
-    def _concretise_state(self, index: int) -> None:
-        if index not in self.boxes:
-            self._store(index, self._state_box(self.states[index]))
-
     def _state_box(self, state: State) -> Interval:
         """Interval of linear functions over the region."""
         shape = state.lower_bias.shape[1:]
 
-        def reach(matrix: Tensor) -> tuple[Tensor, Tensor]:
-            rows = matrix.flatten(2).transpose(1, 2)
-            center = torch.matmul(self.like.flatten(1).unsqueeze(1), matrix.flatten(2)).squeeze(1)
-            if len(rows) == 1:
-                radius = self.region.radius_times(rows.expand(len(self.like), -1, -1))
-            else:
-                radius = self.region.radius_times(rows)
-            return center, radius
+        def reach(matrix: Tensor) -> Reach:
+            found = Reach(self.region)
+            found.add(matrix.flatten(2).transpose(1, 2), slice(None))
+            return found
 
-        center, radius = reach(state.lower)
-        low = state.lower_bias + (center - radius).view(-1, *shape)
-        if state.upper is not state.lower:
-            center, radius = reach(state.upper)
-        box = low, state.upper_bias + (center + radius).view(-1, *shape)
+        lower = reach(state.lower)
+        upper = lower if state.upper is state.lower else reach(state.upper)
+        box = (
+            state.lower_bias + lower.least().view(-1, *shape),
+            state.upper_bias + upper.most().view(-1, *shape),
+        )
         if self.outward:
             terms = rounding.gamma(3 * math.prod(self.graph.input_shape))
             return rounding.widen(box, 3 * terms * self._state_magnitude(state))
@@ -624,26 +715,77 @@ class Sweep:
     def _crown_box(self, index: int) -> None:
         """Back-substitution for the neurons of a node whose lines depend on the interval."""
         self._interval(index)
+        places = self.open_neurons(index)
+        if places is None:
+            return
         low, high = self.boxes[index]
+        flat = low.flatten(1).clone(), high.flatten(1).clone()
+        for part in places.split(self._neurons_at_once(index), dim=1):
+            down, up = self._neuron_bounds(index, part)
+            flat = flat[0].scatter(1, part, down), flat[1].scatter(1, part, up)
+        del self.boxes[index]
+        self._store(index, (flat[0].view_as(low), flat[1].view_as(high)))
+
+    def hidden_nodes(self) -> list[int]:
+        """Nodes whose intervals relaxed operations read and the caller has not given, in order."""
+        return [index for index in _preactivations(self.graph) if index not in self.fixed]
+
+    def open_neurons(self, index: int) -> Tensor | None:
+        """Flat places ``(B, S)`` of neurons whose interval matters and may be improved; None where there is none.
+
+        Examples with fewer of them than others get settled ones as well.
+        """
         if self._is_affine(index) and isinstance(self.region, Box):
             # Intervals are exact through one matrix, and whatever scales or moves single numbers.
             mixing = [op for op in self._chain(index) if not isinstance(op, _ELEMENTWISE)]
             if len(mixing) <= 1:
-                return
+                return None
         open_ = ~self._settled(index).flatten(1)
         count = int(open_.sum(1).max())
         if count == 0:
-            return
-        order = torch.argsort(open_.to(torch.uint8), dim=1, descending=True, stable=True)[:, :count]
-        flat = low.flatten(1).clone(), high.flatten(1).clone()
+            return None
+        return torch.argsort(open_.to(torch.uint8), dim=1, descending=True, stable=True)[:, :count]
+
+    def unit_rows(self, index: int, places: Tensor) -> Tensor:
+        """Rows ``(B, S, *f)`` that pick the neurons at flat ``places (B, S)`` of a node."""
         shape = self.graph.nodes[index].shape
-        for part in order.split(self._rows_at_once(), dim=1):
-            rows = torch.zeros(*part.shape, low[0].numel(), dtype=low.dtype, device=low.device)
-            rows = rows.scatter(2, part.unsqueeze(2), 1.0).view(*part.shape, *shape)
-            down, up = self.lower_bound(index, rows)[0], -self.lower_bound(index, -rows)[0]
-            flat = flat[0].scatter(1, part, down), flat[1].scatter(1, part, up)
-        del self.boxes[index]
-        self._store(index, (flat[0].view_as(low), flat[1].view_as(high)))
+        zero = torch.zeros(*places.shape, math.prod(shape)).to(self.like)
+        return zero.scatter(2, places.unsqueeze(2), 1.0).view(*places.shape, *shape)
+
+    def replace_box(self, index: int, box: Interval) -> None:
+        """Another interval for a node; lines that were made from the old one are forgotten."""
+        self.boxes[index] = box
+        self.planes = {k: v for k, v in self.planes.items() if index not in self.graph.nodes[k].inputs}
+        self.magnitudes.pop(index, None)
+
+    def _neuron_bounds(self, index: int, places: Tensor) -> Interval:
+        """Bounds ``(B, S)`` of the neurons at flat ``places (B, S)`` of a node, from one pass for both ends."""
+        found = None if self.outward or self.extra else self._own_rows(index, places)
+        if found is None:
+            rows = self.unit_rows(index, places)
+            down, up = self.lower_bound(index, torch.cat([rows, -rows], 1))[0].chunk(2, 1)
+            return down, -up
+        rows, offset = found
+        both = rows.mirrored() if isinstance(rows, Windows) else torch.cat([rows, -rows], 1)
+        left, beta = self.pull_back({self.graph.nodes[index].inputs[0]: both})
+        a = left.get(0)
+        if isinstance(a, Windows):
+            beta = beta + a.concretise(self.region)
+        elif a is not None:
+            beta = self._concretise(a, beta, None)
+        down, up = beta.expand(len(self.like), -1).chunk(2, 1)
+        return down + offset, offset - up
+
+    def _own_rows(self, index: int, places: Tensor) -> tuple[Rows, Tensor] | None:
+        """Rows of neurons in terms of their node's input and their offsets, read off the weights; or None."""
+        node = self.graph.nodes[index]
+        if isinstance(node.op, ops.Linear) and len(node.shape) == 1:
+            weight, bias = node.op.weight.like(self.like), node.op.bias(self.like)
+            offset = torch.zeros(places.shape).to(self.like) if bias is None else bias[places]
+            return weight[places], offset
+        if windows.is_windowed(node.op):
+            return windows.neurons(node.op, places, node.shape, self.like)  # type: ignore[arg-type]
+        return None
 
     def _settled(self, index: int) -> Tensor:
         """Neurons whose lines are exact whatever the interval, for every operation that reads them."""
@@ -661,6 +803,13 @@ class Sweep:
             return self.spec_chunk
         widest = max(math.prod(node.shape) for node in self.graph.nodes)
         return max(1, _FLOATS_AT_ONCE // (len(self.like) * widest))
+
+    def _neurons_at_once(self, index: int) -> int:
+        """Neurons of a node whose rows, for both ends, are handled together."""
+        if self.spec_chunk is not None:
+            return self.spec_chunk
+        each = windows.floats_of_a_row(self.graph, index)
+        return max(1, _FLOATS_AT_ONCE // (2 * len(self.like) * each))
 
     def _relaxed_crown_box(self, index: int, depth: int) -> None:
         """Relaxed-CROWN-v: back-substitution that stops ``depth`` layers before, at stored functions."""
@@ -689,18 +838,9 @@ class Sweep:
         left, beta = self.pull_back({index: rows}, stored)
         total = left.pop(0, None)
         for i, a in left.items():
-            state, flat = self.states[i], a.flatten(2)
-            plus, minus = flat.clamp(min=0), flat.clamp(max=0)
-            part = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(
-                1, 2
-            )
+            part, beta = _composed(a, beta, self.states[i])
             part = part.view(*part.shape[:2], *self.graph.input_shape)
             total = part if total is None else total + part
-            beta = (
-                beta
-                + ops._dot(plus, state.lower_bias.flatten(1))
-                + ops._dot(minus, state.upper_bias.flatten(1))
-            )
         assert total is not None
         return total, beta
 
@@ -731,10 +871,10 @@ class Sweep:
 
     def pull_back(
         self,
-        rows: dict[int, Tensor],
+        rows: Mapping[int, Rows],
         until: Collection[int] = (),
         charge: list[Tensor] | None = None,
-    ) -> tuple[dict[int, Tensor], Tensor]:
+    ) -> tuple[dict[int, Any], Tensor]:
         """Rows ``(B or 1, S, *f)`` of nodes to rows of the input and of the nodes in ``until``; and offsets.
 
         Args:
@@ -742,41 +882,57 @@ class Sweep:
             until: nodes at which to stop, besides the input.
             charge: receives bounds of the rounding errors, ``(B, S)``, under outward rounding.
         """
-        rows, left = dict(rows), {}
-        count = next(iter(rows.values())).shape[1]
+        open_: dict[int, Rows] = dict(rows)
+        left: dict[int, Any] = {}
+        first = next(iter(open_.values()))
+        count = first.rows if isinstance(first, Windows) else first.shape[1]
         beta = torch.zeros(1, count, dtype=self.like.dtype, device=self.like.device)
-        constant: Tensor | None
-        while rows:
-            index = max(rows)
-            a = rows.pop(index)
+        while open_:
+            index = max(open_)
+            a = open_.pop(index)
             if index in self.extra:
                 a = a + self.extra[index]
             if index == 0 or index in until:
                 left[index] = a
                 continue
-            node = self.graph.nodes[index]
-            if isinstance(node.op, Relaxed):
-                planes = self._planes_of(index)
-                if self.seen is not None:
-                    self.seen[index] = a
-                parts, constant = node.op.pull(a, planes)
-                if charge is not None:
-                    self._charge_planes(index, a, planes, constant, charge)
-            else:
-                op: LinearOp = node.op  # type: ignore[assignment]
-                flat = a.reshape(-1, *node.shape)
-                parts = tuple(p.view(*a.shape[:2], *p.shape[1:]) for p in op.transpose(flat))
-                bias = op.bias(a)
-                constant = None if bias is None else a.flatten(2) @ bias.expand(node.shape).flatten()
-                if charge is not None:
-                    self._charge_linear(index, op, a, bias, charge)
+            parts, constant = self._pull_one(index, a, charge)
             if constant is not None:
                 beta = beta + constant
-            for i, part in zip(node.inputs, parts, strict=True):
-                rows[i] = part if i not in rows else rows[i] + part
+            for i, part in zip(self.graph.nodes[index].inputs, parts, strict=True):
+                open_[i] = (
+                    part if i not in open_ else windows.added(open_[i], part, self.graph.nodes[i].shape)
+                )
         if charge is not None:
             charge.append(rounding.gamma(len(self.graph.nodes)) * beta.abs())
         return left, beta
+
+    def _pull_one(
+        self, index: int, a: Rows, charge: list[Tensor] | None
+    ) -> tuple[Sequence[Rows], Tensor | None]:
+        """Rows of one node to rows of its inputs, and the constant that this leaves."""
+        node = self.graph.nodes[index]
+        if isinstance(a, Windows):
+            if windows.passes(node.op, node.shape, self.like) and not windows.too_wide(a.size, node.shape):
+                planes = self._planes_of(index) if isinstance(node.op, Unary) else None
+                return a.through(node.op, planes, node.shape)
+            a = a.dense(node.shape)
+        constant: Tensor | None
+        if isinstance(node.op, Relaxed):
+            planes = self._planes_of(index)
+            if self.seen is not None:
+                self.seen[index] = a
+            parts, constant = node.op.pull(a, planes)
+            if charge is not None:
+                self._charge_planes(index, a, planes, constant, charge)
+            return parts, constant
+        op: LinearOp = node.op  # type: ignore[assignment]
+        flat = a.reshape(-1, *node.shape)
+        parts = tuple(p.view(*a.shape[:2], *p.shape[1:]) for p in op.transpose(flat))
+        bias = op.bias(a)
+        constant = None if bias is None else a.flatten(2) @ bias.expand(node.shape).flatten()
+        if charge is not None:
+            self._charge_linear(index, op, a, bias, charge)
+        return parts, constant
 
     def _magnitude(self, index: int) -> Tensor:
         """Largest magnitude of a node's value, from sound intervals."""
@@ -873,15 +1029,15 @@ class Sweep:
         a = left[stop]
         if how == "ibp":
             return self._at_box(a, beta, self.boxes[stop], charge), None, None
-        state, flat = self.states[stop], a.flatten(2)
-        plus, minus = flat.clamp(min=0), flat.clamp(max=0)
-        linear = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(
-            1, 2
-        )
+        if self.input_chunk is None:
+            linear, beta = _composed(a, beta, self.states[stop])
+        else:
+            parts = [
+                _composed(a, beta, self._propagated(columns, {stop})[stop])
+                for columns in self._columns(self.input_chunk)
+            ]
+            linear, beta = torch.cat([part[0] for part in parts], 2), parts[0][1]
         linear = linear.view(*linear.shape[:2], *self.graph.input_shape)
-        beta = (
-            beta + ops._dot(plus, state.lower_bias.flatten(1)) + ops._dot(minus, state.upper_bias.flatten(1))
-        )
         return self._concretise(linear, beta, None), linear, beta
 
     def _at_box(self, a: Tensor, beta: Tensor, box: Interval, charge: list[Tensor] | None) -> Tensor:
@@ -894,6 +1050,15 @@ class Sweep:
         for item in charge:
             slack = slack + item
         return value - slack * (1 + 2.0**-20) - 4 * rounding.EPS * value.abs()
+
+
+def _composed(a: Tensor, beta: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """Rows ``(B, S, *f)`` of a node bounded from below by its linear functions: rows ``(B, S, n)``, offsets."""
+    flat = a.flatten(2)
+    plus, minus = flat.clamp(min=0), flat.clamp(max=0)
+    linear = plus @ state.lower.flatten(2).transpose(1, 2) + minus @ state.upper.flatten(2).transpose(1, 2)
+    offsets = ops._dot(plus, state.lower_bias.flatten(1)) + ops._dot(minus, state.upper_bias.flatten(1))
+    return linear, beta + offsets
 
 
 def _expanded(state: State, batch: int) -> State:

@@ -19,6 +19,7 @@ from torch import Tensor
 from bound_prop.alpha import Slopes, ascend
 from bound_prop.attack import PGD
 from bound_prop.bounds import Sweep
+from bound_prop.combine import are_exact, summed, weights
 from bound_prop.graph.build import Graph
 from bound_prop.graph.ops import Unary
 from bound_prop.lines import Ramp
@@ -41,15 +42,20 @@ class Budget:
     Attributes:
         seconds: the limit.
         branches: parts of the search space that were bounded.
+        clock: what measures it; by default wall time.
     """
 
     seconds: float
     branches: int = 0
-    _start: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    _start: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._start = self.clock()
 
     def spent(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._start
+        return self.clock() - self._start
 
     def over(self) -> bool:
         """Whether the limit has passed."""
@@ -175,6 +181,7 @@ def split_inputs(graph: Graph, part: Conjunct, confirm: Confirm, budget: Budget)
     """Bisects boxes along the input that matters most until every box is refuted."""
     rows = part.M.view(1, *part.M.shape[:1], *graph.output_shape)
     stack = [(part.box.lower, part.box.upper)]
+    combine = are_exact(part.M)
     stuck = False
     while stack:
         if budget.over():
@@ -182,13 +189,10 @@ def split_inputs(graph: Graph, part: Conjunct, confirm: Confirm, budget: Budget)
         low, high = _take(stack, _BOXES_AT_ONCE)
         budget.branches += len(low)
         box = Box(low, high)
-        lower, slopes = _crown(graph, box, rows)
-        open_ = ~_refuted(lower, part.h)
+        open_, slope = _refute(graph, box, part, rows, combine)
         if not bool(open_.any()):
             continue
-        box, lower, slopes = box[open_], lower[open_], slopes[open_]
-        best = (lower - part.h).nan_to_num(nan=-math.inf).argmax(1)
-        slope = slopes[torch.arange(len(best)), best]
+        box, slope = box[open_], slope[open_]
         found = _try_points(graph, part, box, slope, confirm)
         if found is not None:
             return Answer("violated", found)
@@ -227,12 +231,31 @@ def _halves(box: Box, axis: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def _crown(graph: Graph, box: Box, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Sound lower bounds ``(B, S)`` and their slopes ``(B, S, *input)``."""
+def _refute(graph: Graph, box: Box, part: Conjunct, rows: Tensor, combine: bool) -> tuple[Tensor, Tensor]:
+    """Which of the boxes remain open ``(B,)``, and slopes ``(B, *input)`` of the function that says most of each.
+
+    By sound lower bounds of the rows, and of a weighted sum of them where that promises more.
+    """
     sweep = Sweep(graph, box, lines="adaptive", outward=True)
     sweep.hidden("crown")
-    lower, slopes, _ = sweep.lower_bound(graph.output, rows)
-    return lower, slopes.expand(len(box), *slopes.shape[1:])
+    lower, slopes, offsets = sweep.lower_bound(graph.output, rows)
+    slopes = slopes.expand(len(box), *slopes.shape[1:])
+    gap = (lower - part.h).nan_to_num(nan=-math.inf)
+    best = gap.argmax(1)
+    slope = slopes[torch.arange(len(best)), best]
+    open_ = ~_refuted(lower, part.h)
+    if not combine or not bool(open_.any()):
+        return open_, slope
+    share, value = weights(slopes, offsets.expand_as(lower) - part.h, box)
+    better = value > gap.amax(1)
+    slope = torch.where(
+        better.view(-1, *[1] * (slope.ndim - 1)), torch.einsum("bs,bs...->b...", share, slopes), slope
+    )
+    if bool((open_ & (value > 0)).any()):
+        total, limit = summed(share, part.M, part.h)
+        sums = sweep.lower_bound(graph.output, total.view(len(box), 1, *graph.output_shape))[0]
+        open_ = open_ & ~_refuted(sums, limit)
+    return open_, slope
 
 
 @torch.no_grad()
@@ -260,10 +283,11 @@ class _Domain:
 
 def split_relus(graph: Graph, part: Conjunct, confirm: Confirm, budget: Budget) -> Answer:
     """Fixes signs of unstable ReLUs, bounds with optimised slopes and multipliers (beta-CROWN, Wang et al. 2021)."""
-    rows = part.M.view(1, *part.M.shape[:1], *graph.output_shape)
     with torch.no_grad():
         root = Sweep(graph, part.box, lines="adaptive", outward=True)
         root.hidden("crown")
+        part = _with_sum(root, part)
+    rows = part.M.view(1, *part.M.shape[:1], *graph.output_shape)
     layers = {i: root.boxes[i] for node in graph.nodes if isinstance(node.op, Unary) for i in node.inputs}
     free = {i: torch.zeros(low[0].numel(), dtype=torch.int8) for i, (low, _) in layers.items()}
     domains = [_Domain(free, -math.inf, None)]
@@ -289,6 +313,17 @@ def split_relus(graph: Graph, part: Conjunct, confirm: Confirm, budget: Budget) 
             gap = float((lower[k] - part.h).max())
             domains.append(_Domain(children[k].signs, gap if math.isfinite(gap) else -math.inf, branches[k]))
     return Answer("holds")
+
+
+def _with_sum(root: Sweep, part: Conjunct) -> Conjunct:
+    """The part with one more row: the weighted sum that promises most before anything is split."""
+    if not are_exact(part.M):
+        return part
+    shape = root.graph.output_shape
+    lower, slopes, offsets = root.lower_bound(root.graph.output, part.M.view(1, len(part.M), *shape))
+    share, _ = weights(slopes, offsets.expand_as(lower) - part.h, part.box)
+    total, limit = summed(share, part.M, part.h)
+    return Conjunct(part.box, torch.cat([part.M, total[0]]), torch.cat([part.h, limit[0]]))
 
 
 def _children(domain: _Domain) -> list[_Domain]:

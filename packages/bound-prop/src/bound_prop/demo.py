@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bound_prop.evaluation import Report
 from bound_prop.experiment import ARMS, CHAIN, chain_violations, compare_lines, read, train_arm
-from tenfold.io import write_bytes
+from tenfold.io import make_folder, write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
 
 __all__ = ["demo", "run_demo"]
@@ -43,10 +43,10 @@ def run_demo(out: Path, seed: int = 0, *, epochs: int = _EPOCHS, progress: bool 
         progress: show progress bars.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserInputError: the folder cannot be written.
     """
     start = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     reports: dict[str, dict[str, Report]] = {}
     wrong = 0.0
     for name in ("glyphs-relu", "glyphs-ramp"):

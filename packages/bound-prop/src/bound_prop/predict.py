@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from tenfold._errors import UserInputError
-from tenfold.io import read_image, write_bytes, write_json, write_text
+from tenfold.io import make_folder, read_image, write_bytes, write_json, write_text
 
 __all__ = ["export", "predict"]
 
@@ -105,7 +105,7 @@ def _verify(model: Path, property: Path, timeout: float, out: Path, seed: int) -
         "inputs": None if verdict.inputs is None else verdict.inputs.tolist(),
         "outputs": None if verdict.outputs is None else verdict.outputs.tolist(),
     }
-    _folder(out)
+    make_folder(out.parent)
     write_text(out, verdict.text())
     write_json(out.with_suffix(".json"), document)
     picture = None if verdict.inputs is None else _as_picture(verdict.inputs.numpy())
@@ -115,13 +115,6 @@ def _verify(model: Path, property: Path, timeout: float, out: Path, seed: int) -
         write_bytes(out.with_suffix(".png"), encode_image(picture))
     why = f" ({verdict.reason})" if verdict.reason else ""
     print(f"{verdict.result}{why}: {verdict.seconds:.1f} s, {verdict.branches} branches -> {out}")
-
-
-def _folder(out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{out.parent}: out: cannot be created ({error.strerror or error})") from error
 
 
 def _as_picture(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8] | None:
@@ -183,7 +176,7 @@ def _certify(
         print(
             f"{file}: class {row['predicted']}, {'certified' if certified else 'not certified'} at {radius_of_box:g}"
         )
-    _folder(out)
+    make_folder(out.parent)
     write_text(out, text.getvalue())
     write_json(out.with_suffix(".json"), {"eps": radius_of_box, "methods": methods, "images": rows})
     print(f"{sum(r['certified'] for r in rows)} of {len(rows)} certified -> {out}")

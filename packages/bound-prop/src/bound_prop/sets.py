@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Box", "InputSet", "LpBall"]
+__all__ = ["Box", "InputSet", "LpBall", "Reach"]
 
 Interval = tuple[Tensor, Tensor]
 
@@ -211,6 +211,66 @@ def simplest(region: InputSet) -> InputSet:
     """The set as a box where it is one."""
     box = region.box() if isinstance(region, LpBall) else None
     return region if box is None else box
+
+
+class Reach:
+    """Ends of linear functions over a set, from parts of their coefficients.
+
+    Args:
+        region: the set; a ball of the infinity norm as its box.
+
+    >>> reach = Reach(Box(torch.zeros(1, 2), torch.ones(1, 2)))
+    >>> reach.add(torch.tensor([[[1.0]]]), slice(0, 1)); reach.add(torch.tensor([[[-2.0]]]), slice(1, 2))
+    >>> reach.least().tolist(), reach.most().tolist()
+    ([[-2.0]], [[1.0]])
+    """
+
+    def __init__(self, region: InputSet) -> None:
+        self.region = region
+        self._center: Tensor | None = None
+        self._size: Tensor | None = None
+
+    def add(self, rows: Tensor, columns: slice) -> None:
+        """Coefficients ``(B or 1, S, n)`` of the flat input's ``columns``."""
+        center = _times(rows, self.region.center.flatten(1)[:, columns])
+        size = self._part(rows, columns)
+        self._center = center if self._center is None else self._center + center
+        self._size = size if self._size is None else self._joined(self._size, size)
+
+    def _part(self, rows: Tensor, columns: slice) -> Tensor:
+        """Half-width of a box, or the dual norm of a ball's rows."""
+        if isinstance(self.region, Box):
+            return _times(rows.abs(), ((self.region.upper - self.region.lower) / 2).flatten(1)[:, columns])
+        norms: Tensor = torch.linalg.vector_norm(rows, self.region.dual, dim=2)
+        return norms
+
+    def _joined(self, a: Tensor, b: Tensor) -> Tensor:
+        if isinstance(self.region, Box):
+            return a + b
+        norms: Tensor = torch.linalg.vector_norm(torch.stack([a, b]), self.region.dual, dim=0)
+        return norms
+
+    def half(self) -> Tensor:
+        """Half-widths ``(B, S)``."""
+        assert self._size is not None
+        return self._size if isinstance(self.region, Box) else self._size * self.region.radii[:, None]
+
+    def least(self) -> Tensor:
+        """Least values ``(B, S)``."""
+        assert self._center is not None
+        return self._center - self.half()
+
+    def most(self) -> Tensor:
+        """Largest values ``(B, S)``."""
+        assert self._center is not None
+        return self._center + self.half()
+
+
+def _times(rows: Tensor, x: Tensor) -> Tensor:
+    """``(B, S)`` from rows ``(B or 1, S, n)`` and ``x (B, n)``."""
+    if len(rows) == 1:
+        return x @ rows[0].T
+    return torch.bmm(rows, x.unsqueeze(2)).squeeze(2)
 
 
 def _minimum(region: InputSet, a: Tensor) -> Tensor:

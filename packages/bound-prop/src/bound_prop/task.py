@@ -23,7 +23,7 @@ from bound_prop.nn import calibrate_param_ramp, param_ramps, set_eta, set_knee_e
 from bound_prop.objective import Method, RobustObjective
 from bound_prop.schedules import Plan
 from tenfold._errors import UserInputError
-from tenfold.io import write_json
+from tenfold.io import make_folder, write_json
 from tenfold.train.resume import ResumableLoader, sample_generator
 
 __all__ = ["ImageData", "RobustTask"]
@@ -379,12 +379,7 @@ class RobustTask(LightningModule):
                 self._write(Path(self.hparams["results"]))
 
     def _write(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserInputError(
-                f"{folder}: results: cannot be created ({error.strerror or error})"
-            ) from error
+        make_folder(folder, "results")
         document = {
             "settings": json.loads(json.dumps(dict(self.hparams), default=list)),
             "select": "last epoch",

@@ -194,6 +194,7 @@ def verify_file(
     *,
     attack: PGD | None = None,
     note: Callable[[str], None] = lambda text: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FileVerdict:
     """Decides a VNN-LIB property of an ONNX network: attack, bounds, splitting, within a time limit.
 
@@ -206,12 +207,13 @@ def verify_file(
         timeout: seconds.
         attack: settings of the first attack.
         note: receives progress.
+        clock: measures the limit; by default wall time.
 
     Raises:
         UserInputError: files that cannot be read, or sizes that do not fit each other.
         UnsupportedOperationError: an operation that cannot be bounded.
     """
-    budget = Budget(timeout)
+    budget = Budget(timeout, clock=clock)
     network = model if isinstance(model, OnnxNetwork) else load_onnx(model)
     unsafe = property if isinstance(property, Property) else load_vnnlib(property)
     name = network.path.name

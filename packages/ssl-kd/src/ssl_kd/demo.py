@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ssl_kd.experiment import ARMS, TEACHER, Run, run_arm, teacher_with_head
 from ssl_kd.views import RotationViews
-from tenfold._errors import UserInputError
 from tenfold.distill.checkpoints import load_classifier
-from tenfold.distill.small import stroke_set
-from tenfold.distill.strokes import MEAN, STD
-from tenfold.io import write_bytes
+from tenfold.distill.small import stroke_set, stroke_tile
+from tenfold.io import make_folder, write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
 
 __all__ = ["demo", "run_demo"]
@@ -36,25 +33,20 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     print_demo(run_demo(out, seed))
 
 
-def run_demo(out: Path, seed: int = 0) -> DemoResult:
+def run_demo(out: Path, seed: int = 0, *, images: int = 320, epochs: int = 80) -> DemoResult:
     """The whole card, about a minute on one thread.
 
     Args:
         out: folder for the picture and ``demo.json``; created.
         seed: of everything random.
+        images: for the student.
+        epochs: of an arm of length 1.
 
     Raises:
         UserInputError: the folder cannot be written.
     """
-    return _card(out, seed, images=320, epochs=80)
-
-
-def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
     start = time.perf_counter()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{out}: out: cannot be created ({error.strerror or error})") from error
+    make_folder(out)
     found = load_classifier(TEACHER)
     train_set = stroke_set("ambiguous", images, seed=seed)
     test_set = stroke_set("ambiguous", train=False)
@@ -103,11 +95,7 @@ def _draw(path: Path, images: np.ndarray) -> None:
     views = RotationViews(transform).batch(images, [None] * len(images))
     side = 56
     canvas = Image.new("RGB", (len(images) * (side + 4) + 4, 4 * (side + 4) + 4), (16, 18, 24))
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     for c, image in enumerate(views):
         for r, view in enumerate(image):
-            value = ((view * std + mean) * 3.0 - 1.0).clamp(0, 1)
-            pixels = np.asarray((value * 255).byte().permute(1, 2, 0))
-            shown = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
-            canvas.paste(shown, (4 + c * (side + 4), 4 + r * (side + 4)))
+            canvas.paste(stroke_tile(view, side), (4 + c * (side + 4), 4 + r * (side + 4)))
     write_bytes(path, encode_image(np.asarray(canvas)))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_kd.heads import SSWrapper, train_ss_head
+from ssl_kd.heads import SSWrapper, feature_width, train_ss_head
 from ssl_kd.losses import PRESETS, SSKDLoss
 from ssl_kd.metrics import head_outputs, linear_cka, retrieval, score_correlation, teacher_student_kl
 from ssl_kd.step import SSKDStep
+from ssl_kd.tasks import TASKS, Contrastive, SSTask
 from ssl_kd.views import VIEWS, RotationViews
 from tenfold.distill.data import Augment, ImageArrays, LabelledImages
 from tenfold.distill.loop import accuracy, batches, logits_of, train
@@ -39,7 +40,7 @@ class Arm:
 
     Attributes:
         title: for tables.
-        weights: of SSKD's four losses; None trains on plain views with `DistillStep`.
+        weights: of SSKD's four losses, or a key of `PRESETS`; None trains on plain views with `DistillStep`.
         ce_weight: of the labels, on plain views.
         kd_weight: of the class scores, on plain views.
         length: epochs relative to the setting's.
@@ -47,10 +48,13 @@ class Arm:
         rotate: train with labels on the four views.
         trained_teacher: False puts an untrained network in the teacher's place.
         trained_head: False leaves the teacher's head at its random start.
+        options: temperatures and ratios of `SSKDLoss`.
+        task: the self-supervision task.
+        head: "identity" compares the pooled features themselves; needs ``trained_head`` False.
     """
 
     title: str
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float] | str | None = None
     ce_weight: float = 0.1
     kd_weight: float = 0.9
     length: int = 1
@@ -58,6 +62,9 @@ class Arm:
     rotate: bool = False
     trained_teacher: bool = True
     trained_head: bool = True
+    options: Mapping[str, float] = field(default_factory=dict)
+    task: str = Contrastive.name
+    head: Literal["mlp", "identity"] = "mlp"
 
 
 _CODE = PRESETS["code"]
@@ -80,6 +87,29 @@ ARMS: dict[str, Arm] = {
     "labels_rotated": Arm("labels only, on four rotations", rotate=True),
     "sskd_random_head": Arm("SSKD, head of the teacher untrained", _CODE, trained_head=False),
     "sskd_untrained": Arm("SSKD from an untrained teacher", _CODE, trained_teacher=False),
+    "sskd_no_head": Arm("SSKD on the features, no head", _CODE, trained_head=False, head="identity"),
+    **{
+        f"sskd_{name}{round(100 * ratio)}": Arm(
+            f"SSKD, {ratio:g} of the wrong {what}", _CODE, options={f"ratio_{name}": ratio}
+        )
+        for name, what, ratios in (
+            ("ss", "similarity rows", (0.0, 0.25, 0.5, 1.0)),  # 0.75 is the method
+            ("tf", "transformed views", (0.0, 0.25, 0.5, 0.75)),  # 1 is the method
+        )
+        for ratio in ratios
+    },
+    **{
+        f"sskd_t{str(t).replace('.', '')}": Arm(
+            f"SSKD, similarities at temperature {t}", _CODE, options={"T_ss": t}
+        )
+        for t in (0.1, 1.0)  # 0.5 is the method
+    },
+    **{f"sskd_{name}": Arm(f"SSKD, weights of {name}", name) for name in PRESETS if name != "code"},
+    **{
+        f"sskd_{name}": Arm(f"SSKD, task {name}", _CODE, task=name)
+        for name in TASKS
+        if name != Contrastive.name
+    },
 }
 
 
@@ -92,19 +122,28 @@ class Run:
 
 
 def teacher_with_head(
-    backbone: nn.Module, train_set: ImageArrays, *, seed: int, trained: bool = True
+    backbone: nn.Module, train_set: ImageArrays, arm: Arm = ARMS["sskd"], *, seed: int
 ) -> SSWrapper:
-    """The teacher and its head, trained on the student's images alone."""
+    """The teacher and the arm's head, trained on the student's images alone."""
     torch.manual_seed(1000 + seed)
-    teacher = SSWrapper(backbone).eval()
-    if trained:
-        train_ss_head(teacher, batches(_views(train_set), BATCH, seed=seed), HEAD_EPOCHS)
+    task = TASKS[arm.task]()
+    teacher = _with_head(backbone, arm).eval()
+    if arm.trained_head:
+        loader = batches(_views(train_set, task), BATCH, seed=seed)
+        train_ss_head(teacher, loader, HEAD_EPOCHS, task=task, seed=seed)
     return teacher.requires_grad_(False)
 
 
-def _views(data: ImageArrays) -> ImageArrays:
+def _with_head(backbone: nn.Module, arm: Arm) -> SSWrapper:
+    """A network with a fresh head for the arm's task."""
+    if arm.head == "identity":
+        return SSWrapper(backbone, head=nn.Identity())
+    return SSWrapper(backbone, head=TASKS[arm.task]().head(feature_width(backbone)))
+
+
+def _views(data: ImageArrays, task: SSTask) -> ImageArrays:
     assert isinstance(data.transform, Augment)
-    return ImageArrays(data.data, RotationViews(data.transform), seed=data.seed)
+    return ImageArrays(data.data, task.views(data.transform), seed=data.seed)
 
 
 def run_arm(
@@ -121,9 +160,9 @@ def run_arm(
     torch.manual_seed(seed)
     classes = len(train_set.data.class_names)
     backbone = student() if student is not None else create_model("plain3", classes)
-    wrapper = SSWrapper(backbone)
+    wrapper = _with_head(backbone, arm)
     if not arm.trained_teacher:
-        teacher = SSWrapper(create_model("resnet8", classes)).eval()
+        teacher = _with_head(create_model("resnet8", classes), arm).eval()
     step, loader = _step_and_loader(arm, wrapper, teacher, train_set, seed)
     ledger = CostLedger()
     pixels = test_set[0][0][None]
@@ -143,7 +182,7 @@ def run_arm(
         "gmacs": ledger.total(1.0) / 1e9,
         "teacher_images": float(ledger.forward_images["teacher"]),
         "seconds": seconds,
-        **_likeness(wrapper, teacher, test_set),
+        **_likeness(wrapper, teacher, test_set, isinstance(TASKS[arm.task](), Contrastive)),
     }
     return Run(backbone, numbers)
 
@@ -151,13 +190,13 @@ def run_arm(
 def _step_and_loader(
     arm: Arm, student: SSWrapper, teacher: SSWrapper, train_set: ImageArrays, seed: int
 ) -> tuple[Callable[..., dict[str, Tensor]], Any]:
+    task = TASKS[arm.task]()
     if arm.weights is not None:
-        step: Callable[..., dict[str, Tensor]] = SSKDStep(
-            student, teacher, SSKDLoss(weights=arm.weights, permute=arm.permute)
-        ).train()
-        return step, batches(_views(train_set), BATCH, seed=seed)
+        loss = SSKDLoss(**arm.options, weights=arm.weights, task=task, permute=arm.permute)
+        step: Callable[..., dict[str, Tensor]] = SSKDStep(student, teacher, loss).train()
+        return step, batches(_views(train_set, task), BATCH, seed=seed)
     if arm.rotate:
-        return partial(_labelled_views, student), batches(_views(train_set), BATCH, seed=seed)
+        return partial(_labelled_views, student), batches(_views(train_set, task), BATCH, seed=seed)
     weights = {"ce_weight": arm.ce_weight, "kd_weight": arm.kd_weight}
     if not arm.kd_weight:
         return partial(_labelled, student), batches(train_set, BATCH, seed=seed)
@@ -174,23 +213,27 @@ def _labelled_views(student: SSWrapper, x: Tensor, labels: Tensor, index: Tensor
     return {"loss": F.cross_entropy(logits, labels.repeat_interleave(VIEWS))}
 
 
-def _likeness(student: SSWrapper, teacher: SSWrapper, test_set: ImageArrays) -> dict[str, float]:
-    """How alike the two are on test images: classes, features, retrieval of rotated views."""
+def _likeness(
+    student: SSWrapper, teacher: SSWrapper, test_set: ImageArrays, compares: bool
+) -> dict[str, float]:
+    """How alike the two are on test images: classes, features, and, of heads that compare images, retrieval."""
     rows = min(_RETRIEVAL_IMAGES, len(test_set)) // BATCH * BATCH
     part = LabelledImages(test_set.data.images[:rows], test_set.data.labels[:rows], test_set.data.class_names)
     plain = ImageArrays(part, test_set.transform, random=False)
     assert isinstance(test_set.transform, Augment)
     views = RotationViews(test_set.transform.plain()).batch(part.images, [None] * rows)
-    s_z, t_z = head_outputs(student, views), head_outputs(teacher, views)
     s_logits, t_logits = (logits_of(net.backbone, plain) for net in (student, teacher))
     s_feature, t_feature = (_features(net, views[:, 0]) for net in (student, teacher))
-    return {
-        "retrieval": 100.0 * retrieval(s_z, BATCH),
-        "teacher_retrieval": 100.0 * retrieval(t_z, BATCH),
-        "similarity_correlation": score_correlation(s_z, t_z, BATCH),
+    found = {
         "kl_to_teacher": teacher_student_kl(t_logits, s_logits),
         "cka": linear_cka(s_feature, t_feature),
     }
+    if compares:
+        s_z, t_z = head_outputs(student, views), head_outputs(teacher, views)
+        found["retrieval"] = 100.0 * retrieval(s_z, BATCH)
+        found["teacher_retrieval"] = 100.0 * retrieval(t_z, BATCH)
+        found["similarity_correlation"] = score_correlation(s_z, t_z, BATCH)
+    return found
 
 
 @torch.no_grad()

@@ -14,12 +14,13 @@ from ssl_kd.views import VIEWS
 from tenfold._errors import UserInputError
 from tenfold.distill.models import TappedNet
 from tenfold.distill.taps import Tapped, classifier_of
-from tenfold.io import load_checkpoint, load_strict, save_checkpoint
+from tenfold.io import load_checkpoint, load_strict, make_folder, save_checkpoint
 
 __all__ = [
     "ContrastiveHeadLoss",
     "SSWrapper",
     "cosine_scores",
+    "feature_width",
     "load_head",
     "mlp",
     "positives",
@@ -35,6 +36,13 @@ def mlp(width: int, out: int | None = None) -> nn.Sequential:
     8320
     """
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out or width))
+
+
+def feature_width(backbone: nn.Module, classifier: str | None = None) -> int:
+    """Width of a classifier's pooled feature, which its (named or last) linear layer reads."""
+    if isinstance(backbone, TappedNet):
+        return backbone.feature_dim
+    return classifier_of(backbone, classifier).in_features
 
 
 class SSWrapper(nn.Module):
@@ -63,9 +71,7 @@ class SSWrapper(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        own = backbone.feature_dim if isinstance(backbone, TappedNet) else None
-        width = feat_dim or own or classifier_of(backbone, classifier).in_features
-        self.proj_head = head if head is not None else mlp(width)
+        self.proj_head = head if head is not None else mlp(feat_dim or feature_width(backbone, classifier))
         self._tapped = Tapped(backbone, classifier=classifier)
 
     def forward(self, x: Tensor, detach_backbone: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,10 +205,7 @@ def save_head(path: str | Path, head: Mapping[str, Tensor], **facts: Any) -> Non
         UserInputError: the file cannot be written.
     """
     target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{target.parent}: cannot be created ({error.strerror or error})") from error
+    make_folder(target.parent, "head")
     save_checkpoint(target, {"head": {k: v.detach().cpu().clone() for k, v in head.items()}, "facts": facts})
 
 

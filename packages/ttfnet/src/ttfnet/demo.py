@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tenfold.io import write_bytes
+from tenfold.io import make_folder, write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
 from ttfnet.data.dataset import CocoDataset, collate
 from ttfnet.decoding import Detections
@@ -48,10 +48,10 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = 
         progress: tell every 25th step.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserInputError: the folder cannot be written.
     """
     start = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder), seed)
         runs = {

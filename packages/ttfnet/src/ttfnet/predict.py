@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from tenfold._errors import MissingExtraError, UserInputError
-from tenfold.io import read_image, write_bytes, write_json
+from tenfold.io import make_folder, read_image, write_bytes, write_json
 from tenfold.lidar.progress import bar
 from ttfnet.checkpoint import ModelInfo, load_detector
 from ttfnet.data.scene import Scene
@@ -93,6 +93,8 @@ class Predictor:
             UserInputError: an unreadable file.
             ValueError: an array of another kind.
         """
+        if self.info.resize == "original":  # every picture has its own size
+            batch_size = 1
         found: list[Detections] = []
         for start in range(0, len(pictures), batch_size):
             samples = [self.sample(picture) for picture in pictures[start : start + batch_size]]
@@ -111,8 +113,9 @@ class Predictor:
         images = torch.stack([sample.image for sample in samples]).to(self.device)
         boxes, scores, labels = self.run(images)
         found = []
+        size = (images.shape[2], images.shape[3])
         for k, sample in enumerate(samples):
-            own = select(boxes[k], scores[k], labels[k], conf=conf, size=self.info.size, nms_iou=nms_iou)
+            own = select(boxes[k], scores[k], labels[k], conf=conf, size=size, nms_iou=nms_iou)
             found.append(rescale(own, sample.scale, sample.size, self.info))
         return found
 
@@ -195,7 +198,7 @@ def predict(
                 continue
             pictures = _read_pictures(chunk, failed, alone=len(files) == 1)
             found = predictor.predict_images([pixels for _, pixels in pictures], **options)
-            _make_folder(out)
+            make_folder(out)  # only now: a user error leaves nothing behind
             for (file, pixels), own in zip(pictures, found, strict=True):
                 _write_picture(predictor.info, file, pixels, own, out / names[file], draw)
         except UserInputError as error:
@@ -204,14 +207,6 @@ def predict(
             _leave_out(error, failed)
     print(f"{len(files) - len(failed)} of {len(files)} files -> {out}")
     return 2 if failed else 0
-
-
-def _make_folder(out: Path) -> None:
-    """Only when there is something to put into it: a user error leaves nothing behind."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{out}: out: cannot be created ({error.strerror or error})") from error
 
 
 def _leave_out(error: UserInputError, failed: list[str]) -> None:
@@ -371,7 +366,7 @@ def _predict_video(
 ) -> None:
     """JSON with the objects of every frame, and the drawn video; both appear when they are whole."""
     rate = _frame_rate(file)
-    _make_folder(target.parent)
+    make_folder(target.parent)
     frames: list[dict[str, Any]] = []
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".mp4")
     os.close(handle)

@@ -9,12 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from tenfold._errors import UserInputError
 from tenfold.distill.checkpoints import load_classifier
-from tenfold.distill.small import stroke_set
-from tenfold.io import write_bytes
+from tenfold.distill.small import stroke_set, stroke_tile
+from tenfold.io import make_folder, write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
 from unix_kd.experiment import ARMS, TEACHER, Run, run_arm
 
@@ -34,20 +32,18 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     print_demo(run_demo(out, seed))
 
 
-def run_demo(out: Path, seed: int = 0) -> DemoResult:
+def run_demo(out: Path, seed: int = 0, *, images: int = 1280, epochs: int = 40) -> DemoResult:
     """The whole card, about a minute on one thread.
 
     Args:
         out: folder for the picture and ``demo.json``; created.
         seed: of everything random.
+        images: for the student.
+        epochs: of an arm of length 1.
 
     Raises:
         UserInputError: the folder cannot be written.
     """
-    return _card(out, seed, images=1280, epochs=40)
-
-
-def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
     start = time.perf_counter()
     make_folder(out)
     teacher = load_classifier(TEACHER)
@@ -86,18 +82,6 @@ def _card(out: Path, seed: int, *, images: int, epochs: int) -> DemoResult:
     return result
 
 
-def make_folder(out: Path) -> None:
-    """Creates the folder of a demo.
-
-    Raises:
-        UserInputError: it cannot be created.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{out}: out: cannot be created ({error.strerror or error})") from error
-
-
 def _row(title: str, run: Run) -> tuple[str | float, ...]:
     once, twice = run.ledger.report(), run.ledger.report(2.0)
     counts = f"{once['teacher_images']:,.0f}"
@@ -108,7 +92,6 @@ def _draw(path: Path, run: Run) -> None:
     """Three rows: the most certain images (dropped), the most uncertain ones, and what the teacher saw of them."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from tenfold.distill.strokes import MEAN, STD
     from tenfold.viz import encode_image
 
     assert run.first is not None
@@ -124,15 +107,9 @@ def _draw(path: Path, run: Run) -> None:
     side, top = 56, 20
     canvas = Image.new("RGB", (count * (side + 4) + 4, len(rows) * (side + top + 6)), (16, 18, 24))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     for r, (title, images) in enumerate(rows):
         y = r * (side + top + 6)
         draw.text((4, y + 2), title, fill=(226, 229, 236), font=font)
         for c, image in enumerate(images):
-            value = ((image * std + mean) * 3.0 - 1.0).clamp(0, 1)  # strokes on black
-            pixels = np.asarray((value * 255).byte().permute(1, 2, 0))
-            canvas.paste(
-                Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST),
-                (4 + c * (side + 4), y + top),
-            )
+            canvas.paste(stroke_tile(image, side), (4 + c * (side + 4), y + top))
     write_bytes(path, encode_image(np.asarray(canvas)))

@@ -7,7 +7,7 @@ import pytest
 
 import tenfold.io.atomic as atomic
 from tenfold._errors import UserInputError
-from tenfold.io import atomic_write, write_bytes, write_json, write_text
+from tenfold.io import atomic_write, make_folder, write_bytes, write_json, write_text
 
 
 @pytest.fixture
@@ -158,3 +158,11 @@ def test_json(old):
             write_json(old, {"value": bad})
     assert '"ü"' in old.read_text(encoding="utf-8")
     assert only_file(old)
+
+
+def test_a_folder_for_results(tmp_path):
+    assert make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert make_folder(str(tmp_path / "a" / "b")).is_dir()  # there already
+    (tmp_path / "file").touch()
+    with pytest.raises(UserInputError, match="file/below: results: cannot be created"):
+        make_folder(tmp_path / "file" / "below", "results")

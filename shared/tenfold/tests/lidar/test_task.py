@@ -3,10 +3,8 @@
 import json
 import logging
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +24,7 @@ from tenfold.lidar.predict import detect, load_detector, point_range
 from tenfold.lidar.proposals import Proposals
 from tenfold.lidar.roi_targets import RoITargets, sample_rois
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
-from tenfold.testing import sigkill_and_resume, two_gloo_ranks
+from tenfold.testing import assert_training_resumes, two_gloo_ranks
 from tenfold.train import make_trainer
 from tenfold.train.lightning import LastCheckpoint
 
@@ -290,7 +288,7 @@ def test_a_run_resumed_inside_or_between_epochs_equals_the_whole(small_kitti, ti
 
 @pytest.mark.slow
 @pytest.mark.parametrize("detector", ["second", "pointrcnn"])
-def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny_models, tmp_path, child_environment, detector):
+def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny_models, tmp_path, detector):
     tiny = tiny_models[detector]
 
     def command(folder, *more):
@@ -313,34 +311,8 @@ def test_a_killed_run_resumes_bit_for_bit(small_kitti, tiny_models, tmp_path, ch
         ]
         return [sys.executable, "-c", code, *words, *more]
 
-    def state(folder):
-        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-    def step(folder):
-        file = Path(folder) / "checkpoints" / "last.ckpt"
-        return torch.load(file, weights_only=True)["global_step"] if file.exists() else 0
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(whole), check=True, env=child_environment, timeout=400, capture_output=True)
-    done = sigkill_and_resume(
-        command(parts),
-        when=lambda lines: step(parts) >= 4,  # in the second epoch of three steps
-        resume_command=command(parts, "--ckpt_path", "last"),
-        env=child_environment,
-        timeout=400,
-    )
-    assert done.killed.returncode == -9
-    assert done.resumed.returncode == 0, done.resumed.stderr
-    expected, found = state(whole), state(parts)
-    assert found["global_step"] == expected["global_step"] == 9
-    for name, value in expected["state_dict"].items():
-        assert torch.equal(value, found["state_dict"][name]), name
-    for ours, theirs in zip(
-        expected["optimizer_states"][0]["state"].values(),
-        found["optimizer_states"][0]["state"].values(),
-        strict=True,
-    ):
-        assert torch.equal(ours["exp_avg"], theirs["exp_avg"])
+    # In the second epoch of three steps.
+    assert_training_resumes(command, tmp_path, kill_at=4, steps=9, timeout=400)
 
 
 def test_a_run_starts_from_the_weights_of_another(fitted, small_kitti, tiny, tmp_path):

@@ -418,12 +418,12 @@ class Relaxed(Operation):
 
     def pull(self, a: Tensor, planes: Planes) -> tuple[tuple[Tensor, ...], Tensor]:
         """Rows ``(B, S, *out)`` of a lower bound to rows of the inputs, and the constant ``(B, S)``."""
-        plus, minus = a.clamp(min=0), a.clamp(max=0)
+        positive = a > 0
         rows = tuple(
-            plus * _wide(low, a) + minus * _wide(up, a)
+            torch.where(positive, _wide(low, a), _wide(up, a)) * a
             for low, up in zip(planes.lower, planes.upper, strict=True)
         )
-        return rows, _dot(plus, planes.lower_bias) + _dot(minus, planes.upper_bias)
+        return rows, _signed_dot(a, planes.lower_bias, planes.upper_bias)
 
     def push(self, states: Sequence[State], planes: Planes) -> State:
         """LBP: linear functions of the input through the planes."""
@@ -443,6 +443,19 @@ class State(NamedTuple):
 def _wide(line: Tensor, a: Tensor) -> Tensor:
     """A line ``(B, *f)`` beside rows ``(B, S, *f)``; one that has rows of its own stays."""
     return line if line.ndim == a.ndim else line.unsqueeze(1)
+
+
+def _signed_dot(a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Positive entries of rows times ``lower`` and negative ones times ``upper``, ``(B, S)``.
+
+    Offsets that are all zero, as below a ReLU, cost nothing; under a graph of gradients they may become others.
+    """
+    total = torch.zeros((), dtype=a.dtype, device=a.device)
+    if lower.requires_grad or bool((lower != 0).any()):
+        total = total + _dot(a.clamp(min=0), lower)
+    if upper.requires_grad or bool((upper != 0).any()):
+        total = total + _dot(a.clamp(max=0), upper)
+    return total if total.ndim else total.expand(a.shape[:2])
 
 
 def _dot(a: Tensor, bias: Tensor) -> Tensor:

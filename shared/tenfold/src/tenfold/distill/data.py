@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tenfold._errors import MissingExtraError, UserInputError
-from tenfold.io import read_image, restricted_load, write_bytes
+from tenfold.io import make_folder, read_image, restricted_load, write_bytes
 from tenfold.train.resume import sample_generator
 
 __all__ = [
@@ -212,10 +212,7 @@ def write_cifar(
     """
     layout = _layout(name)
     folder = Path(root) / layout.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{folder}: cannot be created ({error.strerror or error})") from error
+    make_folder(folder, "root")
     for file, part in zip(
         layout.train, np.array_split(np.arange(len(train)), len(layout.train)), strict=True
     ):

@@ -15,7 +15,7 @@ import torch
 from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.distill.checkpoints import Classifier, load_classifier, save_classifier
 from tenfold.distill.data import CIFAR_MEAN, CIFAR_STD, Augment
-from tenfold.io import read_image, write_bytes
+from tenfold.io import make_folder, read_image, write_bytes
 
 __all__ = ["classify", "export", "predict"]
 
@@ -57,10 +57,7 @@ def predict(
         f"{image.stem}.json": (json.dumps(document, indent=1) + "\n").encode(),
         f"{image.stem}_scores.png": _picture(pixels, document["classes"], document["scores"]),  # type: ignore[arg-type]
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{out}: out: cannot be created ({error.strerror or error})") from error
+    make_folder(out)
     for name, content in files.items():
         write_bytes(out / name, content)
     print(f"{document['classes'][0]} ({document['scores'][0]:.3f}) -> {out / f'{image.stem}.json'}")  # type: ignore[index]

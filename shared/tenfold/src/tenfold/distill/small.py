@@ -15,7 +15,13 @@ from tenfold.distill.loop import accuracy, batches, train
 from tenfold.distill.models import create_model
 from tenfold.distill.strokes import BACKGROUND, CLASSES, MEAN, SIZE, STD, strokes
 
-__all__ = ["CLASS_NAMES", "stroke_set", "train_stroke_teacher"]
+__all__ = [
+    "CLASS_NAMES",
+    "save_stroke_teacher",
+    "stroke_set",
+    "stroke_tile",
+    "train_stroke_teacher",
+]
 
 CLASS_NAMES = tuple(f"family {k // 4} class {k % 4}" for k in range(CLASSES))
 TEACHER_IMAGES, TEST_IMAGES = 4000, 2000
@@ -37,6 +43,16 @@ def stroke_set(preset: str, images: int | None = None, *, train: bool = True, se
     augment = Augment(2, 0.0, MEAN, STD, BACKGROUND)
     chosen = data if images is None else data.subset(range(images))
     return ImageArrays(chosen, augment if train else augment.plain(), seed=seed, random=train)
+
+
+def stroke_tile(image: Tensor, side: int = 56) -> Any:
+    """A Pillow image ``side x side`` of normalised pixels ``(3, 16, 16)``: bright strokes on black."""
+    from PIL import Image
+
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    value = ((image * std + mean) * 3.0 - 1.0).clamp(0, 1)
+    pixels = (value * 255).byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
 
 
 def train_stroke_teacher(preset: str, *, seed: int = 0, epochs: int = 15) -> tuple[nn.Module, float]:

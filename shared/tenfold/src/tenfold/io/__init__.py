@@ -5,7 +5,7 @@ Every reader answers a damaged file with one sentence, a `tenfold._errors.UserIn
 field.
 """
 
-from tenfold.io.atomic import atomic_write, write_bytes, write_json, write_text
+from tenfold.io.atomic import atomic_write, make_folder, write_bytes, write_json, write_text
 from tenfold.io.checkpoint import (
     CheckpointMismatchError,
     KeyReport,
@@ -29,6 +29,7 @@ __all__ = [
     "field",
     "load_checkpoint",
     "load_strict",
+    "make_folder",
     "read_image",
     "read_json",
     "read_mesh",

@@ -95,6 +95,29 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
+def make_folder(folder: StrPath, argument: str = "out") -> Path:
+    """Create a folder for results, and those above it, where there is none; return its path.
+
+    Args:
+        folder: the folder.
+        argument: what the user calls it, for the message.
+
+    Raises:
+        UserInputError: it cannot be created.
+
+    Example:
+        >>> import tempfile
+        >>> make_folder(f"{tempfile.mkdtemp()}/a/b").is_dir()
+        True
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        bad_file(path, argument, f"cannot be created ({error.strerror or error})", error)
+    return path
+
+
 def write_bytes(path: StrPath, data: bytes | bytearray | memoryview) -> None:
     """Write bytes atomically; see `atomic_write`.
 

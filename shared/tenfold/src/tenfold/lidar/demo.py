@@ -21,7 +21,7 @@ import torch
 
 from tenfold.eval.kitti import KittiResult
 from tenfold.geometry import rotate_boxes, rotate_z
-from tenfold.io import read_json, read_point_array, write_bytes
+from tenfold.io import make_folder, read_json, read_point_array, write_bytes
 from tenfold.lidar.data import DetectionFrames, Frame
 from tenfold.lidar.kitti import FloatArray, KittiObject
 from tenfold.lidar.predict import Detections, camera_matrix, detect, point_range
@@ -109,12 +109,12 @@ def run_demo(out: Path, seed: int = 0, minutes: float = 2.5, detector: str = "se
         detector: one of `DETECTORS`.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserInputError: the folder cannot be written.
     """
     from tenfold.train.lightning import quiet
 
     start = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with tempfile.TemporaryDirectory() as folder, quiet():
         task, data = _task_and_data(folder, seed, detector)
         steps = max(_FEWEST_STEPS, round(_STEPS_PER_MINUTE * minutes))

@@ -13,13 +13,14 @@ from torch import nn
 
 from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration
-from tenfold.io import load_checkpoint, load_strict, read_image, write_bytes
+from tenfold.io import load_checkpoint, load_strict, make_folder, read_image, write_bytes
 from tenfold.lidar.clouds import read_cloud
 from tenfold.lidar.data import detections_to_kitti
 from tenfold.lidar.kitti import FloatArray, format_labels, read_calibration
 from tenfold.lidar.tta import View, detect_views, make_views
 
 __all__ = [
+    "EXTENSIONS",
     "Detections",
     "build_from",
     "camera_matrix",
@@ -33,6 +34,9 @@ __all__ = [
 
 Detections = dict[str, npt.NDArray[Any]]
 
+#: Setting of a recipe or checkpoint -> what a method package makes of a detector, the setting and the data set.
+EXTENSIONS: dict[str, Callable[[nn.Module, Any, str], nn.Module]] = {}
+
 
 def point_range(model: nn.Module) -> tuple[float, ...]:
     """x0, y0, z0, x1, y1, z1 in metres: where a detector looks."""
@@ -40,7 +44,7 @@ def point_range(model: nn.Module) -> tuple[float, ...]:
 
 
 def build_from(settings: Mapping[str, Any]) -> nn.Module:
-    """The detector that a recipe or a checkpoint's hyper-parameters describe.
+    """The detector that a recipe or a checkpoint's hyper-parameters describe, with its extensions.
 
     Raises:
         UserInputError: an unknown detector, data set or override.
@@ -50,6 +54,9 @@ def build_from(settings: Mapping[str, Any]) -> nn.Module:
     overrides = dict(settings.get("overrides") or {})
     try:
         model: nn.Module = build_detector(settings["detector"], dataset=settings["dataset"], **overrides)
+        for name, extend in EXTENSIONS.items():
+            if settings.get(name) is not None:
+                model = extend(model, settings[name], settings["dataset"])
     except (TypeError, ValueError) as error:
         raise UserInputError(f"model: {error}") from error
     return model
@@ -243,9 +250,6 @@ def camera_matrix(calibration: Calibration) -> npt.NDArray[np.float64]:
 
 def _write_all(folder: Path, files: dict[str, bytes]) -> None:
     """Everything was computed before: a user error leaves no file behind."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{folder}: out: cannot be created ({error.strerror or error})") from error
+    make_folder(folder)
     for name, content in files.items():
         write_bytes(folder / name, content)

@@ -7,12 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tenfold.testing._child import Outcome
+    from tenfold.testing._child import Outcome, child_environment
+    from tenfold.testing.apps import assert_help_shows_examples, assert_light_help, cli_fixture
     from tenfold.testing.browser import Page, open_page
     from tenfold.testing.cli import Example, example_lines, help_examples
     from tenfold.testing.data import missing, repository_root, require, sample_data
     from tenfold.testing.faults import corruptions
-    from tenfold.testing.pages import page_examples
+    from tenfold.testing.pages import (
+        assert_commands_exist,
+        assert_docstrings_hold,
+        page_examples,
+        run_page_examples,
+    )
     from tenfold.testing.processes import (
         KilledAndResumed,
         assert_survives_disk_full,
@@ -22,14 +28,22 @@ if TYPE_CHECKING:
     )
     from tenfold.testing.ranks import RankError, two_gloo_ranks
     from tenfold.testing.tensors import assert_bit_equal, stride_variants, threads
+    from tenfold.testing.training import (
+        QUIET_WORDS,
+        assert_training_resumes,
+        fit_and_resume,
+        quiet_fit,
+        quiet_trainer,
+    )
 
 _ROOMS = {
-    "_child": ["Outcome"],
+    "_child": ["Outcome", "child_environment"],
+    "apps": ["assert_help_shows_examples", "assert_light_help", "cli_fixture"],
     "browser": ["Page", "open_page"],
     "cli": ["Example", "example_lines", "help_examples"],
     "data": ["missing", "repository_root", "require", "sample_data"],
     "faults": ["corruptions"],
-    "pages": ["page_examples"],
+    "pages": ["assert_commands_exist", "assert_docstrings_hold", "page_examples", "run_page_examples"],
     "processes": [
         "KilledAndResumed",
         "assert_survives_disk_full",
@@ -39,26 +53,45 @@ _ROOMS = {
     ],
     "ranks": ["RankError", "two_gloo_ranks"],
     "tensors": ["assert_bit_equal", "stride_variants", "threads"],
+    "training": [
+        "QUIET_WORDS",
+        "assert_training_resumes",
+        "fit_and_resume",
+        "quiet_fit",
+        "quiet_trainer",
+    ],
 }
 _LAZY = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "QUIET_WORDS",
     "Example",
     "KilledAndResumed",
     "Outcome",
     "Page",
     "RankError",
     "assert_bit_equal",
+    "assert_commands_exist",
+    "assert_docstrings_hold",
+    "assert_help_shows_examples",
+    "assert_light_help",
     "assert_survives_disk_full",
+    "assert_training_resumes",
+    "child_environment",
+    "cli_fixture",
     "corruptions",
     "disk_full",
     "example_lines",
+    "fit_and_resume",
     "help_examples",
     "missing",
     "open_page",
     "page_examples",
+    "quiet_fit",
+    "quiet_trainer",
     "repository_root",
     "require",
+    "run_page_examples",
     "sample_data",
     "sigkill_and_resume",
     "stride_variants",

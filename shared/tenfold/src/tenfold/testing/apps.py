@@ -1,0 +1,77 @@
+"""A package's command line, called in this process; and what must hold of every one of them."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from tenfold.testing._child import child_environment
+from tenfold.train.cli import App
+
+__all__ = ["assert_help_shows_examples", "assert_light_help", "cli_fixture"]
+
+_HEAVY = ("torch", "numpy", "lightning", "PIL", "matplotlib")
+
+
+def cli_fixture(app: str, *first: str) -> Any:
+    """A pytest fixture that runs a command line in an empty folder and returns (exit code, output, errors).
+
+    Args:
+        app: ``"module:name"`` of the `App`; imported when a test asks for it.
+        first: words that come before every test's own.
+
+    Example: ``cli = cli_fixture("unix_kd.cli:app")`` in a ``conftest.py``.
+    """
+    import pytest
+
+    module, _, name = app.partition(":")
+
+    @pytest.fixture(name="cli")
+    def cli(tmp_path: Any, monkeypatch: Any, capfd: Any) -> Callable[..., tuple[int, str, str]]:
+        monkeypatch.chdir(tmp_path)
+        call: App = getattr(import_module(module), name)
+
+        def run(*words: object) -> tuple[int, str, str]:
+            capfd.readouterr()
+            code = call([*first, *map(str, words)])
+            out, err = capfd.readouterr()
+            return code, out, err
+
+        return run
+
+    return cli
+
+
+def assert_help_shows_examples(cli: Callable[..., tuple[int, str, str]], app: App) -> None:
+    """Check that every verb's ``--help`` prints its examples.
+
+    Args:
+        cli: what `cli_fixture` gives a test.
+        app: whose verbs.
+    """
+    for verb, examples in app.examples().items():
+        code, out, _ = cli(verb, "--help")
+        assert code == 0, verb
+        assert examples, f"{verb} --help has no example"
+        for example in examples:
+            assert f"$ {example}" in out, example
+
+
+def assert_light_help(app: str, *first: str) -> None:
+    """Check in a fresh interpreter that importing a package and printing its help load nothing heavy.
+
+    Args:
+        app: ``"module:name"`` of the `App`.
+        first: words before ``--help``.
+    """
+    module, _, name = app.partition(":")
+    code = (
+        f"import sys, {module.partition('.')[0]}\nfrom {module} import {name} as app\n"
+        f"app({[*first, '--help']!r})\n"
+        f"sys.exit(str([n for n in {_HEAVY!r} if n in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == "[]", done.stderr[-2000:]
