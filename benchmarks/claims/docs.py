@@ -1,5 +1,7 @@
 """Puts the tables made from the claim records, and the verdicts on the gates, into docs/<package>.md.
 
+Where a package's claims have a function ``pictures``, what it draws goes to docs/images.
+
 `python -m claims.docs` says whether the documents are up to date, `python -m claims.docs --write` brings them there.
 """
 
@@ -12,7 +14,7 @@ from kernels.frames import REPOSITORY
 from kernels.output import write_text
 from tenfold.train.claims import RESULTS
 
-PACKAGES = ("ssl-kd", "ttfnet", "unix-kd")
+PACKAGES = ("lidar", "ssl-kd", "ttfnet", "unix-kd", "xview3d")
 _MARKED = re.compile(r"(<!-- claims:begin -->\n).*?(<!-- claims:end -->)", re.DOTALL)
 
 
@@ -29,16 +31,24 @@ def render(text: str, package: str) -> str:
     return _MARKED.sub(lambda match: f"{match[1]}{body}\n{judged}{match[2]}", text)
 
 
+def documents(package: str) -> dict[Path, str]:
+    """Files that follow from the records: the package's page and its pictures."""
+    page = REPOSITORY / "docs" / f"{package}.md"
+    module = importlib.import_module(f"claims.{package.replace('-', '_')}")
+    drawn = module.pictures() if hasattr(module, "pictures") else {}
+    images = {REPOSITORY / "docs" / "images" / name: svg for name, svg in drawn.items()}
+    return {page: render(page.read_text(encoding="utf-8"), package), **images}
+
+
 def main(arguments: list[str]) -> int:
     """Exit code 1 when a document was out of date and not written."""
     stale = False
     for package in PACKAGES:
-        path = Path(REPOSITORY) / "docs" / f"{package}.md"
-        text = path.read_text(encoding="utf-8")
-        wanted = render(text, package)
-        if wanted != text and "--write" in arguments:
-            write_text(path, wanted)
-        stale |= wanted != text and "--write" not in arguments
+        for path, wanted in documents(package).items():
+            same = path.is_file() and path.read_text(encoding="utf-8") == wanted
+            if not same and "--write" in arguments:
+                write_text(path, wanted)
+            stale |= not same and "--write" not in arguments
     return int(stale)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from claims.gates import Gate, Means, judge
 from claims.model import Claim
 from kernels.frames import REPOSITORY
 from tenfold.lidar import build_detector
@@ -24,11 +25,13 @@ from tenfold.train.schedules import decoupled_adam, one_cycle_schedule
 
 _IMAGE = (375, 1242)
 _RANGE = [0.0, -12.8, -3.0, 25.6, 12.8, 1.0]
-_SCENE = replace(SMALL_SCENE, region=(3.0, -12.0, 25.0, 12.0), n_cars=4, n_poles=2, n_hedges=2, n_blocks=1)
-_FRAMES = (80, 64)
+_SCENE = replace(SMALL_SCENE, region=(3.0, -12.0, 25.0, 12.0), n_cars=7, n_poles=2, n_hedges=2, n_blocks=1)
+_FRAMES = (60, 60)
 _BATCH = 4
+_ROTATION = 0.1
+_LR = 0.01
 # Steps of each detector: enough to see it learn, few enough for three seeds on a CPU.
-_STEPS = {"second": 120, "pointpillars": 120, "parta2": 120, "pv_rcnn": 120, "pointrcnn": 160}
+_STEPS = {"second": 90, "pointpillars": 70, "parta2": 90, "pv_rcnn": 90, "pointrcnn": 240}
 _ONE_STAGE = ("second", "pointpillars")
 _TWO_STAGE = ("parta2", "pv_rcnn", "pointrcnn")
 _CONTROLS = ("", "-untrained", "-shuffled")
@@ -56,7 +59,7 @@ def _folder(seed: int) -> Path:
 
 def _frames(seed: int, split: str) -> DetectionFrames:
     reader = KittiObject(_folder(seed), split, image_size=_IMAGE)
-    augmentation = Augmentation(counts={}) if split == "train" else None
+    augmentation = Augmentation(counts={}, rotation=_ROTATION) if split == "train" else None
     return DetectionFrames(reader, class_names=("Car",), limits=_RANGE, augmentation=augmentation, seed=seed)
 
 
@@ -87,7 +90,7 @@ def _train(model: Any, detector: str, seed: int, *, shuffled: bool) -> float:
     frames, steps = _frames(seed, "train"), _STEPS[detector]
     rng = np.random.default_rng((seed, 1))
     other = np.roll(np.arange(len(frames)), 1 + int(rng.integers(len(frames) - 1)))
-    optimiser = decoupled_adam(model.parameters(), lr=0.01)
+    optimiser = decoupled_adam(model.parameters(), lr=_LR)
     schedule = one_cycle_schedule(optimiser, steps)
     history = []
     model.train()
@@ -156,6 +159,8 @@ def _config(arm: str) -> Mapping[str, Any]:
         "detector": detector,
         "control": control,
         "steps": _STEPS[detector],
+        "rotation": _ROTATION,
+        "lr": _LR,
         "overrides": overrides(detector),
     }
 
@@ -171,9 +176,9 @@ _SOURCES = (
 _OF_DETECTOR = {
     "second": ("second", "anchor_head", "voxel_backbone", "bev"),
     "pointpillars": ("pointpillars", "anchor_head", "bev"),
-    "parta2": ("part_a2", "unet", "roi_head", "point_heads", "anchor_head"),
-    "pv_rcnn": ("pv_rcnn", "roi_head", "point_heads", "anchor_head"),
-    "pointrcnn": ("pointrcnn", "point_input", "roi_head", "point_heads"),
+    "parta2": ("two_stage", "part_a2", "unet", "roi_head", "point_heads", "anchor_head"),
+    "pv_rcnn": ("two_stage", "pv_rcnn", "roi_head", "point_heads", "anchor_head"),
+    "pointrcnn": ("two_stage", "pointrcnn", "point_input", "roi_head", "point_heads"),
 }
 _DATASET = (
     f"simulated 32-beam scans of {_FRAMES[0]} training and {_FRAMES[1]} unseen scenes, 25.6 m square, "
@@ -221,3 +226,23 @@ CLAIMS = (
         for name in _TWO_STAGE
     ),
 )
+
+
+def _ap(means: Means, arm: str, less: str) -> float:
+    return means[arm]["3D AP"] - means[less]["3D AP"]
+
+
+def gates() -> list[Gate]:
+    """What must hold, from the records there are."""
+    wanted: list[tuple[str, Callable[[Means], float], float]] = []
+    for name in _STEPS:
+        for control in _CONTROLS[1:]:
+            text = f"{name} - {control[1:]}: at least 10 AP in 3D"
+            wanted.append((text, lambda m, a=name, b=name + control: _ap(m, a, b), 10.0))
+        wanted.append(
+            (f"{name}: the loss falls by at least 70 %", lambda m, a=name: m[a]["loss fall, %"], 70.0)
+        )
+        if name in _TWO_STAGE:
+            text = f"{name}: the second stage gains at least 2 AP"
+            wanted.append((text, lambda m, a=name: m[a]["second stage gain"], 2.0))
+    return [judge(text, value, least, "lidar") for text, value, least in wanted]

@@ -21,6 +21,7 @@ class Claim:
         dataset: the data set's honest name.
         sources: importable modules (or paths) that the numbers depend on; a changed file makes a cell stale.
         metrics: those shown, in order.
+        more: shown in a second table, without differences.
         control: arm whose paired differences are shown beside, or None.
         config: settings of an arm, plain JSON data.
         text: sentences below the table: what is claimed, what is not.
@@ -36,6 +37,7 @@ class Claim:
     dataset: str
     sources: tuple[str, ...]
     metrics: tuple[str, ...]
+    more: tuple[str, ...] = ()
     control: str | None = None
     config: Callable[[str], Mapping[str, Any]] = lambda arm: {}
     text: str = ""

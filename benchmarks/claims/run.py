@@ -115,6 +115,8 @@ def _section(claim: Claim, results: Path) -> str:
     if records:
         control = claim.control if any(r["arm"] == claim.control for r in records) else None
         lines += [table(records, claim.metrics, control=control, digits=claim.digits), ""]
+        if claim.more:
+            lines += [table(records, claim.more, digits=claim.digits), ""]
         lines += [_provenance(claim, records), ""]
     lines += [claim.text, ""] if claim.text else []
     lines += [f"Not run yet: {', '.join(missing)}.", ""] if missing else []

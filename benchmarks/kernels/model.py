@@ -111,6 +111,7 @@ class Row:
             by how much a call of ours and of each peer makes the process grow.
         dtypes: names of torch dtypes.
         quick: part of the quick run.
+        reason: why the goal is missed, where it is known to be (rows of kernels have theirs in `reasons`).
     """
 
     key: str
@@ -131,6 +132,7 @@ class Row:
     measure: Literal["time", "bytes", "peak"] = "time"
     dtypes: tuple[str, ...] = ("float32",)
     quick: bool = False
+    reason: str = ""
 
 
 def _arrays(value: Any) -> list[np.ndarray]:

@@ -449,7 +449,7 @@ def _goal(row: Row, record: Mapping[str, Any], *, is_main: bool) -> dict[str, An
         "text": goal.text(),
         "value": value,
         "verdict": verdict,
-        "reason": REASONS.get(row.key, "") if verdict == "missed" else "",
+        "reason": REASONS.get(row.key, row.reason) if verdict == "missed" else "",
     }
 
 

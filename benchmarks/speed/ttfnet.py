@@ -1,5 +1,6 @@
-"""Speed of ttfnet: latency beside torchvision's detectors, ONNX beside eager, training step, targets."""
+"""Speed of ttfnet: latency beside torchvision's detectors, ONNX beside eager, training, targets, data, evaluation."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -8,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchvision.ops import deform_conv2d
 
 from kernels.model import Call, Case, Goal, Peer, Row, Verdict, bit_equal, within
 from ttfnet.assign import assign_targets
 from ttfnet.checkpoint import describe
-from ttfnet.data.shapes import draw_scene
+from ttfnet.data import CocoDataset, Pipeline, read_annotations
+from ttfnet.data.shapes import draw_scene, write_shapes
+from ttfnet.evaluation import evaluate
 from ttfnet.export import Graph, export_detector
-from ttfnet.model import CenterNet, TTFNet
+from ttfnet.model import CenterNet, TTFNet, use_standard_operators
+from ttfnet.model.deform import deform_conv2d_decomposed
 from ttfnet.predict import Predictor
 from ttfnet.recipe import sgd
 from ttfnet.runtime import onnx_runner
@@ -205,10 +210,13 @@ def _picture(scale: float, dtype: str) -> Case:
     return Case(_SIZE, "one picture, 640 x 480", {"pixels": np.ascontiguousarray(pixels)})
 
 
-def _end_to_end(case: Case) -> Call:
-    model = _network("resnet18", "dcnv2")
-    predictor = Predictor(describe(model), lambda images: model.decode(model(images)), model)
-    return lambda: predictor.predict_images([case["pixels"]])
+def _end_to_end(backbone: str) -> Callable[[Case], Call]:
+    def make(case: Case) -> Call:
+        model = _network(backbone, "dcnv2")
+        predictor = Predictor(describe(model), lambda images: model.decode(model(images)), model)
+        return lambda: predictor.predict_images([case["pixels"]])
+
+    return make
 
 
 def _torchvision_pixels(case: Case) -> Call:
@@ -220,6 +228,29 @@ def _torchvision_pixels(case: Case) -> Call:
         return model([torch.from_numpy(case["pixels"]).permute(2, 0, 1).float() / 255])
 
     return call
+
+
+_SSDLITE_PIXELS = Peer(
+    "SSDLite, MobileNetV3-Large",
+    "torchvision",
+    "torchvision",
+    _torchvision_pixels,
+    same=False,
+    note="resized to 512 x 512 in the network; random weights",
+)
+
+
+def _whole(backbone: str, peers: tuple[Peer, ...]) -> Row:
+    return Row(
+        key=f"ttfnet-end-to-end-{backbone}",
+        op="predict",
+        title=f"TTFNet {backbone}, picture in memory to boxes",
+        make=_picture,
+        ours=_end_to_end(backbone),
+        agree=_no_comparison,
+        peers=peers,
+        growth=False,
+    )
 
 
 def _boxes(images: int, each: int, seed: int = 0) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -241,10 +272,11 @@ def _step_case(scale: float, dtype: str) -> Case:
     )
 
 
-def _training(build: Callable[[], Any]) -> Callable[[Case], Call]:
+def _training(build: Callable[[], Any], standard: bool = True) -> Callable[[Case], Call]:
     def make(case: Case) -> Call:
         torch.manual_seed(0)
         model = build().train()
+        use_standard_operators(model, standard)  # as `ttfnet fit` does on a CPU
         optimizer = sgd(model, 1e-4)
 
         def call() -> float:
@@ -311,9 +343,154 @@ def _targets(each: int) -> Row:
     )
 
 
-def _targets_of_step(case: Case) -> Call:
-    options = TargetOptions()
-    return lambda: assign_targets(case["boxes"], case["labels"], (_SIZE, _SIZE), 80, options)
+def _targets_of_sixteen(case: Case) -> Call:
+    return _assign(_target_case(7)(1.0, "float32"))
+
+
+# ---- deformable convolution, loader, evaluation ----------------------------------------------------
+
+
+def _deform_case(scale: float, dtype: str) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 128, 64, 64)
+    parts = {
+        "x": torch.randn(shape, generator=generator),
+        "offset": torch.randn(1, 18, 64, 64, generator=generator),
+        "weight": torch.randn(64, 128, 3, 3, generator=generator) / 34,
+        "bias": torch.zeros(64),
+        "mask": torch.rand(1, 9, 64, 64, generator=generator),
+    }
+    return Case(64, "128 to 64 channels, 64 x 64: the last one of the neck at 512 x 512", parts)
+
+
+def _native(x: Any, offset: Any, weight: Any, bias: Any, mask: Any) -> Any:
+    return deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+
+
+def _deforming(function: Callable[..., Any], backward: bool) -> Callable[[Case], Call]:
+    def make(case: Case) -> Call:
+        inputs = [part.clone().requires_grad_(backward) for part in case.data.values()]
+
+        def call() -> Any:
+            out = function(*inputs)
+            return torch.autograd.grad(out.sum(), inputs) if backward else (out,)
+
+        return call
+
+    return make
+
+
+def _deformable(backward: bool) -> Row:
+    return Row(
+        key=f"ttfnet-deform-{'backward' if backward else 'forward'}",
+        op="deform_conv2d",
+        title=f"deformable convolution, {'forward and backward' if backward else 'forward'}",
+        make=_deform_case,
+        ours=_deforming(_native, backward),
+        normal=lambda raw, case: tuple(part.detach().numpy() for part in raw),
+        agree=within(2e-3),
+        peers=(
+            Peer(
+                "nine grid_sample calls",
+                "torch",
+                "torch",
+                _deforming(deform_conv2d_decomposed, backward),
+                normal=lambda raw, case: tuple(part.detach().numpy() for part in raw),
+                note="the standard operators of the decomposed export; ours is torchvision's operator",
+            ),
+        ),
+        growth=False,
+    )
+
+
+@cache
+def _generated(split: str, images: int, size: int) -> Path:
+    root = _FOLDER / f"{split}-{images}-{size}"
+    if not (root / "annotations").is_dir():
+        write_shapes(root, {split: images}, seed=0, size=size)
+    return root
+
+
+def _loading(augment: str) -> Row:
+    def ours(case: Case) -> Call:
+        root = _generated("train", 16, 480)
+        data = CocoDataset(root, "train", Pipeline((_SIZE, _SIZE), augment), train=True)  # type: ignore[arg-type]
+        return lambda: [data[k] for k in range(16)]
+
+    return Row(
+        key=f"ttfnet-loader-{augment}",
+        op="data",
+        title=f"loading 16 images, {augment} augmentation",
+        make=lambda scale, dtype: Case(16, "16 PNG files of 480 x 480 to 512 x 512", {}),
+        ours=ours,
+        agree=_no_comparison,
+        growth=False,
+    )
+
+
+def _results_case(scale: float, dtype: str) -> Case:
+    """Labels and detections of a validation set's size: 7 objects and 14 detections an image."""
+    rng = np.random.default_rng(0)
+    images = [{"id": k, "file_name": f"{k}.jpg", "width": 640, "height": 480} for k in range(1, 5001)]
+    classes = [{"id": k, "name": str(k)} for k in range(1, 81)]
+    labels, found = [], []
+    for image in images:
+        low, side = rng.uniform(0, 300, (7, 2)), rng.uniform(8, 180, (7, 2))
+        kinds = rng.integers(1, 81, 7).tolist()
+        for box, kind in zip(np.concatenate([low, side], 1), kinds, strict=True):
+            row = {"image_id": image["id"], "category_id": kind}
+            labels.append(
+                {**row, "id": len(labels) + 1, "bbox": box.tolist(), "area": box[2] * box[3], "iscrowd": 0}
+            )
+            for _ in range(2):
+                moved = (box + rng.normal(0, 6, 4)).clip(1).tolist()
+                found.append({**row, "bbox": moved, "score": float(rng.random())})
+    path = _FOLDER / "instances_5000.json"
+    _FOLDER.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"images": images, "categories": classes, "annotations": labels}))
+    return Case(5000, "5,000 images, 35,000 boxes, 70,000 detections", {"file": path, "rows": found})
+
+
+def _evaluating(case: Case) -> Call:
+    annotations = read_annotations(case["file"])
+    return lambda: tuple(evaluate(case["rows"], annotations).numbers.values())
+
+
+def _faster(case: Case) -> Call:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    truth = COCO(str(case["file"]))
+
+    def call() -> Any:
+        run = COCOeval_faster(truth, truth.loadRes(case["rows"]), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+        return tuple(run.stats[:12])
+
+    return call
+
+
+_EVALUATION = Row(
+    key="ttfnet-evaluation",
+    op="coco_evaluate",
+    title="COCO evaluation, 5,000 images",
+    make=_results_case,
+    ours=_evaluating,
+    normal=lambda raw, case: (np.array(raw),),
+    agree=within(1e-6),
+    peers=(
+        Peer(
+            "faster-coco-eval",
+            "faster-coco-eval",
+            "faster_coco_eval",
+            _faster,
+            normal=lambda raw, case: (np.array(raw),),
+            note="ours runs pycocotools, and adds AP by class and the curves",
+        ),
+    ),
+    growth=False,
+)
 
 
 ROWS = (
@@ -321,25 +498,9 @@ ROWS = (
     _latency("resnet18", "conv", ()),
     _latency("resnet34", "dcnv2", ()),
     _latency("darknet53", "dcnv2", ()),
-    Row(
-        key="ttfnet-end-to-end",
-        op="predict",
-        title="TTFNet resnet18, picture in memory to boxes",
-        make=_picture,
-        ours=_end_to_end,
-        agree=_no_comparison,
-        peers=(
-            Peer(
-                "SSDLite, MobileNetV3-Large",
-                "torchvision",
-                "torchvision",
-                _torchvision_pixels,
-                same=False,
-                note="resized to 512 x 512 in the network; random weights",
-            ),
-        ),
-        growth=False,
-    ),
+    _whole("resnet18", (_SSDLITE_PIXELS,)),
+    _whole("resnet34", ()),
+    _whole("darknet53", ()),
     _onnx("resnet18", "dcnv2", "native"),
     _onnx("resnet18", "dcnv2", "decomposed"),
     _onnx("resnet18", "conv", "native"),
@@ -361,6 +522,14 @@ ROWS = (
                 same=False,
                 note="our CenterNet: its own neck, heads, circular targets and losses",
             ),
+            Peer(
+                "TTFNet step, torchvision's operator",
+                "torchvision",
+                "torchvision",
+                _training(lambda: TTFNet("resnet18", 80), standard=False),
+                same=False,
+                note="the same network and step; deformable convolution by torchvision instead of standard operators",
+            ),
         ),
         growth=False,
     ),
@@ -370,9 +539,9 @@ ROWS = (
     Row(
         key="ttfnet-targets-of-step",
         op="ttf_targets",
-        title="targets beside the training step they belong to (at most a twentieth of it)",
+        title="targets of 16 images beside a training step of two (at most a twentieth of even that)",
         make=_step_case,
-        ours=_targets_of_step,
+        ours=_targets_of_sixteen,
         agree=_no_comparison,
         peers=(
             Peer(
@@ -381,10 +550,15 @@ ROWS = (
                 "ttfnet",
                 _ttfnet_step,
                 same=False,
-                note="resnet18, forward, loss, backward, update; the ratio is the step's share",
+                note="resnet18, two images: forward, loss, backward, update",
             ),
         ),
         goal=Goal("ratio", 20, against="whole training step"),
         growth=False,
     ),
+    _deformable(backward=False),
+    _deformable(backward=True),
+    _loading("flip"),
+    _loading("heavy"),
+    _EVALUATION,
 )

@@ -1,14 +1,16 @@
-"""The gates on the distillation claims, and how they are judged."""
+"""The gates on the claims, how they are judged, and the pictures that follow from the records."""
 
 import importlib
 
 import pytest
 
 from claims import gates
+from claims.docs import render
 from claims.gates import judge
+from kernels.frames import REPOSITORY
 
 
-@pytest.mark.parametrize("package", ["unix_kd", "ssl_kd"])
+@pytest.mark.parametrize("package", ["lidar", "unix_kd", "ssl_kd", "ttfnet"])
 def test_recorded_claims_hold(package):
     """A gate that the records break is a changed claim: its text must change with it."""
     found = importlib.import_module(f"claims.{package}").gates()
@@ -17,7 +19,7 @@ def test_recorded_claims_hold(package):
     assert not broken
 
 
-@pytest.mark.parametrize("package", ["unix_kd", "ssl_kd"])
+@pytest.mark.parametrize("package", ["lidar", "unix_kd", "ssl_kd", "ttfnet"])
 def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
     module = importlib.import_module(f"claims.{package}")
     arms = {arm for claim in module.CLAIMS for arm in claim.arms}
@@ -28,6 +30,24 @@ def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
 
     monkeypatch.setattr(gates, "means", lambda _: {arm: Everything() for arm in arms})
     assert all(gate.found != "–" for gate in module.gates())
+
+
+def test_pictures_follow_from_the_records(monkeypatch):
+    module = importlib.import_module("claims.ttfnet")
+    curve = {f"AP@{step}": float(step) for step in (75, 150, 225, 300)}
+    losses = {"loss in epoch 1": 9.0, "loss in epoch 2": 8.0, "last loss": 8.0}
+    records = [{"arm": "many-lr0.01", "metrics": curve}, {"arm": "coco128-small", "metrics": losses}]
+    monkeypatch.setattr(module, "load_records", lambda *_: records)
+    drawn = module.pictures()
+    assert set(drawn) == {"ttfnet_claim.svg", "ttfnet_coco128.svg"}
+    assert "many-lr0.01" in drawn["ttfnet_claim.svg"]
+    monkeypatch.setattr(module, "load_records", lambda *_: [])
+    assert module.pictures() == {}
+
+
+def test_the_page_of_the_detectors_shows_the_records():
+    text = (REPOSITORY / "docs" / "lidar.md").read_text(encoding="utf-8")
+    assert render(text, "lidar") == text
 
 
 def test_a_gate_can_fail(monkeypatch):

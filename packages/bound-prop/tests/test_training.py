@@ -161,6 +161,11 @@ def test_evaluation_orders_the_errors(tmp_path):
     )
     found = report.summary()
     assert found["clean"] <= found["pgd"] <= found["verified/crown-lbp"] <= found["verified/ibp"]
+    with torch.inference_mode():  # as a trainer's test loop calls it, with tensors of its own
+        again = evaluate(
+            bounded, data.images.clone(), data.labels.clone(), 0.02, methods=("ibp",), attack=PGD(10, 1)
+        )
+    assert again.summary()["pgd"] == found["pgd"]
     zero = evaluate(bounded, data.images, data.labels, 0.0, methods=("ibp", "crown-lbp"))
     assert zero.summary()["verified/ibp"] == zero.summary()["clean"]
     spec = margin_spec(data.labels, 10)

@@ -17,7 +17,7 @@ from ttfnet.checkpoint import (
     read_darknet,
     save_detector,
 )
-from ttfnet.model import DarkNet53, ResNet, TTFNet
+from ttfnet.model import DarkNet53, ResNet, TTFNet, build_backbone
 
 
 def official(model, layers):
@@ -77,6 +77,92 @@ def test_backbone_and_heads_follow_from_the_keys(backbone, layers):
     found, info = convert_checkpoint(official(model, {"hm": 2, "wh": layers}))
     assert (info.settings["backbone"], found.num_classes) == (backbone, 7)
     assert len(found.head.distances) == 2 * layers + 1
+
+
+def official_dla(model):
+    """A state dict with the names of the official DLA-34 (backbone of the DLASeg class), from one of ours."""
+    state = {}
+    for key, value in model.state_dict().items():
+        room, *parts = key.split(".")
+        if room == "backbone":
+            parts[0] = {"base": "base_layer"}.get(parts[0], parts[0])
+            state["backbone.base." + ".".join(parts)] = value
+        elif room == "neck":
+            place = ["ida_up"] if parts[0] == "final" else ["dla_up", f"ida_{parts.pop(1)}"]
+            _, kind, number, *rest = parts
+            layer = f"{ {'project': 'proj', 'node': 'node', 'up': 'up'}[kind] }_{int(number) + 1}"
+            if kind != "up":
+                unit, *rest = rest
+                rest = ["conv" if unit == "0" else "actf.0", *rest]
+            name = ".".join(["backbone", *place, layer, *rest])
+            state[name.replace("offset_mask", "conv_offset_mask")] = value
+        else:
+            branch = {"heatmap": "hm", "distances": "wh"}[parts[0]]
+            last = {"hm": 2, "wh": 1}[branch]
+            number = int(parts[1]) // 2
+            state[f"bbox_head.{branch}.{number}.{'' if number == last else 'conv.'}{parts[2]}"] = value
+    for level, (a, b) in {3: (64, 128), 4: (128, 256)}.items():  # made and never used there
+        state[f"backbone.base.level{level}.project.0.weight"] = torch.zeros(b, a, 1, 1)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            state[f"backbone.base.level{level}.project.1.{name}"] = torch.zeros(b)
+    return state
+
+
+@pytest.fixture(scope="module")
+def dla_donor():
+    torch.manual_seed(5)
+    model = TTFNet("dla34", 80)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.02)
+    return model.eval()
+
+
+def test_official_dla34_converts(dla_donor):
+    state = official_dla(dla_donor)
+    for key in (
+        "backbone.base.level3.tree1.tree1.conv1.weight",
+        "backbone.dla_up.ida_2.proj_3.conv.conv_offset_mask.weight",
+        "backbone.ida_up.node_2.actf.0.running_mean",
+        "backbone.dla_up.ida_0.up_1.weight",
+        "bbox_head.wh.1.bias",
+    ):
+        assert key in state
+    model, info = convert_checkpoint({"state_dict": {f"module.{k}": v for k, v in state.items()}})
+    assert (info.settings["backbone"], info.legacy_boxes) == ("dla34", True)
+    for key, value in dla_donor.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+    state["backbone.ida_up.node_9.conv.weight"] = torch.zeros(1)
+    with pytest.raises(UserInputError, match=r"unexpected: backbone\.ida_up\.node_9\.conv\.weight"):
+        convert_checkpoint(state)
+    del state["backbone.ida_up.node_9.conv.weight"], state["backbone.ida_up.up_2.weight"]
+    with pytest.raises(UserInputError, match=r"ida_up.*up_2"):
+        convert_checkpoint(state)
+
+
+def test_weights_of_dla34_by_its_authors_load(dla_donor):
+    prefix = "backbone.base."
+    state = {k.removeprefix(prefix): v for k, v in official_dla(dla_donor).items() if k.startswith(prefix)}
+    state |= {"fc.weight": torch.zeros(1000, 512, 1, 1), "fc.bias": torch.zeros(1000)}
+    backbone = build_backbone("dla34")
+    load_backbone(backbone, state)
+    for key, value in dla_donor.backbone.state_dict().items():
+        assert torch.equal(backbone.state_dict()[key], value), key
+
+
+def test_backbones_of_pafnet_load_from_timm_and_torchvision():
+    donor = build_backbone("resnet50vd")
+    state = {**donor.state_dict(), "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    assert {"conv1.0.weight", "conv1.6.weight", "bn1.weight", "layer2.0.downsample.1.weight"} <= set(state)
+    deformable = build_backbone("resnet50vd_dcn")
+    load_backbone(deformable, state)
+    assert torch.equal(deformable.layer2[0].conv2.weight, donor.layer2[0].conv2.weight)
+    assert deformable.layer2[0].conv2.offset_mask.weight.abs().max() == 0
+    with pytest.raises(UserInputError, match="missing: layer1"):
+        load_backbone(deformable, {k: v for k, v in state.items() if k != "layer1.0.conv1.weight"})
+    whole = torchvision.models.mobilenet_v3_large(weights=None)
+    mobile = build_backbone("mobilenetv3")
+    load_backbone(mobile, whole.state_dict())
+    assert torch.equal(mobile.features[3].block[0][0].weight, whole.features[3].block[0][0].weight)
 
 
 @pytest.mark.parametrize(

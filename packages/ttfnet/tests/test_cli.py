@@ -161,7 +161,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, eager_checkpoint, tmp
         ("predict", "a.jpg", ckpt, "--out", "notes.txt/deep"): "notes.txt/deep: out: cannot be created",
         ("predict", "a.jpg", ckpt, "--conf", "high"): "conf: got high; expected float",
         ("predict", "a.jpg", ckpt, "--batch_size", "0"): "batch_size: got 0",
-        ("export", ckpt, "m.tflite"): "expected .onnx or .pt2",
+        ("export", ckpt, "m.tflite"): "expected one of .onnx, .pt2, .torchscript",
         ("export", ckpt, "nowhere/m.onnx"): "the folder nowhere does not exist",
         ("convert", ckpt, "out.pt"): "bbox_head: no such keys",
         ("convert", ckpt, "out.bin"): "expected .pt",
@@ -268,9 +268,9 @@ def test_every_recipe_is_valid_and_says_what_the_table_says():
     folder = app.config_folder()
     recipes = {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
     table = {"r18_1x": 12, "r18_2x": 24, "r34_2x": 24, "d53_1x": 12, "d53_2x": 24, "d53_aug_10x": 120}
-    assert set(table) | {"centernet_r18", "centernet_r101", "dla34_2x", "custom", "shapes_small"} <= set(
-        recipes
-    )
+    others = {"centernet_r18", "centernet_r101", "centernet_dla34", "centernet_r18_2x", "dla34_2x"}
+    others |= {"pafnet_10x", "pafnet_lite_20x", "custom", "shapes_small"}
+    assert set(table) | others <= set(recipes)
     for name, epochs in table.items():
         recipe = recipes[name]
         assert recipe["trainer"]["max_epochs"] == epochs
@@ -283,6 +283,13 @@ def test_every_recipe_is_valid_and_says_what_the_table_says():
         assert recipe["trainer"]["gradient_clip_val"] == 35
     assert all(r["model"]["backbone"] in BACKBONES for r in recipes.values())
     assert recipes["r18_scratch_aug_10x"]["model"]["frozen_stages"] == -1
+    pafnet, lite = recipes["pafnet_10x"], recipes["pafnet_lite_20x"]
+    assert (8 * pafnet["data"]["batch_size"], pafnet["model"]["base_batch"]) == (144, 144)
+    assert (pafnet["data"]["sizes"][0], pafnet["data"]["sizes"][-1]) == (416, 672)
+    assert (pafnet["model"]["ema"], pafnet["trainer"]["sync_batchnorm"]) == (0.9998, True)
+    assert (pafnet["trainer"]["max_epochs"], lite["trainer"]["max_epochs"]) == (120, 240)
+    for name in ("centernet_r18", "centernet_r101", "centernet_dla34"):
+        assert recipes[name]["data"]["resize"] == "original"
 
 
 @pytest.mark.parametrize("recipe", sorted(p.stem for p in app.config_folder().glob("*.yaml")))

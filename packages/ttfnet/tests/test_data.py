@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tenfold.testing import sample_data, unwritable_path
 from ttfnet.check import check_data
 from ttfnet.data import CocoDataset, Pipeline, Scene, collate, find_split, read_annotations
 from ttfnet.data.augment import _from_hsv, _to_hsv, expand, min_iou_crop, photometric, scaled_crop
+from ttfnet.data.multi_size import drawn_size, resize_batch
 from ttfnet.data.scene import flip
 from ttfnet.data.shapes import draw_scene, write_shapes
 from ttfnet.prepare import prepare
@@ -302,6 +304,44 @@ def test_letterbox_keeps_the_aspect():
     assert sample.boxes.tolist() == [[0, 0, 64, 32]]
     assert sample.image.shape == (3, 64, 64)
     assert (sample.image[:, 32:] == 0).all()
+
+
+def test_original_size_is_padded_as_centernet_does():
+    image = np.full((33, 64, 3), 200, np.uint8)
+    scene = Scene(image, np.array([[0, 0, 64, 33]], np.float32), np.array([0]))
+    sample = Pipeline((64, 64), resize="original")(scene)
+    assert (sample.scale, sample.boxes.tolist()) == ((1.0, 1.0), [[0, 0, 64, 33]])
+    assert sample.image.shape == (3, 64, 96)  # (33 | 31) + 1, (64 | 31) + 1
+    assert (sample.image[:, :33, :64] != 0).all()
+    assert sample.image[:, 33:].abs().max() == sample.image[:, :, 64:].abs().max() == 0
+    with pytest.raises(UserInputError, match="resize: got 'original' with augmentation"):
+        Pipeline((64, 64), "flip", resize="original")
+
+
+def test_batches_of_another_size(shapes):
+    data = CocoDataset(shapes, "train", Pipeline((96, 96), "flip"), train=True)
+    batch = collate([data[k] for k in range(4)])
+    small = resize_batch(batch, 64)
+    assert small.images.shape == (4, 3, 64, 64)
+    for old, new in zip(batch.boxes, small.boxes, strict=True):
+        torch.testing.assert_close(new, old * 2 / 3)
+    # Boxes still lie on their pixels: the mean inside one hardly changes.
+    x1, y1, x2, y2 = (int(v) for v in batch.boxes[0][0])
+    before = batch.images[0, :, y1:y2, x1:x2].mean()
+    x1, y1, x2, y2 = (int(v) for v in small.boxes[0][0])
+    assert small.images[0, :, y1:y2, x1:x2].mean() == pytest.approx(before.item(), abs=0.1)
+    assert resize_batch(batch, 96) is batch
+    tiny = replace(
+        batch, boxes=[torch.tensor([[0.0, 0, 1, 40], [0, 0, 40, 40]])] * 4, labels=[torch.arange(2)] * 4
+    )
+    left = resize_batch(tiny, 64)
+    assert (left.labels[0].tolist(), left.dropped) == ([1], batch.dropped + 4)
+
+
+def test_the_size_of_a_step_is_the_same_for_all():
+    drawn = [drawn_size((416, 512, 672), 0, 3, step) for step in range(60)]
+    assert drawn == [drawn_size((416, 512, 672), 0, 3, step) for step in range(60)]
+    assert {drawn.count(size) > 8 for size in (416, 512, 672)} == {True}
 
 
 def test_tiny_boxes_are_dropped_and_counted():

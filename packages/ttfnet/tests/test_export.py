@@ -1,12 +1,14 @@
 """Exported files against their network: onnxruntime, torch.export, raw pictures."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from tenfold._errors import UserInputError
 from tenfold.testing import require
-from ttfnet.checkpoint import describe, save_detector
+from ttfnet.checkpoint import ModelInfo, describe, save_detector
 from ttfnet.data.shapes import draw_scene
 from ttfnet.export import Graph, compare, export, export_detector, parity
 from ttfnet.predict import load
@@ -70,6 +72,20 @@ def test_programs_equal_the_network(facts, tmp_path):
             score, box, rows = compare(graph(images), program(images))
             assert rows > 20 * batch
             assert (score, box) == (0, 0)
+
+
+def test_torchscript_equals_the_network(facts, tmp_path):
+    model, info = facts
+    save_detector(tmp_path / "m.pt", model, info)
+    export(tmp_path / "m.pt", tmp_path / "m.torchscript")  # checks itself on 20 pictures
+    extra = {"ttfnet.json": ""}
+    script = torch.jit.load(tmp_path / "m.torchscript", _extra_files=extra)
+    assert ModelInfo.from_document(json.loads(extra["ttfnet.json"]), "x") == info
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        score, box, rows = compare(Graph(model).eval()(images), script(images))
+    assert rows > 20
+    assert (score, box) == (0, 0)
 
 
 def test_the_check_catches_another_network(facts, tmp_path, eager_model, monkeypatch):

@@ -61,6 +61,69 @@ def test_published_size_of_dla34():
     assert unused == []  # distributed training would stop at them
 
 
+@pytest.mark.parametrize(
+    ("name", "whole", "classifier"),
+    [
+        ("resnet50vd", 25_576_264, 2048 * 1000 + 1000),  # timm's resnet50d
+        ("mobilenetv3", 5_483_032, 960 * 1280 + 1280 + 1280 * 1000 + 1000),  # torchvision's large one
+    ],
+)
+def test_published_sizes_of_pafnet_backbones(name, whole, classifier):
+    with torch.device("meta"):
+        assert count_parameters(build_backbone(name)) == whole - classifier
+
+
+def test_pafnet_lite_has_the_published_size_of_14_megabytes():
+    with torch.device("meta"):
+        model = TTFNet(
+            "mobilenetv3",
+            neck_op="lite",
+            neck_channels=(96, 48, 24),
+            shortcuts=(1, 2, 2),
+            head_op="lite",
+        )
+    values = count_parameters(model) + sum(b.numel() for b in model.buffers())
+    assert 4 * values / 1e6 == pytest.approx(14, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "stride"),
+    [
+        ({"backbone": "mobilenetv3", "neck_op": "lite", "shortcuts": (1, 2, 2), "head_op": "lite"}, 4),
+        ({"backbone": "small", "head_op": "dcnv2"}, 4),
+    ],
+)
+def test_lite_and_deformable_heads_train_every_weight(settings, stride):
+    torch.manual_seed(0)
+    model = TTFNet(num_classes=3, neck_channels=(16, 16, 16), wh_bias_init=1.0, **settings)
+    out = model(torch.randn(2, 3, 64, 96))
+    assert out.heatmap.shape == (2, 3, 64 // stride, 96 // stride)
+    boxes, labels = [torch.tensor([[8.0, 8, 56, 40]])] * 2, [torch.tensor([1])] * 2
+    model.loss(out, boxes, labels)["loss"].backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_deformable_resnet_has_deformable_convolutions_where_pafnet_has_them():
+    with torch.device("meta"):
+        backbone = build_backbone("resnet50vd_dcn")
+        kinds = {n for n, m in backbone.named_modules() if isinstance(m, DeformConv2dPack)}
+        maps = backbone(torch.zeros(1, 3, 64, 96))
+    counts = {"layer2": 4, "layer3": 6, "layer4": 3}
+    assert kinds == {f"{stage}.{k}.conv2" for stage, n in counts.items() for k in range(n)}
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (256, 16, 24),
+        (512, 8, 12),
+        (1024, 4, 6),
+        (2048, 2, 3),
+    ]
+
+
+def test_centernet_on_dla34():
+    with torch.device("meta"):
+        out = CenterNet("dla34", 3, head_channels=(256, 256))(torch.zeros(1, 3, 64, 96))
+    assert [tuple(part.shape) for part in out] == [(1, 3, 16, 24), (1, 2, 16, 24), (1, 2, 16, 24)]
+
+
 def test_sizes_of_the_parts():
     model = TTFNet("resnet18", 80)
     assert count_parameters(model.neck.convs) + count_parameters(model.neck.norms) == 1_767_441
@@ -85,6 +148,20 @@ def test_decomposed_equals_torchvision():
         x, offset, weight, bias, mask = deformed(seed)
         wanted = deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
         torch.testing.assert_close(deform_conv2d_decomposed(x, offset, weight, bias, mask), wanted)
+
+
+def test_decomposed_equals_torchvision_with_a_stride():
+    x, _, weight, _, _ = deformed(1)
+    generator = torch.Generator().manual_seed(1)
+    size = (len(x), 18, (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
+    offset = torch.randn(size, generator=generator, dtype=x.dtype)
+    mask = torch.rand(len(x), 9, *size[2:], generator=generator, dtype=x.dtype)
+    wanted = deform_conv2d(x, offset, weight, None, stride=2, padding=1, mask=mask)
+    torch.testing.assert_close(deform_conv2d_decomposed(x, offset, weight, None, mask, 2), wanted)
+    layer = DeformConv2dPack(3, 2, stride=2, bias=False)
+    image = torch.randn(1, 3, 8, 6)
+    plain = 0.5 * F.conv2d(image, layer.weight, stride=2, padding=1)
+    torch.testing.assert_close(layer(image), plain, rtol=1e-4, atol=1e-5)
 
 
 def test_whole_offsets_are_a_shifted_convolution():
@@ -175,6 +252,8 @@ def test_frozen_stages_stay_frozen():
         (lambda: TTFNet("small", 0), "num_classes: got 0"),
         (lambda: TTFNet("small", 2, neck_op="x"), "neck_op: got 'x'"),
         (lambda: TTFNet("small", 2, head_layers=[1]), "head_layers: got"),
+        (lambda: TTFNet("small", 2, head_op="x"), "head_op: got 'x'"),
+        (lambda: TTFNet("small", 2, neck_op="lite", shortcuts=(1, 2)), "LiteNeck: channels, shortcuts: got"),
         (lambda: CenterNet("small", 2, neck="x"), "neck: got 'x'"),
         (lambda: build_detector("yolo"), "method: got 'yolo'"),
         (lambda: TTFNet("small", 2)(torch.zeros(1, 3, 60, 64)), r"images: got shape \(1, 3, 60, 64\)"),

@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,10 +18,11 @@ from tenfold._errors import UserInputError
 from tenfold.testing import assert_training_resumes, two_gloo_ranks
 from tenfold.train import make_trainer
 from tenfold.train.lightning import LastCheckpoint
-from ttfnet.checkpoint import load_detector
+from ttfnet.checkpoint import load_detector, save_detector
 from ttfnet.health import HealthMonitor, HealthWarning
 from ttfnet.losses import heatmap_focal_sum
 from ttfnet.model import CenterNet, LossOptions, TTFNet
+from ttfnet.predict import load
 from ttfnet.recipe import milestones, parameter_groups, scaled_lr, sgd, warmup_schedule
 from ttfnet.task import DetectionData, DetectionTask
 
@@ -115,9 +117,17 @@ def test_a_run_trains_logs_evaluates_and_leaves_a_checkpoint(fitted):
         "grad_norm",
         "lr",
         "hours",
+        "images_per_second",
     ):
         assert torch.isfinite(logged[f"train/{name}"]), name
     assert 0 <= logged["val/AP"] <= 1
+    stamp = json.loads((folder / "environment.json").read_text())
+    assert stamp["versions"]["torch"] == torch.__version__.split("+")[0]
+    record = json.loads((folder / "results.json").read_text())
+    assert record["numbers"]["AP"] == pytest.approx(float(logged["val/AP"]))
+    assert [row["epoch"] for row in record["curve"]] == [1, 2]
+    assert 0 < record["curve"][0]["hours"] < record["curve"][1]["hours"] <= record["hours"]
+    assert "<svg" in (folder / "ap_hours.svg").read_text()
     model, info = load_detector(folder / "checkpoints" / "last.ckpt")
     assert (info.class_names, info.size) == (["rectangle", "ellipse", "triangle"], (64, 64))
     average = load_detector(folder / "checkpoints" / "last.ckpt", average=False)[0].state_dict()
@@ -167,6 +177,18 @@ def test_fine_tuning_with_other_classes(fitted, shapes, tmp_path):
         assert same in (True, None), key
 
 
+def test_on_a_cpu_deformable_convolutions_use_standard_operators(shapes, tmp_path):
+    task = DetectionTask(**{**NETWORK, "neck_op": "dcnv2"})
+    trainer = trainer_in(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    trainer.fit(task, datamodule=DetectionData(str(shapes), **DATA))
+    assert [conv.decomposed for conv in task.model.neck.convs] == [True] * 3
+    loaded, _ = load_detector(tmp_path / "checkpoints" / "last.ckpt")
+    assert [conv.decomposed for conv in loaded.neck.convs] == [False] * 3
+    images = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(task.model.eval()(images), loaded(images), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 def test_centernet_trains_too(shapes, tmp_path):
     options = {k: v for k, v in NETWORK.items() if k != "lr"}
     task = DetectionTask("centernet", **options, optimizer="adam")
@@ -174,6 +196,64 @@ def test_centernet_trains_too(shapes, tmp_path):
     trainer_in(tmp_path, max_epochs=1).fit(task, datamodule=data)
     assert isinstance(task.model, CenterNet)
     assert task.trainer.global_step == 3
+
+
+def test_centernet_evaluates_pictures_as_they_are(shapes, tmp_path):
+    options = {k: v for k, v in NETWORK.items() if k != "lr"}
+    task = DetectionTask("centernet", **options, optimizer="adam")
+    seen = []
+    step = task.validation_step
+
+    def watched(batch, batch_idx):
+        seen.append(tuple(batch.images.shape))
+        step(batch, batch_idx)
+
+    task.validation_step = watched
+    data = DetectionData(str(shapes), **{**DATA, "augment": "centernet", "resize": "original"})
+    trainer_in(tmp_path, max_epochs=1).fit(task, datamodule=data)
+    assert set(seen) == {(1, 3, 96, 96)}  # 64 x 64 pictures, (64 | 31) + 1, one at a time
+    save_detector(tmp_path / "c.pt", task.model, task.info)
+    found = load(tmp_path / "c.pt").predict_images([np.zeros((50, 90, 3), np.uint8)], conf=0.0, batch_size=4)[
+        0
+    ]
+    assert len(found)
+    assert (found.boxes <= torch.tensor([90, 50, 90, 50])).all()
+
+
+def test_a_compiled_network_trains_to_the_same_checkpoint(shapes, tmp_path, monkeypatch):
+    compiled = []
+    own = torch.nn.Module.compile
+    # The backend that runs the captured graphs as they are: what is tested is that they are captured.
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: (compiled.append(self), own(self, backend="eager"))[1]
+    )
+    weights = []
+    for flag in (False, True):
+        seed_everything(0, verbose=False)
+        task = DetectionTask(**NETWORK, compile=flag)
+        trainer = trainer_in(tmp_path / str(flag), max_epochs=1, limit_val_batches=0)
+        trainer.fit(task, datamodule=DetectionData(str(shapes), **DATA))
+        weights.append(load_detector(tmp_path / str(flag) / "checkpoints" / "last.ckpt")[0].state_dict())
+    assert len(compiled) == 1
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, msg=key)
+
+
+def test_training_draws_sizes(shapes, tmp_path):
+    task = DetectionTask(**NETWORK)
+    sides = []
+    forward = task.forward
+    task.forward = lambda images: (
+        sides.append(images.shape[-1]) if task.training else None,
+        forward(images),
+    )[1]
+    data = DetectionData(str(shapes), **DATA, sizes=[32, 64, 96])
+    trainer_in(tmp_path, max_epochs=4, limit_val_batches=0).fit(task, datamodule=data)
+    assert len(sides) == 12
+    assert len(set(sides)) > 1
+    assert set(sides) <= {32, 64, 96}
+    with pytest.raises(UserInputError, match=r"data\.sizes: got 50"):
+        DetectionData(str(shapes), sizes=[50])
 
 
 class StopAtOnce(Callback):
@@ -323,7 +403,7 @@ def test_a_killed_run_resumes_bit_for_bit(shapes, tmp_path):
     def command(folder, *more):
         words = ["-m", "ttfnet", "fit", f"data.root={shapes}", "data.train_split=train", "data.val_split=val"]
         words += ["data.size=[64,64]", "data.batch_size=4", "data.augment=heavy"]
-        words += [f"model.{name}={json.dumps(value)}" for name, value in NETWORK.items()]
+        words += [f"model.{name}={value}" for name, value in NETWORK.items()]
         words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
         words += [
             "trainer.enable_progress_bar=false",

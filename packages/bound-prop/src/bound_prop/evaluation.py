@@ -67,6 +67,12 @@ class Report:
         return "\n".join(rows + [f"| {name} | {value:.3f} |" for name, value in self.summary().items()])
 
 
+def _ordinary(values: Tensor) -> Tensor:
+    """A tensor that may take part in a gradient; a trainer's test loop hands over others."""
+    return values.clone() if values.is_inference() else values
+
+
+@torch.inference_mode(False)
 @torch.no_grad()
 def evaluate(
     bounded: BoundedModule,
@@ -105,7 +111,7 @@ def evaluate(
     counted: list[tuple[int, dict[str, dict[str, float]]]] = []
     try:
         for start in range(0, len(images), batch_size):
-            x, y = images[start : start + batch_size], labels[start : start + batch_size]
+            x, y = (_ordinary(each[start : start + batch_size]) for each in (images, labels))
             predicted = bounded(x).argmax(1)
             part = {"label": y, "predicted": predicted, "clean": predicted != y}
             region = LpBall(x, eps, clip=_CLIP)

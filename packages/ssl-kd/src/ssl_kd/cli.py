@@ -32,6 +32,7 @@ app = App(
         "ssl-kd fit --config few_shot data.few_shot=0.25",
     ),
     test_examples=(
+        "ssl-kd test --config small_teacher --ckpt_path last",
         "ssl-kd test --config small_distill --ckpt_path last",
         "ssl-kd test --config wrn_40_2_shufflev1 --ckpt_path last",
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
 }
 _FORMAT = 1
+Rule = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class ModelInfo:
         category_ids: ids of the data set by label; 1, 2, 3 ... by default.
         size: height and width of the network's input.
         normalization: ``"imagenet"`` or ``"unit"``, see `NORMALIZATIONS`.
-        resize: ``"squash"`` ignores the aspect ratio, as published; ``"letterbox"`` keeps it.
+        resize: ``"squash"`` ignores the aspect ratio, as published; ``"letterbox"`` keeps it; ``"original"``
+            takes pictures as they are.
         legacy_boxes: the model was trained with inclusive pixel coordinates: 1 is added to x2 and y2.
     """
 
@@ -155,9 +157,10 @@ def _is_official(content: Any) -> bool:
 def load_backbone(backbone: Backbone, source: str | Path | Mapping[str, Tensor]) -> None:
     """Load pretrained weights of a backbone: a state dict, a checkpoint file, or DarkNet's ``.weights``.
 
-    The classifier (``fc.*``, ``output.*``) may be there and is left out; nothing else may be missing or left
-    over. DarkNet's binary weights expect images in 0 to 1 without mean and deviation; this is noted in
-    ``backbone.normalization``, which the data pipeline follows.
+    The classifier (``fc.*``, ``output.*``, ``classifier.*``) may be there and is left out, and layers that
+    predict sampling offsets may start at zero; nothing else may be missing or left over. DarkNet's binary
+    weights expect images in 0 to 1 without mean and deviation; this is noted in ``backbone.normalization``,
+    which the data pipeline follows. DLA-34's own names are translated.
 
     Args:
         backbone: receives the weights.
@@ -181,8 +184,8 @@ def load_backbone(backbone: Backbone, source: str | Path | Mapping[str, Tensor])
     load_strict(
         backbone,
         state,
-        allow_missing=(r".*num_batches_tracked",),
-        allow_unexpected=(r"(fc|output)\..*",),
+        allow_missing=(r".*num_batches_tracked", r".*\.offset_mask\..*"),
+        allow_unexpected=(r"(fc|output|classifier)\..*",),
         source=name if isinstance(name, str) else str(name),
     )
 
@@ -196,8 +199,26 @@ def _backbone_state(content: Any, source: object) -> dict[str, Tensor]:
     state = {k.removeprefix("module."): v for k, v in state.items()}
     for prefix in ("model.backbone.", "backbone."):
         if any(k.startswith(prefix) for k in state):  # a whole detector
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if any(k.startswith("base_layer.") for k in state):
+        return _converted(state, _dla_rules("", ""), source)
     return dict(state)
+
+
+def _converted(state: Mapping[str, Any], rules: Iterable[Rule], source: object) -> dict[str, Any]:
+    try:
+        return convert_state_dict(state, rules)
+    except ValueError as error:
+        raise UserInputError(f"{source}: {error}") from error
+
+
+def _dla_rules(theirs: str, ours: str) -> list[Rule]:
+    """Names of DLA-34 by its authors, below a prefix each."""
+    return [
+        (rf"{theirs}base_layer\.(.*)", rf"{ours}base.\1"),
+        (rf"{theirs}level[34]\.project\..*", None),  # their code makes these and uses them nowhere
+        (rf"{theirs}(level\d\..*)", rf"{ours}\1"),
+    ]
 
 
 def read_darknet(path: str | Path, backbone: DarkNet53) -> dict[str, Tensor]:
@@ -238,7 +259,7 @@ def read_darknet(path: str | Path, backbone: DarkNet53) -> dict[str, Tensor]:
 
 # ---- official detectors ----------------------------------------------------------------------------
 
-_RULES = (
+_RULES: tuple[Rule, ...] = (
     (r"bbox_head\.deconv_layers\.(\d)\.0\.conv_offset_mask\.(.*)", r"neck.convs.\1.offset_mask.\2"),
     (r"bbox_head\.deconv_layers\.(\d)\.0\.(.*)", r"neck.convs.\1.\2"),
     (r"bbox_head\.deconv_layers\.(\d)\.1\.(.*)", r"neck.norms.\1.\2"),
@@ -263,7 +284,7 @@ def coco_categories() -> tuple[list[str], list[int]]:
 
 
 def convert_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[Detector, ModelInfo]:
-    """The network of an official TTFNet checkpoint (residual networks and DarkNet-53), in evaluation mode.
+    """The network of an official TTFNet checkpoint (ResNet-18 and 34, DarkNet-53, DLA-34), in evaluation mode.
 
     Backbone, depth of the heads and number of classes follow from the keys; every key must find its place.
 
@@ -288,12 +309,9 @@ def convert_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[Detector
         raise UserInputError(f"{name}: {last}: missing")
     settings = {"backbone": _backbone_name(state), "num_classes": len(state[last]), "head_layers": layers}
     model = build_detector("ttfnet", **settings)
-    try:
-        ours = convert_state_dict(
-            state, [*_RULES, *_head_rules("hm", layers[0]), *_head_rules("wh", layers[1])]
-        )
-    except ValueError as error:
-        raise UserInputError(f"{name}: {error}") from error
+    body = _dla_detector_rules() if settings["backbone"] == "dla34" else _RULES
+    heads = (*_head_rules("hm", layers[0]), *_head_rules("wh", layers[1]))
+    ours = _converted(state, (*body, *heads), name)
     load_strict(model, ours, allow_missing=(r".*num_batches_tracked",), source=name)
     classes, ids = coco_categories()
     facts: dict[str, Any] = {"legacy_boxes": True}
@@ -306,6 +324,8 @@ def convert_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[Detector
 def _backbone_name(state: Mapping[str, Any]) -> str:
     if "backbone.stem.conv.weight" in state:
         return "darknet53"
+    if "backbone.base.base_layer.0.weight" in state:
+        return "dla34"
     return "resnet34" if "backbone.layer1.2.conv1.weight" in state else "resnet18"
 
 
@@ -316,8 +336,27 @@ def _hidden(state: Mapping[str, Any], branch: str, source: str) -> int:
     return len(found)
 
 
-def _head_rules(branch: str, layers: int) -> list[tuple[str, str]]:
+def _dla_detector_rules() -> list[Rule]:
+    """Backbone and aggregation of the official DLA-34; its layers are counted from 1."""
+    rules = _dla_rules(r"backbone\.base\.", "backbone.")
+    places = [(rf"dla_up\.ida_{k}", f"neck.steps.{k}", k + 1) for k in range(3)]
+    for theirs, ours, count in (*places, ("ida_up", "neck.final", 2)):
+        for k in range(count):
+            for name, own in (("proj", "project"), ("node", "node")):
+                unit, target = rf"backbone\.{theirs}\.{name}_{k + 1}", f"{ours}.{own}.{k}"
+                rules += [
+                    (rf"{unit}\.conv\.conv_offset_mask\.(.*)", rf"{target}.0.offset_mask.\1"),
+                    (rf"{unit}\.conv\.(.*)", rf"{target}.0.\1"),
+                    (rf"{unit}\.actf\.0\.(.*)", rf"{target}.1.\1"),
+                ]
+            rules.append((rf"backbone\.{theirs}\.up_{k + 1}\.(.*)", rf"{ours}.up.{k}.\1"))
+    return rules
+
+
+def _head_rules(branch: str, layers: int) -> list[Rule]:
     """Hidden convolution k is our layer 2 k, the last one our layer 2 n (ReLUs lie between)."""
     ours = {"hm": "heatmap", "wh": "distances"}[branch]
-    rules = [(rf"bbox_head\.{branch}\.{k}\.conv\.(.*)", rf"head.{ours}.{2 * k}.\1") for k in range(layers)]
+    rules: list[Rule] = [
+        (rf"bbox_head\.{branch}\.{k}\.conv\.(.*)", rf"head.{ours}.{2 * k}.\1") for k in range(layers)
+    ]
     return [*rules, (rf"bbox_head\.{branch}\.{layers}\.(weight|bias)", rf"head.{ours}.{2 * layers}.\1")]

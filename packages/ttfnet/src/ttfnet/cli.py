@@ -45,8 +45,12 @@ app = App(
         Verb(
             "export",
             "ttfnet.export:export",
-            "write a detector as ONNX or torch.export program, and check it",
-            ("ttfnet export last.ckpt model.onnx", "ttfnet export last.ckpt model.pt2 --dynamic true"),
+            "write a detector as ONNX, torch.export program or TorchScript, and check it",
+            (
+                "ttfnet export last.ckpt model.onnx",
+                "ttfnet export last.ckpt model.pt2 --dynamic true",
+                "ttfnet export last.ckpt model.torchscript",
+            ),
         ),
         Verb(
             "benchmark",

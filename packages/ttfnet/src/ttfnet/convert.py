@@ -9,7 +9,7 @@ __all__ = ["convert", "info"]
 
 
 def convert(source: Path, output: Path) -> None:
-    """Turn an official TTFNet checkpoint (ResNet-18, ResNet-34 or DarkNet-53) into one of ours.
+    """Turn an official TTFNet checkpoint (ResNet-18 or 34, DarkNet-53, DLA-34) into one of ours.
 
     Every key must find its place; nothing is written otherwise.
 

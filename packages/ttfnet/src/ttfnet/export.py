@@ -1,4 +1,4 @@
-"""The verb `export`: ONNX with decoding in the graph, or a torch.export program, and the parity check."""
+"""The verb `export`: ONNX with decoding in the graph, a torch.export program or TorchScript; the parity check."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from tenfold._errors import MissingExtraError, UserInputError
 from ttfnet.checkpoint import ModelInfo, load_detector
-from ttfnet.model import DeformConv2dPack, Detector
+from ttfnet.model import Detector, use_standard_operators
 
 __all__ = ["Graph", "compare", "export", "export_detector", "parity"]
 
 Runner = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+_ENDINGS = (".onnx", ".pt2", ".torchscript")
 _OPSET = {"native": 20, "decomposed": 18}
 _CHECKED = 20
 #: Largest differences that the parity check accepts: of scores, and of box sides in input pixels.
@@ -61,27 +63,31 @@ def export(
     max_det: int = 100,
     check: bool = True,
 ) -> None:
-    """Write a detector, decoding included, as ONNX or as a torch.export program, and check that it agrees.
+    """Write a detector, decoding included, as ONNX, torch.export program or TorchScript, and check that it agrees.
 
     Inputs are normalised images at the checkpoint's size; what that means is in the file's metadata, which
-    `ttfnet predict` follows. The check runs 20 pictures of many shapes through both.
+    `ttfnet predict` follows for ONNX. The check runs 20 pictures of many shapes through both.
 
     Args:
         checkpoint: Checkpoint written by `ttfnet fit` or `ttfnet convert`.
-        output: File to write, .onnx or .pt2.
+        output: File to write, .onnx, .pt2 or .torchscript.
         dcn: The operator DeformConv (opset 19), or standard operators for runtimes without it.
         dynamic: Any number of images at a time instead of one.
         half: Compute in float16.
         max_det: Rows for each image.
         check: Compare with the checkpoint, and fail where they differ.
     """
-    if output.suffix not in (".onnx", ".pt2"):
-        raise UserInputError(f"{output}: output: got the ending {output.suffix!r}; expected .onnx or .pt2")
+    if output.suffix not in _ENDINGS:
+        raise UserInputError(
+            f"{output}: output: got the ending {output.suffix!r}; expected one of {', '.join(_ENDINGS)}"
+        )
     if not output.parent.is_dir():
         raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
     if max_det < 1:
         raise UserInputError(f"max_det: got {max_det}; expected at least 1")
     model, info = load_detector(checkpoint)
+    if info.resize == "original":  # an exported network has one input size
+        info = replace(info, resize="letterbox")
     # Written beside its place, checked there, and moved: nobody ever sees half a file or one that is wrong.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
         written = Path(folder) / output.name
@@ -125,22 +131,35 @@ def export_detector(
     with _deformable(model, dcn == "decomposed"), torch.no_grad():
         if path.suffix == ".pt2":
             program = torch.export.export(graph, (images,), dynamic_shapes=shapes)
-            torch.export.save(program, path)
+            torch.export.save(program, path, extra_files=_facts(info))
+        elif path.suffix == ".torchscript":
+            _write_torchscript(graph, images, info, path)
         else:
             _write_onnx(graph, images, shapes, info, path, _OPSET[dcn])
+
+
+def _facts(info: ModelInfo) -> dict[str, Any]:
+    """What `_write_onnx` puts into the metadata, as a file inside the file."""
+    return {"ttfnet.json": json.dumps(info.document())}
+
+
+def _write_torchscript(graph: Graph, images: Tensor, info: ModelInfo, path: Path) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the size of the input becomes a constant, as it should
+        script = torch.jit.trace(graph, images, check_trace=False)  # type: ignore[no-untyped-call]
+    torch.jit.save(script, path, _extra_files=_facts(info))  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def _deformable(model: nn.Module, decomposed: bool) -> Iterator[None]:
     """Deformable convolutions in the wanted form inside the block."""
-    layers = [m for m in model.modules() if isinstance(m, DeformConv2dPack)]
-    for layer in layers:
-        layer.decomposed = decomposed
+    use_standard_operators(model, decomposed)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.decomposed = False
+        use_standard_operators(model, False)
 
 
 def _write_onnx(graph: Graph, images: Tensor, shapes: Any, info: ModelInfo, path: Path, opset: int) -> None:
@@ -232,6 +251,9 @@ def _program(path: Path) -> Runner:
     if path.suffix == ".pt2":
         program: Runner = torch.export.load(path).module()
         return program
+    if path.suffix == ".torchscript":
+        script: Runner = torch.jit.load(path)  # type: ignore[no-untyped-call]
+        return script
     from ttfnet.runtime import onnx_runner
 
     return onnx_runner(path)[1]

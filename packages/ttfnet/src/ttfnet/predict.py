@@ -93,6 +93,8 @@ class Predictor:
             UserInputError: an unreadable file.
             ValueError: an array of another kind.
         """
+        if self.info.resize == "original":  # every picture has its own size
+            batch_size = 1
         found: list[Detections] = []
         for start in range(0, len(pictures), batch_size):
             samples = [self.sample(picture) for picture in pictures[start : start + batch_size]]
@@ -111,8 +113,9 @@ class Predictor:
         images = torch.stack([sample.image for sample in samples]).to(self.device)
         boxes, scores, labels = self.run(images)
         found = []
+        size = (images.shape[2], images.shape[3])
         for k, sample in enumerate(samples):
-            own = select(boxes[k], scores[k], labels[k], conf=conf, size=self.info.size, nms_iou=nms_iou)
+            own = select(boxes[k], scores[k], labels[k], conf=conf, size=size, nms_iou=nms_iou)
             found.append(rescale(own, sample.scale, sample.size, self.info))
         return found
 

@@ -15,16 +15,18 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from tenfold._errors import UserInputError
-from tenfold.io import make_folder, write_bytes, write_json
+from tenfold.io import make_folder, write_bytes, write_json, write_text
+from tenfold.train.claims import environment_stamp
 from tenfold.train.lightning import EMACallback, read_checkpoint, time_budget
 from tenfold.train.resume import ResumableLoader
 from ttfnet.checkpoint import ModelInfo, describe, load_backbone, load_detector
 from ttfnet.data.dataset import Batch, CocoDataset, collate
+from ttfnet.data.multi_size import drawn_size, resize_batch
 from ttfnet.data.shapes import write_shapes
 from ttfnet.data.transforms import Pipeline
 from ttfnet.evaluation import CocoResult, confusion_matrix, evaluate, result_rows
 from ttfnet.health import HealthMonitor
-from ttfnet.model import Detector, LossOptions, build_detector
+from ttfnet.model import Detector, LossOptions, build_detector, use_standard_operators
 from ttfnet.predict import rescale
 from ttfnet.recipe import DECAY, scaled_lr, sgd, warmup_schedule
 from ttfnet.targets import TargetOptions
@@ -46,8 +48,11 @@ class DetectionData(LightningDataModule):
         workers: Loader processes.
         seed: Seed of order and augmentation.
         augment: none, flip (1x and 2x schedules), heavy (10x schedules) or centernet.
-        resize: squash ignores the aspect ratio, as published; letterbox keeps it.
+        resize: squash ignores the aspect ratio, as published; letterbox keeps it; original evaluates pictures as
+            they are, one at a time, as CenterNet does, and trains as squash.
         cache: Keep the decoded images in memory.
+        sizes: Sides of square inputs that training draws from, one for each step; size is then that of the
+            evaluation.
         generate: Numbers of training and validation pictures to generate into root, if they are not there yet.
     """
 
@@ -61,8 +66,9 @@ class DetectionData(LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         augment: Literal["none", "flip", "heavy", "centernet"] = "flip",
-        resize: Literal["squash", "letterbox"] = "squash",
+        resize: Literal["squash", "letterbox", "original"] = "squash",
         cache: bool = False,
+        sizes: list[int] | None = None,
         generate: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -73,7 +79,12 @@ class DetectionData(LightningDataModule):
         self.batch_size, self.seed, self.cache, self.generate = batch_size, seed, cache, generate
         self.loader: dict[str, Any] = {"num_workers": workers, "seed": seed, "collate_fn": collate}
         self.sets: dict[str, CocoDataset] = {}
-        Pipeline(self.size, augment, resize=resize)  # refuses wrong values before anything is read
+        self.sizes = list(sizes or ())
+        for side in self.sizes:
+            if side < 32 or side % 32:
+                raise UserInputError(f"data.sizes: got {side}; expected multiples of 32")
+        self._pipeline("train", "imagenet")  # refuses wrong values before anything is read
+        self._pipeline("val", "imagenet")
 
     def prepare_data(self) -> None:
         """Generates pictures where asked to; one process does it for all."""
@@ -99,12 +110,17 @@ class DetectionData(LightningDataModule):
         """The ``"train"`` or ``"val"`` set."""
         task: Any = self.trainer.lightning_module if self.trainer is not None else None
         normalization = task.normalization if task is not None else "imagenet"
-        pipeline = Pipeline(
-            self.size, self.augment if name == "train" else "none", normalization, self.resize
-        )
+        pipeline = self._pipeline(name, normalization)
         return CocoDataset(
             self.root, self.splits[name], pipeline, train=name == "train", seed=self.seed, cache=self.cache
         )
+
+    def _pipeline(self, name: str, normalization: str) -> Pipeline:
+        if name != "train":
+            return Pipeline(self.size, "none", normalization, self.resize)
+        size = (max(self.sizes), max(self.sizes)) if self.sizes else self.size
+        resize = "squash" if self.resize == "original" else self.resize
+        return Pipeline(size, self.augment, normalization, resize)
 
     @property
     def class_names(self) -> list[str]:
@@ -119,7 +135,8 @@ class DetectionData(LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader[Any]:
         """Images as they are, in their order."""
-        return ResumableLoader(self.sets["val"], self.batch_size, shuffle=False, **self.loader)  # type: ignore[arg-type]
+        size = 1 if self.resize == "original" else self.batch_size
+        return ResumableLoader(self.sets["val"], size, shuffle=False, **self.loader)  # type: ignore[arg-type]
 
     test_dataloader = val_dataloader
 
@@ -127,24 +144,32 @@ class DetectionData(LightningDataModule):
         """Moves a batch."""
         return batch.to(device)
 
+    def resized(self, batch: Batch, epoch: int, step: int) -> Batch:
+        """A training batch at the size of its step."""
+        if not self.sizes:
+            return batch
+        return resize_batch(batch, drawn_size(self.sizes, self.seed, epoch, step))
+
 
 class DetectionTask(LightningModule):
     """A detector in training: SGD with linear scaling and warm-up, COCO's evaluation.
 
     Args:
         method: ttfnet, or centernet for the baseline.
-        backbone: resnet18, resnet34, darknet53, dla34, resnet50, resnet101 or small.
+        backbone: resnet18, resnet34, darknet53, dla34, resnet50, resnet101, resnet50vd, resnet50vd_dcn,
+            mobilenetv3 or small.
         pretrained: Weights to start from: a checkpoint of ours (the last layer of the heat map may have another
             number of classes), or a backbone's weights; nothing is downloaded.
         frozen_stages: Stages of the backbone that do not train: -1 none, 0 the stem, 1 stem and first stage.
         num_classes: Classes; taken from the data by default.
         neck: Neck of centernet: centernet or ttfnet.
-        neck_op: dcnv2, or conv for runtimes without deformable convolution.
+        neck_op: dcnv2, conv for runtimes without deformable convolution, or lite as in PAFNet-Lite.
         neck_channels: Widths of the neck's steps.
         shortcuts: Convolutions in the shortcuts from C4, C3 and C2; [] is none.
         align_corners: Of the neck's up-sampling.
         head_channels: Hidden channels of heat map and distances; the published ones by default.
         head_layers: Their 3x3 convolutions; the published ones by default.
+        head_op: conv, or dcnv2 or lite as in PAFNet and PAFNet-Lite.
         wh_scale: Factor s of the distances.
         wh_bias_init: First bias of the distances; 0 as published, 1 for training from scratch.
         kaiming_heads: Hidden head convolutions initialised by fan-out, for training from scratch.
@@ -173,6 +198,7 @@ class DetectionTask(LightningModule):
         optimizer: sgd, or adam as CenterNet's recipe.
         ema: Decay of a moving average of the weights for evaluation, such as 0.9998; none by default.
         channels_last: Memory format of images and weights; faster on GPUs under mixed precision.
+        compile: Compile the network with torch.compile.
         time_budget: Duration such as 2h: sets trainer.max_epochs from the measured time of a step.
         nms_iou: Class-wise suppression in evaluation; none as published.
         flip_test: Evaluate with mirrored images too.
@@ -187,12 +213,13 @@ class DetectionTask(LightningModule):
         frozen_stages: int = -1,
         num_classes: int | None = None,
         neck: Literal["centernet", "ttfnet"] = "centernet",
-        neck_op: Literal["dcnv2", "conv"] = "dcnv2",
+        neck_op: Literal["dcnv2", "conv", "lite"] = "dcnv2",
         neck_channels: list[int] | None = None,
         shortcuts: list[int] | None = None,
         align_corners: bool = True,
         head_channels: list[int] | None = None,
         head_layers: list[int] | None = None,
+        head_op: Literal["conv", "dcnv2", "lite"] = "conv",
         wh_scale: float = 16.0,
         wh_bias_init: float = 0.0,
         kaiming_heads: bool = False,
@@ -221,6 +248,7 @@ class DetectionTask(LightningModule):
         optimizer: Literal["sgd", "adam"] = "sgd",
         ema: float | None = None,
         channels_last: bool = False,
+        compile: bool = False,
         time_budget: str | None = None,
         nms_iou: float | None = None,
         flip_test: bool = False,
@@ -233,7 +261,8 @@ class DetectionTask(LightningModule):
         self.result: CocoResult | None = None
         self.rows: list[dict[str, Any]] = []
         self.hours = 0.0
-        self._clock = 0.0
+        self.curve: list[dict[str, float]] = []
+        self._clock = self._step_began = 0.0
         self._checked_options()
         self.health = HealthMonitor(warmup_steps)
         if num_classes is not None:
@@ -273,7 +302,7 @@ class DetectionTask(LightningModule):
         if given["method"] == "centernet":
             settings["neck"] = given["neck"]
         else:
-            same = ("align_corners", "wh_scale", "wh_bias_init", "class_specific")
+            same = ("align_corners", "head_op", "wh_scale", "wh_bias_init", "class_specific")
             settings |= {name: given[name] for name in same} | {"targets": self._targets()}
         try:
             model = build_detector(given["method"], **settings)
@@ -311,6 +340,8 @@ class DetectionTask(LightningModule):
         )
         if self.hparams["channels_last"]:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.hparams["compile"]:
+            self.model.compile()  # in place: the names of the weights stay
 
     def configure_callbacks(self) -> list[Any]:
         """The moving average, where one is asked for."""
@@ -320,12 +351,14 @@ class DetectionTask(LightningModule):
         """Puts the model's facts in, so that `ttfnet predict` needs nothing else."""
         if self.info is not None:
             checkpoint["ttfnet"] = self.info.document()
-        checkpoint["hours"] = self.hours
+        checkpoint["hours"] = self._hours() if self.trainer.training else self.hours
+        checkpoint["curve"] = self.curve
         checkpoint["epochs"] = self.trainer.max_epochs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues the clock."""
         self.hours = float(checkpoint.get("hours", 0.0))
+        self.curve = list(checkpoint.get("curve", []))
 
     # ---- training ----------------------------------------------------------------------------------
 
@@ -336,6 +369,11 @@ class DetectionTask(LightningModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images)
 
+    def on_fit_start(self) -> None:
+        """Chooses the faster form of deformable convolution for the device."""
+        assert self.model is not None
+        use_standard_operators(self.model, self.device.type == "cpu")
+
     def on_train_start(self) -> None:
         """Starts the clock and looks at the data."""
         self._clock = time.monotonic()
@@ -344,10 +382,13 @@ class DetectionTask(LightningModule):
         self.health.data(data.class_names, data.annotations.counts().tolist())
         if self.trainer.is_global_zero:
             print(f"{data.annotations.path}: {len(data):,} images\n{data.annotations.report}", flush=True)
+            folder = make_folder(Path(self.trainer.default_root_dir), "trainer.default_root_dir")
+            write_json(folder / "environment.json", environment_stamp("ttfnet"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Loss of one batch; every part of it is logged."""
         assert self.model is not None
+        batch = self.trainer.datamodule.resized(batch, self.current_epoch, batch_idx)  # type: ignore[attr-defined]
         out = self(batch.images)
         crowds = batch.ignore if self.hparams["ignore_crowd"] else None
         losses = self.model.loss(out, batch.boxes, batch.labels, crowds)
@@ -360,6 +401,15 @@ class DetectionTask(LightningModule):
             self.health.output(self.global_step, out)
         loss: torch.Tensor = losses["loss"]
         return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begins a step's time."""
+        self._step_began = time.monotonic()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Tells the speed of the step, loading left out."""
+        seconds = max(time.monotonic() - self._step_began, 1e-9)
+        self.log("train/images_per_second", len(batch) * self.trainer.world_size / seconds)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -380,16 +430,32 @@ class DetectionTask(LightningModule):
 
     def on_validation_start(self) -> None:
         """Evaluation does not count as training time."""
-        if self.trainer.training or self.trainer.sanity_checking:
-            self.hours = self._hours() if self._clock else 0.0
+        if self._fitting:
+            self.hours = self._hours()
 
     def on_validation_end(self) -> None:
         """Goes on counting."""
-        self._clock = time.monotonic()
+        if self._fitting:
+            self._clock = time.monotonic()
+
+    @property
+    def _fitting(self) -> bool:
+        """Whether the trainer is inside `fit` (its stage says validating while it evaluates there)."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     def on_train_end(self) -> None:
-        """Stops the clock."""
+        """Stops the clock, and leaves the last numbers and accuracy against hours in the run's folder."""
         self.hours = self._hours()
+        if not (self.trainer.is_global_zero and self.curve and self.result is not None):
+            return
+        folder = Path(self.trainer.default_root_dir)
+        record = {"numbers": self.result.numbers, "hours": self.hours, "curve": self.curve}
+        write_json(folder / "results.json", record)
+        from tenfold.viz import Series, line_plot, standalone
+
+        line = Series("AP", [(row["hours"], 100 * row["AP"]) for row in self.curve])
+        chart = line_plot([line], x_label="hours of training, evaluation excluded", y_label="AP")
+        write_text(folder / "ap_hours.svg", standalone(chart))
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser and schedule over the whole run, stepped with every optimiser step."""
@@ -487,6 +553,9 @@ class DetectionTask(LightningModule):
         if not self.trainer.sanity_checking:
             self.result = evaluate(self.rows, annotations)
             stage = "test" if self.trainer.testing else "val"
+            if self._fitting:
+                row = {"epoch": self.current_epoch + 1, "hours": self.hours, "AP": self.result.numbers["AP"]}
+                self.curve.append(row)
             for name, value in self.result.numbers.items():
                 self.log(f"{stage}/{name}", value, prog_bar=name == "AP", rank_zero_only=True)
         if not self.trainer.testing:

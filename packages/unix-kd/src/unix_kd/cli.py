@@ -23,6 +23,7 @@ app = App(
         "unix-kd fit --config wrn_40_2_shufflev1 data.root=data",
     ),
     test_examples=(
+        "unix-kd test --config small_teacher --ckpt_path last",
         "unix-kd test --config small_distill --ckpt_path last",
         "unix-kd test --config wrn_40_2_shufflev1 --ckpt_path last",
     ),

@@ -12,6 +12,7 @@ from tenfold.lidar import build_detector, export_dense
 from tenfold.lidar.models import MultiHead, PointPillarsConfig, SecondConfig, UNetV2
 from tenfold.lidar.models.pointpillars import Pillars, scatter_pillars
 from tenfold.lidar.proposals import recall
+from tenfold.lidar.roi_targets import RoITargets, stretch_boxes
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, sample_scene, scan
 from tenfold.ops import box_iou_3d
 from tenfold.sparse import SparseTensor
@@ -46,6 +47,10 @@ def collate(*frames, velocity=False):
 def tiny(tiny_models, name, **more):
     torch.manual_seed(0)
     return build_detector(name, **{**tiny_models[name], **more})
+
+
+def is_half(output):
+    return isinstance(output, torch.Tensor) and output.dtype == torch.bfloat16
 
 
 def norms_in_eval(model):
@@ -166,10 +171,16 @@ def test_wrong_batches_are_named(tiny_models, name):
 def test_autocast(tiny_models, name):
     model = tiny(tiny_models, name)
     batch = collate(simulated(0))
+    half = set()
+    for key, module in model.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda m, i, o, k=key: half.add(k) if is_half(o) else None)
     with torch.autocast("cpu", torch.bfloat16):
         losses = model(batch)
         found = model.eval()(batch)[0]
     losses["loss"].backward()
+    assert {key.split(".")[0] for key in half} <= {"backbone_2d", "dense_head"}
+    assert bool(half) == (name != "pointrcnn")
     assert losses["loss"].dtype == found["boxes"].dtype == torch.float32
     assert losses["loss"].isfinite()
 
@@ -201,6 +212,7 @@ def test_autocast(tiny_models, name):
         ("pointrcnn", {"up_widths": [[8]]}, "up_widths: got 1 for 4 levels"),
         ("pointrcnn", {"class_names": ["Tram"]}, "no mean size known for Tram"),
         ("pointrcnn", {"bins": True}, "bins: is for one class"),
+        ("pointrcnn", {"roi_flip": 1.5}, "roi_flip, roi_scale: got 1.5, 0.0"),
         ("pointrcnn", {"stages": "third"}, "stages: got 'third'"),
         ("pointrcnn", {"voxel_size": 1}, "unknown option 'voxel_size'"),
         ("pointrcnn", {"dataset": "nuscenes", "bin_loss": True}, "dataset: got 'nuscenes'"),
@@ -416,6 +428,40 @@ def test_point_pooling_teaches_the_features_and_not_the_score(tiny_models):
     outputs.classes.sum().backward()
     assert features.grad.abs().max() > 0
     assert logits.grad is None
+
+
+@pytest.mark.parametrize("bins", [False, True])
+def test_a_changed_region_is_that_of_a_changed_scene(tiny_models, bins):
+    """Scaling and mirroring regions in training is the same as doing it to points, regions and ground truth."""
+    options = {**tiny_models["pointrcnn"], "bin_loss": bins, "depth_scale": 1e12, "roi_flip": 0.5}
+    torch.manual_seed(0)
+    model = norms_in_eval(build_detector("pointrcnn", **options, roi_scale=0.2).double())
+    head = model.roi_head
+    torch.nn.init.normal_(head.reg_layers[-1].weight)  # it starts close to 0, which has no sides
+    points, rois = simulated(0)[0].double(), simulated(0)[1][:, :2, :7].double()
+    with torch.no_grad():
+        first = model.first_stage(points, 1, {})
+        torch.manual_seed(1)
+        outputs = head(first.points, first.point_outputs, rois)
+        assert (outputs.factors[:, 1] < 0).tolist() == [True, False]
+        assert head.eval()(first.points, first.point_outputs, rois).factors is None
+        gt = rois + torch.tensor([0.2, -0.1, 0.1, 0.3, 0.1, -0.1, 0.1], dtype=torch.float64)
+        one = torch.ones(1, 2, dtype=torch.float64)
+        targets = RoITargets(rois, one, one.long(), one, gt, one, one.bool())
+        losses = head.losses(outputs, targets)
+        for k, factors in enumerate(outputs.factors):
+            moved = first.points._replace(xyz=first.points.xyz * factors)
+            seen = head(moved, first.point_outputs, stretch_boxes(rois, factors)[:, k : k + 1])
+            torch.testing.assert_close(seen.boxes[0], outputs.boxes[k])
+            torch.testing.assert_close(seen.classes[0], outputs.classes[k])
+        changed = targets._replace(
+            rois=stretch_boxes(rois, outputs.factors[None]), gt_boxes=stretch_boxes(gt, outputs.factors[None])
+        )
+        expected = head.losses(outputs._replace(factors=None), changed)
+        wrong = head.losses(outputs._replace(factors=None), targets)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value)
+    assert abs(wrong["roi_box"] - losses["roi_box"]) > 1e-3
 
 
 def test_key_point_scores_are_taught_by_the_second_stage(tiny_models):

@@ -283,7 +283,8 @@ def test_help_loads_nothing_heavy():
 
 
 @pytest.mark.slow
-def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_environment):
+def test_the_examples_run(frame, small_kitti, eager_checkpoint, write_own, tmp_path, child_environment):
+    write_own(tmp_path / "data/own")
     shutil.copytree(small_kitti, tmp_path / "data/kitti")
     shutil.copy(tmp_path / "data/kitti/ImageSets/train.txt", tmp_path / "data/kitti/ImageSets/trainval.txt")
     shutil.copy(frame / "000000.bin", tmp_path / "000001.bin")
@@ -295,9 +296,9 @@ def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_
         [sys.executable, "-c", "import sys; from tenfold.cli import main; sys.exit(main())", "lidar"],
         name="tenfold lidar",
         folder=tmp_path,
-        verbs=["demo", "fit", "test", "predict", "export", "prepare"],
+        verbs=["demo", "fit", "test", "predict", "export", "prepare", "check-data"],
         # Without the official data, and without the demo at full length.
-        keep=lambda line: "second_kitti" not in line and line != "tenfold lidar demo",
+        keep=lambda line: not re.search("second_kitti|data/nuscenes|lidar demo$", line),
         replace={
             "--config second_small": f"--config second_small data.simulate=[4,2] {small}",
             "prepare data/kitti": "prepare data/kitti --image_size [375,1242]",
@@ -307,7 +308,7 @@ def test_the_examples_run(frame, small_kitti, eager_checkpoint, tmp_path, child_
         timeout=600,
     )
     ran = {example.line.split()[2] for example in done}
-    assert ran == {"demo", "fit", "test", "predict", "export", "prepare"}
+    assert ran == {"demo", "fit", "test", "predict", "export", "prepare", "check-data"}
 
 
 @pytest.mark.parametrize(

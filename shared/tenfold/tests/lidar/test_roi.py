@@ -12,7 +12,7 @@ from shapely.affinity import rotate
 from shapely.geometry import box as rectangle
 from torchvision.ops import nms as torchvision_nms
 
-from tenfold.geometry import box_corners
+from tenfold.geometry import box_corners, flip_boxes, scale_boxes
 from tenfold.lidar.models.roi_head import RoIHead, RoIOutputs, SecondStageConfig
 from tenfold.lidar.postprocess import PostProcess, select_per_class
 from tenfold.lidar.proposals import ProposalOptions, Proposals, propose, recall
@@ -23,10 +23,12 @@ from tenfold.lidar.roi_targets import (
     canonical_boxes,
     class_targets,
     decode_rois,
+    draw_factors,
     draw_rois,
     encode_rois,
     sample_rois,
     shake_boxes,
+    stretch_boxes,
 )
 from tenfold.losses import corner_loss
 from tenfold.ops import box_iou_3d
@@ -224,6 +226,24 @@ def test_noise_leaves_foreground_foreground():
     )
     drawn = sample_rois(one, padded, RoISampling(per_frame=16, noise=True))
     assert len(drawn.rois[0].unique(dim=0)) > 4
+
+
+def test_regions_are_scaled_and_mirrored_with_their_points():
+    factors = draw_factors(500, 0.3, 0.05, torch.Generator().manual_seed(1)).double()
+    assert (factors[:, 0] == factors[:, 2]).all()
+    assert (factors.abs() == factors[:, :1]).all()
+    assert 0.95 <= factors[:, 0].min() < 0.96 < 1.04 < factors[:, 0].max() <= 1.05
+    assert 0.2 < (factors[:, 1] < 0).double().mean() < 0.4
+    found = boxes(500)
+    changed = stretch_boxes(found, factors)
+    for box, factor, got in zip(found, factors, changed, strict=True):
+        mirrored = flip_boxes(box[None], "x") if factor[1] < 0 else box[None]
+        expected = scale_boxes(mirrored, float(factor[0]))[0]
+        torch.testing.assert_close(got[:6], expected[:6])
+        assert math.cos(got[6] - expected[6]) == pytest.approx(1)
+    torch.testing.assert_close(
+        box_corners(changed).sort(1).values, (box_corners(found) * factors[:, None]).sort(1).values
+    )
 
 
 def test_class_targets():

@@ -35,9 +35,9 @@ def test_all_examples_of_all_verbs_run(tmp_path):
     count = "$ tool count a.txt\n$ tool count a.txt --times 2 > out.txt && tool \\\n    count out.txt"
     ran = help_examples(**tool(tmp_path, "first:\n  $ tool demo", count))
     assert [(e.verb, e.line, e.stdout) for e in ran] == [
-        ("", "tool demo", ""),
         ("count", "tool count a.txt", "5\n"),
         ("count", "tool count a.txt --times 2 > out.txt && tool count out.txt", "3\n"),
+        ("demo", "tool demo", ""),
     ]
 
 

@@ -58,7 +58,8 @@ class Pipeline:
         size: height and width of the network's input, multiples of 32.
         augment: ``"none"``, ``"flip"`` (1x and 2x schedules), ``"heavy"`` (10x schedules) or ``"centernet"``.
         normalization: see `ttfnet.checkpoint.NORMALIZATIONS`.
-        resize: ``"squash"`` or ``"letterbox"``.
+        resize: ``"squash"``, ``"letterbox"``, or ``"original"``, which keeps every picture's own size and adds
+            what CenterNet adds at the right and below: up to ``(side | 31) + 1``.
 
     Example:
         >>> scene = Scene(np.zeros((60, 80, 3), np.uint8), np.array([[8, 6, 40, 30]], np.float32), np.array([0]))
@@ -78,12 +79,15 @@ class Pipeline:
         for name, known in (
             ("augment", ("none", "flip", "heavy", "centernet")),
             ("normalization", tuple(NORMALIZATIONS)),
-            ("resize", ("squash", "letterbox")),
+            ("resize", ("squash", "letterbox", "original")),
         ):
             if getattr(self, name) not in known:
                 raise UserInputError(
                     f"{name}: got {getattr(self, name)!r}; expected one of {', '.join(known)}"
                 )
+
+        if self.resize == "original" and self.augment != "none":
+            raise UserInputError("resize: got 'original' with augmentation; it is for evaluation alone")
 
     def __call__(self, scene: Scene, rng: np.random.Generator | None = None, image_id: int = 0) -> Sample:
         """The sample; ``rng`` is needed where there is augmentation."""
@@ -101,10 +105,9 @@ class Pipeline:
         )
         mean, deviation = (torch.tensor(v)[:, None, None] for v in NORMALIZATIONS[self.normalization])
         image = (pixels.float() - mean) / deviation
-        if self.resize == "letterbox":  # what is added has the mean's colour
-            image = torch.nn.functional.pad(
-                image, (0, self.size[1] - image.shape[2], 0, self.size[0] - image.shape[1])
-            )
+        if self.resize != "squash":  # what is added has the mean's colour
+            height, width = self._padded(scene)
+            image = torch.nn.functional.pad(image, (0, width - image.shape[2], 0, height - image.shape[1]))
         return Sample(
             image,
             torch.from_numpy(boxes[whole]),
@@ -128,8 +131,16 @@ class Pipeline:
             scene = flip(scene)
         return colour_jitter(scene, rng) if self.augment == "centernet" else scene
 
+    def _padded(self, scene: Scene) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        if self.resize != "original":
+            return self.size
+        return (scene.size[0] | 31) + 1, (scene.size[1] | 31) + 1
+
     def _resized(self, scene: Scene) -> tuple[Tensor, tuple[float, float]]:
         (height, width), size = scene.size, self.size
+        if self.resize == "original":
+            size = scene.size
         if self.resize == "letterbox":
             ratio = min(size[0] / height, size[1] / width)
             size = (max(1, round(height * ratio)), max(1, round(width * ratio)))

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_large
 from torchvision.models import resnet as tv
 
+from ttfnet.model.deform import DeformConv2dPack
 from ttfnet.model.dla import DLA34
 
-__all__ = ["BACKBONES", "Backbone", "DarkNet53", "ResNet", "SmallResNet", "build_backbone"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "DarkNet53",
+    "MobileNetV3",
+    "ResNet",
+    "ResNetVD",
+    "SmallResNet",
+    "build_backbone",
+    "darknet53",
+    "resnet18",
+    "resnet34",
+]
 
 
 class Backbone(nn.Module):
@@ -89,6 +104,81 @@ class ResNet(Backbone):
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return [c2, c3, c4, self.layer4(c4)]
+
+
+class ResNetVD(ResNet):
+    """ResNet-D (He et al., CVPR 2019): three small convolutions first, mean pooling before projections.
+
+    Parameter names are those that timm gives to ``resnet50d``.
+
+    Args:
+        depth: 50 or 101.
+        deformable: deformable 3x3 convolutions in the last three stages, as PAFNet has them.
+
+    Example:
+        >>> import torch
+        >>> [tuple(m.shape) for m in ResNetVD()(torch.zeros(1, 3, 64, 64))]
+        [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
+    """
+
+    def __init__(self, depth: int = 50, deformable: bool = False) -> None:
+        if depth not in (50, 101):
+            raise ValueError(f"ResNetVD: depth: got {depth}; expected 50 or 101")
+        super().__init__(depth)
+        stem: list[nn.Module] = []
+        for inputs, outputs, stride in ((3, 32, 2), (32, 32, 1), (32, 64, 1)):
+            conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            stem += [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        # The last BatchNorm and ReLU are the network's own.
+        self.conv1 = nn.Sequential(*stem[:-2])  # type: ignore[assignment]
+        for number, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
+            first = stage[0]
+            conv, norm = first.downsample
+            pool = nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if number else nn.Identity()
+            conv.stride = (1, 1)
+            first.downsample = nn.Sequential(pool, conv, norm)
+            for block in stage if deformable and number else ():
+                old = block.conv2
+                block.conv2 = DeformConv2dPack(old.in_channels, old.out_channels, old.stride[0], bias=False)
+
+
+class MobileNetV3(Backbone):
+    """Torchvision's MobileNetV3-Large without its classifier; parameter names are torchvision's.
+
+    C2 to C4 are the expansions before each halving of the size (as SSDLite takes them), C5 the last layer.
+
+    Example:
+        >>> import torch
+        >>> [tuple(m.shape) for m in MobileNetV3()(torch.zeros(1, 3, 64, 64))]
+        [(1, 72, 16, 16), (1, 240, 8, 8), (1, 672, 4, 4), (1, 960, 2, 2)]
+    """
+
+    channels = (72, 240, 672, 960)
+    _HALVING = (4, 7, 13)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = mobilenet_v3_large(weights=None).features
+
+    def stage_modules(self) -> list[list[nn.Module]]:
+        """See `Backbone`."""
+        ends = (0, 2, *(k + 1 for k in self._HALVING), len(self.features))
+        return [list(self.features[a:b]) for a, b in pairwise(ends)]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of images ``(B, 3, H, W)``; H and W multiples of 32."""
+        maps = []
+        for k, layer in enumerate(self.features):
+            if k not in self._HALVING:
+                x = layer(x)
+                continue
+            expand, *rest = layer.block
+            x = expand(x)
+            maps.append(x)
+            for part in rest:
+                x = part(x)
+        return [*maps, x]
 
 
 class _ConvUnit(nn.Module):
@@ -209,13 +299,31 @@ class _DLA34(DLA34, Backbone):
         return [[self.base, self.level0], *([getattr(self, f"level{k}")] for k in range(1, 6))]
 
 
+def resnet18() -> ResNet:
+    """ResNet-18 with random weights."""
+    return ResNet(18)
+
+
+def resnet34() -> ResNet:
+    """ResNet-34 with random weights."""
+    return ResNet(34)
+
+
+def darknet53() -> DarkNet53:
+    """DarkNet-53 with random weights."""
+    return DarkNet53()
+
+
 #: Name -> constructor.
 BACKBONES: dict[str, Callable[[], Backbone]] = {
-    "resnet18": lambda: ResNet(18),
-    "resnet34": lambda: ResNet(34),
+    "resnet18": resnet18,
+    "resnet34": resnet34,
     "resnet50": lambda: ResNet(50),
     "resnet101": lambda: ResNet(101),
-    "darknet53": DarkNet53,
+    "resnet50vd": ResNetVD,
+    "resnet50vd_dcn": lambda: ResNetVD(deformable=True),
+    "mobilenetv3": MobileNetV3,
+    "darknet53": darknet53,
     "dla34": _DLA34,
     "small": SmallResNet,
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 from ttfnet.decoding import best_peaks
 from ttfnet.losses import LossSum, heatmap_focal_sum, reduced, wide
 from ttfnet.model.detector import Detector, LossOptions
+from ttfnet.model.dla import DLAUp
 from ttfnet.model.heads import head_branch
 from ttfnet.model.neck import CenterNetNeck, TTFNeck
 from ttfnet.model.ttfnet import ignored_pixels
@@ -34,12 +35,13 @@ class CenterNetOutput(NamedTuple):
 
 
 class CenterNet(Detector):
-    """CenterNet with a residual network: heat map, L1 on sides and offset at the centres only.
+    """CenterNet: heat map, L1 on sides and offset at the centres only.
 
     Args:
         backbone: see `ttfnet.TTFNet`.
         num_classes: C.
-        neck: ``"centernet"`` as published, or ``"ttfnet"`` for a comparison of the losses alone.
+        neck: ``"centernet"`` as published (with dla34 its iterative aggregation), or ``"ttfnet"`` for a
+            comparison of the losses alone.
         neck_op: ``"dcnv2"`` or ``"conv"``.
         neck_channels: widths of the three neck steps.
         shortcuts: of the ``"ttfnet"`` neck.
@@ -79,7 +81,9 @@ class CenterNet(Detector):
             "head_layers": list(head_layers),
         }
         super().__init__(backbone, num_classes, settings)
-        if neck == "centernet":
+        if neck == "centernet" and backbone == "dla34":
+            self.neck = DLAUp(self.backbone.channels)
+        elif neck == "centernet":
             self.neck = CenterNetNeck(self.backbone.channels, neck_channels, neck_op)
         elif neck == "ttfnet":
             self.neck = TTFNeck(self.backbone.channels, neck_channels, shortcuts, neck_op)

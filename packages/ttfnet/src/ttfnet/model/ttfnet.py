@@ -23,6 +23,7 @@ from ttfnet.losses import (
 from ttfnet.model.detector import Detector, LossOptions
 from ttfnet.model.dla import DLAUp
 from ttfnet.model.heads import TTFHead
+from ttfnet.model.lite import LiteNeck
 from ttfnet.model.neck import TTFNeck
 from ttfnet.targets import TargetOptions, Targets
 
@@ -33,6 +34,7 @@ _HEADS = {
     "resnet18": ((128, 64), (2, 1)),
     "small": ((128, 64), (2, 1)),
     "dla34": ((256, 64), (2, 1)),
+    "mobilenetv3": ((48, 24), (2, 2)),
 }
 
 
@@ -52,15 +54,18 @@ class TTFNet(Detector):
     """Training-Time-Friendly Network (Liu et al., AAAI 2020).
 
     Args:
-        backbone: resnet18, resnet34, darknet53, dla34, resnet50, resnet101 or small.
+        backbone: resnet18, resnet34, darknet53, dla34, resnet50, resnet101, resnet50vd, resnet50vd_dcn,
+            mobilenetv3 or small.
         num_classes: C.
         pretrained_backbone: file or state dict with the backbone's weights; nothing is downloaded.
-        neck_op: ``"dcnv2"``, or ``"conv"`` for runtimes without deformable convolution.
+        neck_op: ``"dcnv2"``, ``"conv"`` for runtimes without deformable convolution, or ``"lite"`` for the
+            depthwise neck of PAFNet-Lite.
         neck_channels: widths of the three neck steps.
         shortcuts: convolutions in the shortcuts from C4, C3 and C2.
         align_corners: of the up-sampling.
         head_channels: hidden channels of heat map and distances; by default the published ones.
         head_layers: their 3x3 convolutions; by default the published ones.
+        head_op: ``"conv"``; ``"dcnv2"`` or ``"lite"`` as in PAFNet and PAFNet-Lite.
         wh_scale: factor s of the distances.
         wh_bias_init: first bias of the distances; 0 as published, 1 for training from scratch.
         kaiming_heads: hidden head convolutions initialised by fan-out instead of the published small normals.
@@ -93,6 +98,7 @@ class TTFNet(Detector):
         align_corners: bool = True,
         head_channels: Sequence[int] | None = None,
         head_layers: Sequence[int] | None = None,
+        head_op: str = "conv",
         wh_scale: float = 16.0,
         wh_bias_init: float = 0.0,
         kaiming_heads: bool = False,
@@ -110,12 +116,15 @@ class TTFNet(Detector):
             "align_corners": align_corners,
             "head_channels": list(channels),
             "head_layers": list(layers),
+            "head_op": head_op,
             "wh_scale": wh_scale,
             "class_specific": class_specific,
         }
         super().__init__(backbone, num_classes, settings)
         if backbone == "dla34":
             self.neck = DLAUp(self.backbone.channels)
+        elif neck_op == "lite":
+            self.neck = LiteNeck(self.backbone.channels, neck_channels, shortcuts)
         else:
             self.neck = TTFNeck(self.backbone.channels, neck_channels, shortcuts, neck_op, align_corners)
         self.head = TTFHead(
@@ -127,6 +136,7 @@ class TTFNet(Detector):
             bias=wh_bias_init,
             class_specific=class_specific,
             kaiming=kaiming_heads,
+            op=head_op,
         )
         self.target_options = replace(targets or TargetOptions(), per_class=class_specific)
         self.loss_options = losses or LossOptions()

@@ -20,6 +20,7 @@ from tenfold.lidar.kitti import FloatArray, format_labels, read_calibration
 from tenfold.lidar.tta import View, detect_views, make_views
 
 __all__ = [
+    "EXTENSIONS",
     "Detections",
     "build_from",
     "camera_matrix",
@@ -33,6 +34,9 @@ __all__ = [
 
 Detections = dict[str, npt.NDArray[Any]]
 
+#: Setting of a recipe or checkpoint -> what a method package makes of a detector, the setting and the data set.
+EXTENSIONS: dict[str, Callable[[nn.Module, Any, str], nn.Module]] = {}
+
 
 def point_range(model: nn.Module) -> tuple[float, ...]:
     """x0, y0, z0, x1, y1, z1 in metres: where a detector looks."""
@@ -40,7 +44,7 @@ def point_range(model: nn.Module) -> tuple[float, ...]:
 
 
 def build_from(settings: Mapping[str, Any]) -> nn.Module:
-    """The detector that a recipe or a checkpoint's hyper-parameters describe.
+    """The detector that a recipe or a checkpoint's hyper-parameters describe, with its extensions.
 
     Raises:
         UserInputError: an unknown detector, data set or override.
@@ -50,6 +54,9 @@ def build_from(settings: Mapping[str, Any]) -> nn.Module:
     overrides = dict(settings.get("overrides") or {})
     try:
         model: nn.Module = build_detector(settings["detector"], dataset=settings["dataset"], **overrides)
+        for name, extend in EXTENSIONS.items():
+            if settings.get(name) is not None:
+                model = extend(model, settings[name], settings["dataset"])
     except (TypeError, ValueError) as error:
         raise UserInputError(f"model: {error}") from error
     return model

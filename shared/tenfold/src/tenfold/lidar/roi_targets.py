@@ -252,6 +252,39 @@ def _shaken(boxes: Tensor, kept: float, generator: torch.Generator | None) -> Te
     return torch.where(still, boxes, noisy)
 
 
+def draw_factors(number: int, flip: float, scale: float, generator: torch.Generator | None = None) -> Tensor:
+    """Factors (number, 3) of x, y and z for `stretch_boxes`: one scale for all axes, y negative in mirrored rows.
+
+    Args:
+        number: of rows.
+        flip: probability of a mirror image across the x axis.
+        scale: the factor is uniform in 1 plus or minus this.
+        generator: of the random numbers; None takes torch's.
+
+    Example:
+        >>> draw_factors(2, flip=1.0, scale=0.0).tolist()
+        [[1.0, -1.0, 1.0], [1.0, -1.0, 1.0]]
+    """
+    factors = (1 + scale * (2 * torch.rand(number, 1, generator=generator) - 1)).repeat(1, 3)
+    factors[:, 1] *= torch.where(torch.rand(number, generator=generator) < flip, -1.0, 1.0)
+    return factors
+
+
+def stretch_boxes(boxes: Tensor, factors: Tensor) -> Tensor:
+    """Scale and mirror each box about the sensor, as its points are when multiplied by `factors`.
+
+    Args:
+        boxes: (..., 7).
+        factors: (..., 3), see `draw_factors`.
+
+    Example:
+        >>> stretch_boxes(torch.tensor([1.0, 2, 3, 4, 2, 1, 0.5]), torch.tensor([2.0, -2.0, 2.0])).tolist()
+        [2.0, -4.0, 6.0, 8.0, 4.0, 2.0, -0.5]
+    """
+    heading = boxes[..., 6:] * factors[..., 1:2].sign()
+    return torch.cat((boxes[..., :3] * factors, boxes[..., 3:6] * factors.abs(), heading), -1)
+
+
 def class_targets(ious: Tensor, options: RoISampling) -> Tensor:
     """Class target of regions by their IoU; -1 is ignored.
 

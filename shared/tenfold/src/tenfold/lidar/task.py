@@ -338,6 +338,7 @@ class LidarTask(LightningModule):
         self.save_hyperparameters()
         self.model: Any = build_from(self.hparams)
         self.result: Any = None
+        self.records: list[Record] = []  # of the last test, for evaluations of one's own
         self._found: dict[int, Record] = {}
         try:
             self.views = make_views(tta_flips, tta_rotations, tta_scales)
@@ -377,6 +378,7 @@ class LidarTask(LightningModule):
             together.update(part)
         self._found = {}
         frames = [together[index] for index in sorted(together)]
+        self.records = frames if self.trainer.testing else []
         self.result = evaluate(frames, self.model.class_names)
         values = {} if self.result is None else headline(self.result)
         for name, value in values.items():

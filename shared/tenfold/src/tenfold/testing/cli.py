@@ -34,7 +34,7 @@ def help_examples(
     env: Mapping[str, str] | None = None,
     timeout: float = 120,
 ) -> list[Example]:
-    """Run every example line of a program's help and of each verb's help.
+    """Run every example line of each verb's help, in the order of the verbs, and of the program's own help.
 
     An example is a line that begins with "$ "; a backslash at its end continues it. It runs in a shell, with
     `name` standing for `command`, so that the program need not be installed.
@@ -65,7 +65,8 @@ def help_examples(
     if found is None:
         match = _VERBS.search(top)
         found = match[1].split(",") if match else []
-    helps = {"": top, **{v: _shell(shlex.join([*own, v, "--help"]), folder, env, timeout) for v in found}}
+    # The program's own help, which repeats the first example of each verb, comes last: the verbs are in working order.
+    helps = {v: _shell(shlex.join([*own, v, "--help"]), folder, env, timeout) for v in found} | {"": top}
     ran: list[Example] = []
     for verb, text in helps.items():
         lines = example_lines(text)

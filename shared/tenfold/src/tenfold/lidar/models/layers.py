@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class RowNorm(nn.BatchNorm1d):
@@ -20,6 +24,24 @@ class RowNorm(nn.BatchNorm1d):
         # Written out, because torch's operator cannot be exported for a number of rows that depends on data.
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
+
+
+def full_precision(method: Method) -> Method:
+    """Run a method of a module without autocast.
+
+    Of a detector only the dense bird's-eye half profits from half precision; points and voxels lose
+    centimetres and overflow in it.
+    """
+
+    @wraps(method)
+    def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        kind = next(self.parameters()).device.type
+        if not torch.is_autocast_enabled(kind):
+            return method(self, *args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return method(self, *args, **kwargs)
+
+    return cast(Method, run)
 
 
 def fc_block(c_in: int, c_out: int) -> list[nn.Module]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tenfold.geometry import BinBoxCoder, PointResidualCoder
 from tenfold.lidar.models.detector import PointFeatures
-from tenfold.lidar.models.layers import fc_layers
+from tenfold.lidar.models.layers import fc_layers, full_precision
 from tenfold.lidar.point_targets import PointTargets, assign_points, part_targets
 from tenfold.losses import bin_box_loss, mean_count, sigmoid_focal_loss, smooth_l1
 from tenfold.ops._checks import as_compute
@@ -82,14 +82,15 @@ class PointHead(nn.Module):
         self.part_reg_layers = layers(3) if parts else None
         self.box_layers = None if coder is None else layers(coder.code_size)
 
+    @full_precision
     def forward(self, features: Tensor) -> PointOutputs:
         """Outputs of features (N, C)."""
+        wide = as_compute(features)
 
         def run(layers: nn.Module | None) -> Tensor | None:
-            return None if layers is None else as_compute(layers(features))
+            return None if layers is None else layers(wide)
 
-        classes = as_compute(self.cls_layers(features))
-        return PointOutputs(classes, run(self.box_layers), run(self.part_reg_layers))
+        return PointOutputs(self.cls_layers(wide), run(self.box_layers), run(self.part_reg_layers))
 
     def boxes(self, outputs: PointOutputs, xyz: Tensor) -> Tensor:
         """Boxes (N, 7) of points (N, 3), with the mean size of the likeliest class."""

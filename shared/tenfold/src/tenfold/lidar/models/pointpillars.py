@@ -14,6 +14,7 @@ from tenfold.lidar.anchors import NUSCENES_ANCHORS, NUSCENES_GROUPS
 from tenfold.lidar.models.anchor_head import AnchorOutputs
 from tenfold.lidar.models.config import AnchorConfig, configure
 from tenfold.lidar.models.detector import Detector, frame_offsets, without_empty
+from tenfold.lidar.models.layers import full_precision
 from tenfold.lidar.models.multi_head import NUSCENES_WEIGHTS, MultiOutputs
 from tenfold.lidar.models.second import make_anchor_head, make_bev_backbone
 from tenfold.lidar.models.voxel_backbone import SparseNorm
@@ -130,6 +131,7 @@ class PillarFeatures(nn.Module):
         self.config = config
         self.pfn_layers = nn.ModuleList([PillarLayer(config.point_features + 6, config.pillar_channels)])
 
+    @full_precision
     def forward(self, points: Tensor, offsets: Tensor) -> Pillars:
         """Pillars of stacked points (N, F) with offsets (B + 1,)."""
         if self.config.voxels == "dynamic":

@@ -15,13 +15,14 @@ from tenfold.geometry import BinBoxCoder, PointResidualCoder, points_from_box_fr
 from tenfold.lidar.anchors import KNOWN_ANCHORS, NUSCENES_ANCHORS
 from tenfold.lidar.models.config import DetectorConfig, configure, mean_sizes_of
 from tenfold.lidar.models.detector import PointFeatures, plain_boxes
+from tenfold.lidar.models.layers import full_precision
 from tenfold.lidar.models.point_heads import PointHead, PointOutputs, PointWeights
 from tenfold.lidar.models.point_input import fixed_points, in_xy_range
 from tenfold.lidar.models.roi_head import RoIHead, RoIOutputs, SecondStageConfig
 from tenfold.lidar.models.two_stage import COUNTS, FirstStage, TwoStage
 from tenfold.lidar.postprocess import PostProcess
 from tenfold.lidar.proposals import ProposalOptions
-from tenfold.lidar.roi_targets import RoISampling, canonical_boxes
+from tenfold.lidar.roi_targets import RoISampling, canonical_boxes, draw_factors
 from tenfold.losses import bin_box_loss, corner_loss
 from tenfold.ops import roi_point_pool
 from tenfold.pointnet import PointNet2Backbone, SALevel, SetAbstraction
@@ -72,6 +73,8 @@ class PointRCNNConfig(DetectorConfig):
         roi_channels: width of the layers that merge coordinates with features.
         roi_levels: of the second stage, see `ROI_LEVELS`.
         roi_norm: whether the second stage's set abstraction is normalised.
+        roi_flip: probability that a region is mirrored in training, with its points and its ground truth.
+        roi_scale: a region is scaled in training by a factor uniform in 1 plus or minus this, alike.
         stages: "both", or "first" or "second" alone: the author trains one after the other.
         second: see `SecondStageConfig`.
 
@@ -94,6 +97,8 @@ class PointRCNNConfig(DetectorConfig):
     roi_channels: int = 128
     roi_levels: tuple[Level, ...] = ROI_LEVELS
     roi_norm: bool = True
+    roi_flip: float = 0.0
+    roi_scale: float = 0.0
     stages: str = "both"
     second: SecondStageConfig = _SECOND_STAGE
     post: PostProcess = field(default_factory=lambda: PostProcess(iou_threshold=0.1))
@@ -132,6 +137,10 @@ class PointRCNNConfig(DetectorConfig):
             min(self.pool_points, self.roi_channels) >= 1 and self.pool_enlarge >= 0 and self.depth_scale > 0,
             "pool_points, roi_channels, pool_enlarge, depth_scale: got a number that is too small",
         )
+        self.require(
+            0 <= self.roi_flip <= 1 and 0 <= self.roi_scale < 1,
+            f"roi_flip, roi_scale: got {self.roi_flip}, {self.roi_scale}; expected numbers in [0, 1]",
+        )
 
     @classmethod
     def nuscenes(cls) -> PointRCNNConfig:
@@ -146,7 +155,10 @@ class PointRCNNConfig(DetectorConfig):
 
     @classmethod
     def author(cls) -> PointRCNNConfig:
-        """The model of the paper's author: cars only, no intensity, bins, wider pooling, no normalised regions."""
+        """The model of the paper's author: cars only, no intensity, bins, wider pooling, no normalised regions.
+
+        The author also turns each region about the sensor; in the region's own frame that changes nothing.
+        """
         bands = {"depth_quotas": (0.7, 0.3), "depth_bands": (0.0, 40.0, 80.0), "aligned": True}
         wide = tuple((centres, tuple((r, 64, w) for r, _, w in scales)) for centres, scales in ROI_LEVELS)
         return cls(
@@ -159,12 +171,14 @@ class PointRCNNConfig(DetectorConfig):
             bins=True,
             pool_enlarge=2.0,
             roi_norm=False,
+            roi_flip=0.5,
+            roi_scale=0.05,
             roi_levels=wide,
             second=replace(
                 _SECOND_STAGE,
                 train=ProposalOptions(9000, 0.85, 512, **bands),  # type: ignore[arg-type]
                 test=ProposalOptions(9000, 0.8, 100, **bands),  # type: ignore[arg-type]
-                sampling=replace(_SECOND_STAGE.sampling, per_frame=64, noise=True),
+                sampling=replace(_SECOND_STAGE.sampling, per_frame=64, hard_low=0.05, noise=True),
                 corners=0.0,
             ),
             post=PostProcess(0.3, 0.1),
@@ -214,14 +228,23 @@ class PointRCNNHead(RoIHead):
         self.reset_parameters()
 
     def forward(self, points: PointFeatures, point_outputs: PointOutputs, rois: Tensor) -> RoIOutputs:
-        """Outputs of regions (B, R, 7)."""
+        """Outputs of regions (B, R, 7); in training of regions scaled and mirrored at random."""
         pooled = self.pool(points, point_outputs, rois)
+        factors = self._factors(pooled)
+        if factors is not None:
+            pooled = torch.cat((pooled[..., :3] * factors[:, None], pooled[..., 3:]), -1)
         placed = self.xyz_up_layer(pooled[..., : self.prefix])
         features = self.merge_down_layer(torch.cat((placed, pooled[..., self.prefix :]), -1))
         xyz = pooled[..., :3].detach().contiguous()
         for module in self.SA_modules:
             xyz, features, _ = module(xyz, features)
-        return self.branches(features.flatten(1))
+        return self.branches(features.flatten(1))._replace(factors=factors)
+
+    def _factors(self, pooled: Tensor) -> Tensor | None:
+        c = self.settings
+        if not self.training or not (c.roi_flip or c.roi_scale):
+            return None
+        return draw_factors(len(pooled), c.roi_flip, c.roi_scale).to(pooled)
 
     def pool(self, points: PointFeatures, point_outputs: PointOutputs, rois: Tensor) -> Tensor:
         """Points of each region (B * R, k, 5 + C): its frame's coordinates, score, depth, features.
@@ -308,6 +331,7 @@ class PointRCNN(TwoStage):
         """Channels of what `refine` returns, given those of the backbone."""
         return width
 
+    @full_precision
     def features(self, points: Tensor) -> Tensor:
         """Features (B, N, C) of drawn points (B, N, F)."""
         own = points[..., 3:].contiguous() if self.backbone_3d.in_channels else None

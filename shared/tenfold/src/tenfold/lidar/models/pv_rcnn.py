@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tenfold.geometry import points_from_box_frame
 from tenfold.lidar.models.config import configure
 from tenfold.lidar.models.detector import Detector, PointFeatures, frame_offsets, plain_boxes
-from tenfold.lidar.models.layers import fc_block, shared_layers
+from tenfold.lidar.models.layers import fc_block, full_precision, shared_layers
 from tenfold.lidar.models.part_a2 import anchor_losses
 from tenfold.lidar.models.point_heads import PointHead, PointOutputs, PointWeights
 from tenfold.lidar.models.point_input import in_xy_range
@@ -30,6 +30,7 @@ from tenfold.lidar.models.voxel_backbone import SparseFeatures, site_centres
 from tenfold.lidar.postprocess import PostProcess
 from tenfold.lidar.roi_targets import RoISampling
 from tenfold.ops import bilinear_sample, farthest_point_sample, offsets_from_batch_index, pad
+from tenfold.ops._checks import as_compute
 from tenfold.pointnet import SetAbstraction
 
 Scales = tuple[tuple[float, int, tuple[int, ...]], ...]
@@ -152,6 +153,7 @@ class VoxelSetAbstraction(nn.Module):
         self.out_channels = width + sum(layer.out_channels for layer in layers)  # type: ignore[misc, operator]
         self.vsa_point_feature_fusion = nn.Sequential(*fc_block(self.out_channels, c.fused_channels))
 
+    @full_precision
     def forward(
         self, points: Tensor, batch_size: int, encoded: SparseFeatures, bev: Tensor
     ) -> tuple[PointFeatures, Tensor]:
@@ -167,7 +169,7 @@ class VoxelSetAbstraction(nn.Module):
         xyz = points[:, 1:4].contiguous()
         keypoints, key_offsets = choose_keypoints(xyz, offsets, self.config.keypoints)
         parts = {
-            "bev": lambda: self._from_bev(bev, keypoints, key_offsets),
+            "bev": lambda: self._from_bev(as_compute(bev), keypoints, key_offsets),
             "raw": lambda: self._from_points(points, offsets, keypoints, key_offsets),
         }
         stages = iter(self.SA_layers)

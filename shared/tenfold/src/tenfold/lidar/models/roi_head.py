@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tenfold.lidar.models.layers import fc_layers
 from tenfold.lidar.postprocess import PostProcess, keep_best, select_detections
 from tenfold.lidar.proposals import ProposalOptions, Proposals
-from tenfold.lidar.roi_targets import RoISampling, RoITargets, decode_rois, encode_rois
+from tenfold.lidar.roi_targets import RoISampling, RoITargets, decode_rois, encode_rois, stretch_boxes
 from tenfold.losses import corner_loss, mean_count, smooth_l1
 from tenfold.ops._checks import as_compute
 
@@ -49,11 +49,14 @@ class RoIOutputs(NamedTuple):
         classes: (B * R,) logit.
         boxes: (B * R, 7) codes relative to the region.
         valid: (B * R,) bool; False where nothing was pooled and nothing is to be trained; None is all.
+        factors: (B * R, 3) by which each region was scaled and mirrored before it was looked at, in training;
+            see `stretch_boxes`. None is not at all.
     """
 
     classes: Tensor
     boxes: Tensor
     valid: Tensor | None = None
+    factors: Tensor | None = None
 
 
 class RoIHead(nn.Module):
@@ -107,6 +110,9 @@ class RoIHead(nn.Module):
         share = 1 / mean_count(number).to(entropy.dtype)
         rois = targets.rois.flatten(0, 1)[rows, :7].to(entropy.dtype)
         gt = targets.gt_boxes.flatten(0, 1)[rows].to(entropy.dtype)
+        if outputs.factors is not None:
+            factors = outputs.factors[rows].to(entropy.dtype)
+            rois, gt = stretch_boxes(rois, factors), stretch_boxes(gt, factors)
         box, corner = self._box_losses(outputs.boxes[rows], rois, gt)
         losses = {"roi_cls": self.config.classes * total, "roi_box": self.config.boxes * box * share}
         if self.config.corners:

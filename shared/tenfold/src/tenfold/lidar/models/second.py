@@ -14,6 +14,7 @@ from tenfold.lidar.models.anchor_head import AnchorHead, AnchorOutputs
 from tenfold.lidar.models.bev import BEVBackbone
 from tenfold.lidar.models.config import AnchorConfig, configure
 from tenfold.lidar.models.detector import Detector, frame_offsets, without_empty
+from tenfold.lidar.models.layers import full_precision
 from tenfold.lidar.models.multi_head import NUSCENES_WEIGHTS, MultiHead, MultiOutputs
 from tenfold.lidar.models.voxel_backbone import (
     MeanVoxelFeatures,
@@ -163,6 +164,7 @@ class VoxelStages(nn.Module):
         """Sparse features of points (N, 1 + F)."""
         return self.encode_voxels(self.voxels(points, batch_size))
 
+    @full_precision
     def encode_voxels(self, voxels: SparseTensor) -> SparseFeatures:
         """Sparse features of voxels."""
         features: SparseFeatures = self.backbone_3d(voxels)

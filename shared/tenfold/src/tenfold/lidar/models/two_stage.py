@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from tenfold.lidar.models.detector import Detector, PointFeatures, plain_boxes, without_empty
+from tenfold.lidar.models.layers import full_precision
 from tenfold.lidar.models.point_heads import PointOutputs
 from tenfold.lidar.models.roi_head import RoIHead, RoIOutputs, SecondStageConfig
 from tenfold.lidar.postprocess import keep_best, select_detections
 from tenfold.lidar.proposals import Proposals, propose
 from tenfold.lidar.roi_targets import RoISampling, RoITargets, sample_rois
+from tenfold.ops._checks import as_compute
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +70,11 @@ class TwoStage(Detector):
         """The point features that the second stage pools; by default the first stage's."""
         return first.points
 
+    @full_precision
     def second_stage(self, first: FirstStage, points: PointFeatures, rois: Tensor) -> RoIOutputs:
         """What the second stage says of regions (B, R, 7)."""
-        outputs: RoIOutputs = self.roi_head(points, first.point_outputs, rois)
+        wide = points._replace(features=as_compute(points.features))
+        outputs: RoIOutputs = self.roi_head(wide, first.point_outputs, rois)
         return outputs
 
     def propose(self, first: FirstStage) -> Proposals:

@@ -1,0 +1,73 @@
+"""X-view: perspective views from anywhere for LiDAR detectors (arXiv 2103.13001).
+
+The names below load on first use; importing this file loads nothing.
+
+Example:
+    >>> import xview3d
+    >>> from tenfold.lidar import build_detector
+    >>> views = [xview3d.View(), xview3d.View(center=(40.0, 0.0, 0.0))]
+    >>> model = xview3d.add_xview(build_detector("second"), views)
+    >>> len(model.view_encoders)
+    2
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xview3d import diagnostics
+    from xview3d.centers import propose_centers
+    from xview3d.encoder import ViewEncoder
+    from xview3d.plugin import add_xview, load_base
+    from xview3d.presets import CONTROLS, from_settings, kitti_views, nuscenes_views, pointpillars_views
+    from xview3d.projector import MainGrid, ViewProjector, ViewStride
+    from xview3d.view import PerspectiveTransform, View
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "CONTROLS": "presets",
+    "MainGrid": "projector",
+    "PerspectiveTransform": "view",
+    "View": "view",
+    "ViewEncoder": "encoder",
+    "ViewProjector": "projector",
+    "ViewStride": "projector",
+    "add_xview": "plugin",
+    "from_settings": "presets",
+    "kitti_views": "presets",
+    "load_base": "plugin",
+    "nuscenes_views": "presets",
+    "pointpillars_views": "presets",
+    "propose_centers": "centers",
+}
+
+__all__ = [
+    "CONTROLS",
+    "MainGrid",
+    "PerspectiveTransform",
+    "View",
+    "ViewEncoder",
+    "ViewProjector",
+    "ViewStride",
+    "add_xview",
+    "diagnostics",
+    "from_settings",
+    "kitti_views",
+    "load_base",
+    "nuscenes_views",
+    "pointpillars_views",
+    "propose_centers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "diagnostics":
+        return import_module("xview3d.diagnostics")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"xview3d.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
