@@ -347,3 +347,33 @@ def test_a_run_starts_from_the_weights_of_another(fitted, small_kitti, tiny, tmp
     wrong = LidarTask("second", "kitti", {**tiny, "bev_channels": [16]}, start_from=str(checkpoint))
     with pytest.raises(UserInputError, match="of another shape"):
         trainer_in(tmp_path, max_epochs=1, enable_checkpointing=False).fit(wrong, datamodule=data)
+
+
+def test_a_package_brings_its_own_detectors(tiny, tmp_path):
+    """`build` makes the model of a task and of its checkpoints, and a task may group its parameters."""
+    from tenfold.lidar import build_detector
+    from tenfold.lidar.models.export import _output_names
+
+    class Own(LidarTask):
+        build = staticmethod(
+            lambda settings: build_detector("second", direction=False, **settings["overrides"])
+        )
+
+        def parameter_groups(self):
+            first, *rest = self.model.parameters()
+            return [{"params": [first], "weight_decay": 0.0}, {"params": rest}]
+
+    task = Own("mine", overrides=tiny)
+    assert task.model.dense_head.conv_dir_cls is None
+    task.trainer = trainer_in(tmp_path, max_steps=3, max_epochs=-1)
+    groups = task.configure_optimizers()["optimizer"].param_groups
+    assert [g["weight_decay"] for g in groups] == [0.0, 0.01]
+    state = {f"model.{name}": value for name, value in task.model.state_dict().items()}
+    torch.save({"hyper_parameters": dict(task.hparams), "state_dict": state}, tmp_path / "own.ckpt")
+    model = load_detector(tmp_path / "own.ckpt", Own.build)
+    assert model.dense_head.conv_dir_cls is None
+    with pytest.raises(UserInputError, match="'mine'"):
+        load_detector(tmp_path / "own.ckpt")
+    assert _output_names(model) == ["classes", "boxes"]
+    model.dense_head.output_names = ("a", "b")
+    assert _output_names(model) == ["a", "b"]
