@@ -31,7 +31,7 @@ _BATCH = 4
 _ROTATION = 0.1
 _LR = 0.01
 # Steps of each detector: enough to see it learn, few enough for three seeds on a CPU.
-_STEPS = {"second": 90, "pointpillars": 70, "parta2": 90, "pv_rcnn": 90, "pointrcnn": 240}
+_STEPS = {"second": 90, "pointpillars": 70, "parta2": 90, "pv_rcnn": 90, "pointrcnn": 280}
 _ONE_STAGE = ("second", "pointpillars")
 _TWO_STAGE = ("parta2", "pv_rcnn", "pointrcnn")
 _CONTROLS = ("", "-untrained", "-shuffled")

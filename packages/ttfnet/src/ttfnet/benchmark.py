@@ -14,7 +14,7 @@ from tenfold._errors import UserInputError
 from tenfold.io import write_image
 from ttfnet.checkpoint import describe
 from ttfnet.data.shapes import draw_scene
-from ttfnet.model import BACKBONES, TTFNet
+from ttfnet.model import BACKBONES, TTFNet, use_standard_operators
 from ttfnet.predict import Predictor, load
 
 __all__ = ["benchmark", "percentiles"]
@@ -80,6 +80,7 @@ def _predictor(model: str, size: tuple[int, int] | None, device: str) -> Predict
             return Predictor(info, predictor.run, predictor.model, device)
         return predictor
     network = TTFNet(model).eval().to(device)
+    use_standard_operators(network, torch.device(device).type == "cpu")  # as `ttfnet.load` does
     info = describe(network, size=tuple(size or (512, 512)))
     return Predictor(info, lambda images: network.decode(network(images)), network, device)
 

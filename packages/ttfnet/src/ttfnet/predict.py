@@ -22,7 +22,7 @@ from ttfnet.checkpoint import ModelInfo, load_detector
 from ttfnet.data.scene import Scene
 from ttfnet.data.transforms import Pipeline, Sample
 from ttfnet.decoding import Detections, select
-from ttfnet.model import Detector
+from ttfnet.model import Detector, use_standard_operators
 
 __all__ = ["Predictor", "load", "predict", "rescale"]
 
@@ -141,6 +141,7 @@ def load(path: str | Path, device: str = "cpu", max_det: int = 100) -> Predictor
         return Predictor(info, run)
     model, info = load_detector(path)
     model.to(device)
+    use_standard_operators(model, torch.device(device).type == "cpu")
     return Predictor(info, lambda images: model.decode(model(images), max_det), model, device)
 
 

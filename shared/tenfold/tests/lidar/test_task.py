@@ -20,7 +20,7 @@ from tenfold.lidar.data import DetectionFrames, Frame, collate, evaluation_label
 from tenfold.lidar.evaluation import Evaluated, evaluate, headline
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.models.two_stage import COUNTS
-from tenfold.lidar.predict import detect, load_detector, point_range
+from tenfold.lidar.predict import EXTENSIONS, build_from, detect, load_detector, point_range
 from tenfold.lidar.proposals import Proposals
 from tenfold.lidar.roi_targets import RoITargets, sample_rois
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
@@ -100,6 +100,7 @@ def test_test_writes_results_that_evaluate_to_the_same(fitted, small_kitti, tiny
     assert "KITTI object evaluation of 2 frames" in capsys.readouterr().out
     written = read_annotation_folder(tmp_path / "results" / "data", scores=True)
     assert list(written) == ["000006", "000007"]
+    assert [record.frame_id for record in again.records] == ["000006", "000007"]
     document = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert document == json.loads(json.dumps(again.result.to_dict()))
 
@@ -122,6 +123,23 @@ def perfect(frame, score=0.9, shift=0.0):
         scores=np.full(len(own), score, np.float32),
     )
     return Evaluated(frame.frame_id, labels, found, frame.calibration)
+
+
+def test_settings_of_method_packages_extend_the_detector(tiny, monkeypatch):
+    monkeypatch.setitem(
+        EXTENSIONS, "twin", lambda model, setting, dataset: torch.nn.ModuleList([model] * setting)
+    )
+    settings = {"detector": "second", "dataset": "kitti", "overrides": tiny}
+    assert len(build_from({**settings, "twin": 2})) == 2
+    assert build_from({**settings, "twin": None}).class_names == ("Car",)
+    assert build_from(settings).class_names == ("Car",)
+
+    def refuse(model, setting, dataset):
+        raise ValueError(f"{setting} on {dataset}")
+
+    monkeypatch.setitem(EXTENSIONS, "twin", refuse)
+    with pytest.raises(UserInputError, match="model: 2 on kitti"):
+        build_from({**settings, "twin": 2})
 
 
 def test_labels_as_detections_reach_the_closed_form(small_kitti):
