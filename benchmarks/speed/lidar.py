@@ -24,7 +24,7 @@ _HALF_VIEW = np.pi / 4
 
 
 @cache
-def _points() -> tuple[torch.Tensor, str]:
+def camera_points() -> tuple[torch.Tensor, str]:
     """Points in the camera's view with the batch index in front, and where they come from."""
     frame = frames.kitti()
     azimuth = np.arctan2(frame.points[:, 1], frame.points[:, 0])
@@ -49,7 +49,7 @@ def _model(name: str) -> Any:
 @cache
 def _state(name: str) -> dict[str, Any]:
     """What each stage of a detector starts from."""
-    model, (points, source) = _model(name), _points()
+    model, (points, source) = _model(name), camera_points()
     state: dict[str, Any] = {"model": model, "points": points, "source": source}
     with torch.no_grad():
         if name == "second":

@@ -22,4 +22,4 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_command_lines_name_real_verbs_and_recipes(page):
-    assert_commands_exist(ROOT / page, app)
+    assert assert_commands_exist(ROOT / page, app)

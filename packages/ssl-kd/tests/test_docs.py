@@ -20,7 +20,7 @@ def test_python_examples_run(path):
 def test_named_recipes_and_verbs_exist(path):
     from ssl_kd.cli import app
 
-    assert_commands_exist(path, app)
+    assert assert_commands_exist(path, app)
 
 
 def test_records_are_whole():

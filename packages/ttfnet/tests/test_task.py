@@ -403,7 +403,7 @@ def test_a_killed_run_resumes_bit_for_bit(shapes, tmp_path):
     def command(folder, *more):
         words = ["-m", "ttfnet", "fit", f"data.root={shapes}", "data.train_split=train", "data.val_split=val"]
         words += ["data.size=[64,64]", "data.batch_size=4", "data.augment=heavy"]
-        words += [f"model.{name}={json.dumps(value)}" for name, value in NETWORK.items()]
+        words += [f"model.{name}={value}" for name, value in NETWORK.items()]
         words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
         words += [
             "trainer.enable_progress_bar=false",

@@ -13,7 +13,7 @@ from tenfold.geometry import Calibration
 from tenfold.lidar.kitti import write_calibration, write_labels
 from tenfold.lidar.predict import EXTENSIONS
 from tenfold.lidar.simulator import KITTI_64, SMALL_SCENE, kitti_labels, sample_scene, scan, view_objects
-from tenfold.testing import require
+from tenfold.testing import require, sample_data
 from xview3d import CONTROLS, from_settings, kitti_views, nuscenes_views
 from xview3d.cli import app
 from xview3d.presets import views_from
@@ -102,9 +102,9 @@ def test_train_test_predict_export_and_go_on(cli, tmp_path):
 
 def test_fit_refuses_a_dead_branch(cli, tmp_path, monkeypatch):
     require("lightning")
-    from xview3d import plugin
+    from xview3d import fusion
 
-    monkeypatch.setattr(plugin.Views, "fused", lambda self, name, main, tensors, found: main)
+    monkeypatch.setattr(fusion.Views, "fused", lambda self, name, main, tensors, found: main)
     config = recipe(tmp_path / "own.yaml")
     code, _, err = cli("fit", "--config", config)
     assert code == 2
@@ -129,6 +129,20 @@ def test_diagnose_a_frame_of_ones_own(cli, tmp_path):
     assert (tmp_path / "seen/purity.png").stat().st_size > 1000
     code, _, err = cli("diagnose", config, "--frame", "000001.bin", "--labels", "000001_labels.txt")
     assert (code, "add --calib" in err) == (2, True)
+
+
+def test_diagnose_a_real_frame(cli, tmp_path):
+    """The picture of docs/xview3d.md: shared cells by distance, from labels of KITTI."""
+    folder = sample_data("kitti", "training")
+    files = [folder / name for name in ("velodyne/000001.bin", "label_2/000001.txt", "calib/000001.txt")]
+    code, out, err = cli("diagnose", recipe(tmp_path / "own.yaml"), "--frame", files[0], "--labels", files[1],
+                         "--calib", files[2], "--effects", "false", "--out", "seen")  # fmt: skip
+    assert code == 0, err
+    assert "120," in out
+    purity = json.loads((tmp_path / "seen/diagnose.json").read_text())["purity"]
+    assert len(purity["shared"]) == 2
+    assert any(share is not None for share in next(iter(purity["shared"].values())))
+    assert "object points in shared cells" in (tmp_path / "seen/purity.svg").read_text()
 
 
 def test_bench_and_centers(cli, tmp_path):

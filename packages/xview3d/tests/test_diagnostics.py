@@ -58,6 +58,23 @@ def test_purity_equals_a_loop(seed, number):
             assert got.shared[k].item() == pytest.approx(np.mean(np.array(wanted)[own]))
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 200))
+def test_extent_equals_a_loop(seed, number):
+    rng = np.random.default_rng(seed)
+    xyz = np.column_stack(
+        (rng.uniform(0, 69, number), rng.uniform(-6, 6, number), rng.uniform(-2, 0, number))
+    )
+    view = View((20.0, 0.0, 0.0))
+    got = diagnostics.cell_extent(torch.from_numpy(xyz), view)
+    place = np.floor(view.to_local(torch.from_numpy(xyz)).numpy() / FUSED_CELL)
+    wanted = [np.hypot(*np.ptp(xyz[(place == place[k]).all(1)][:, :2], axis=0)) for k in range(number)]
+    np.testing.assert_allclose(got.points.numpy(), wanted)
+    near = np.hypot(xyz[:, 0], xyz[:, 1]) < 10
+    if near.any():
+        assert got.mean[0].item() == pytest.approx(np.mean(np.array(wanted)[near]))
+
+
 def test_purity_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="instance_ids"):
         cell_purity(torch.zeros(3, 3), torch.zeros(2, dtype=torch.long), View())

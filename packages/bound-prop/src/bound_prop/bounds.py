@@ -762,11 +762,11 @@ class Sweep:
         """Bounds ``(B, S)`` of the neurons at flat ``places (B, S)`` of a node, from one pass for both ends."""
         found = None if self.outward or self.extra else self._own_rows(index, places)
         if found is None:
-            rows = self.unit_rows(index, places)
-            down, up = self.lower_bound(index, torch.cat([rows, -rows], 1))[0].chunk(2, 1)
+            units = self.unit_rows(index, places)
+            down, up = self.lower_bound(index, torch.cat([units, -units], 1))[0].chunk(2, 1)
             return down, -up
         rows, offset = found
-        both = rows.mirrored() if isinstance(rows, Windows) else torch.cat([rows, -rows], 1)
+        both: Rows = rows.mirrored() if isinstance(rows, Windows) else torch.cat([rows, -rows], 1)
         left, beta = self.pull_back({self.graph.nodes[index].inputs[0]: both})
         a = left.get(0)
         if isinstance(a, Windows):
@@ -891,7 +891,7 @@ class Sweep:
             index = max(open_)
             a = open_.pop(index)
             if index in self.extra:
-                a = a + self.extra[index]
+                a = windows.added(a, self.extra[index], self.graph.nodes[index].shape)
             if index == 0 or index in until:
                 left[index] = a
                 continue

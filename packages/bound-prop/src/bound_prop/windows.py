@@ -170,16 +170,7 @@ class Windows:
 
     def _convolved(self, op: ops.Conv) -> Windows:
         weight = op.weight.like(self.values).contiguous(memory_format=torch.channels_last)
-        values = F.conv_transpose2d(
-            self.values,
-            weight,
-            None,
-            op.stride,
-            0,
-            0,
-            op.groups,
-            op.dilation,  # type: ignore[arg-type]
-        )
+        values = ops.CONV_TRANSPOSE[2](self.values, weight, None, op.stride, 0, 0, op.groups, op.dilation)
         return self._moved(op, values)
 
     def _moved(self, op: ops.Conv, values: Tensor) -> Windows:
@@ -275,7 +266,8 @@ def floats_of_a_row(graph: Graph, index: int) -> int:
             continue
         if is_windowed(op):
             spans = zip(window, op.stride, op.dilation, op.weight().shape[2:], strict=True)
-            window = tuple((n - 1) * s + d * (m - 1) + 1 for n, s, d, m in spans)  # type: ignore[assignment]
+            h, w = ((n - 1) * s + d * (m - 1) + 1 for n, s, d, m in spans)
+            window = int(h), int(w)
         elif not isinstance(op, ops.Unary | ops.Sum | ops.BatchNorm | ops.Scale):
             return whole
         for i in node.inputs:

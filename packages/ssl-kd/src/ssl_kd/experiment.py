@@ -62,7 +62,7 @@ class Arm:
     rotate: bool = False
     trained_teacher: bool = True
     trained_head: bool = True
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     task: str = Contrastive.name
     head: Literal["mlp", "identity"] = "mlp"
 

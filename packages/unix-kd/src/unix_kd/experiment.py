@@ -197,10 +197,12 @@ class _Counted(SharedStep):
 
     ledger: CostLedger
 
-    def forward(self, x: Tensor, *rest: Any) -> dict[str, Tensor]:
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, index: Tensor | None = None, view: int = 0
+    ) -> dict[str, Tensor]:
         """See the shared step."""
         with self.ledger.step(len(x)):
-            return super().forward(x, *rest)
+            return super().forward(x, labels, index, view)
 
 
 def whole_batches() -> UncertaintyMixup:

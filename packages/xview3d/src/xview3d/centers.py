@@ -88,4 +88,5 @@ def _candidates(low: Tensor, high: Tensor, step: float) -> Tensor:
 
 
 def _distance(xy: Tensor, centers: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(centers[:, None] - xy[None], dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(centers[:, None] - xy[None], dim=-1)
+    return distance

@@ -34,8 +34,9 @@ def diagnose(
 ) -> None:
     """Look at a recipe's views on a frame: hit rates, dropped points, shared cells by distance, dead branches.
 
-    Writes diagnose.json, and with objects in the frame purity.svg (share of object points whose cell holds another
-    object too, by distance) and purity.png (where they are). Weights are random: nothing here depends on training.
+    Writes diagnose.json, extent.svg (how far apart the points of a cell lie, by distance), and with objects in the
+    frame purity.svg (share of object points whose cell holds another object too, by distance) and purity.png (where
+    they are). Weights are random: nothing here depends on training.
 
     Args:
         config: Recipe name or YAML file.
@@ -62,9 +63,10 @@ def diagnose(
         document["hit_rate"] = diagnostics.hit_rate(model, batch)
     if hasattr(model, "voxel_features"):
         document["occupancy"] = [o._asdict() for o in diagnostics.occupancy(model, batch)]
-    files: dict[str, bytes] = {}
+    document["extent"], files = _extent(seen, views.views)
     if bool((seen.instance >= 0).any()):
-        document["purity"], files = _purity(seen, views.views, point_range(model))
+        document["purity"], drawn = _purity(seen, views.views, point_range(model))
+        files |= drawn
     if effects:
         document["effects"] = [e._asdict() for e in diagnostics.branch_effect(model, batch)]
     _make_folder(out)
@@ -75,22 +77,39 @@ def diagnose(
     print(f"-> {out / 'diagnose.json'}" + "".join(f", {out / name}" for name in files))
 
 
+def _extent(frame: Frame, views: Sequence[View]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """How far apart the points of a cell lie, by distance, as numbers and as a plot."""
+    means = {_name(view): diagnostics.cell_extent(frame.points, view).mean.tolist() for view in views}
+    svg = _plot(means, "extent of what a cell holds, m")
+    return {"edges": list(diagnostics.RANGE_EDGES), "mean": means}, {"extent.svg": svg}
+
+
+def _name(view: View) -> str:
+    return f"{view.kind}, centre {view.center[0]:g}, {view.center[1]:g}"
+
+
+def _plot(lines: dict[str, list[float]], label: str) -> bytes:
+    """Lines over distance as an SVG file."""
+    from tenfold.viz import Series, line_plot, standalone
+
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(diagnostics.RANGE_EDGES)]
+    series = [
+        Series(name, [p for p in zip(middles, values, strict=True) if math.isfinite(p[1])])
+        for name, values in lines.items()
+    ]
+    return standalone(line_plot(series, x_label="distance, m", y_label=label)).encode()
+
+
 def _purity(
     frame: Frame, views: Sequence[View], limits: Sequence[float]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    from tenfold.viz import Series, bev_image, encode_image, line_plot, standalone
+    from tenfold.viz import bev_image, encode_image
 
-    edges = diagnostics.RANGE_EDGES
-    middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
-    lines, shares, parts = [], {}, []
-    for view in views:
-        found = diagnostics.cell_purity(frame.points, frame.instance, view)
-        name = f"{view.kind}, centre {view.center[0]:g}, {view.center[1]:g}"
-        shares[name] = found.shared.tolist()
-        pairs = zip(middles, (100 * found.shared).tolist(), strict=True)
-        lines.append(Series(name, [p for p in pairs if math.isfinite(p[1])]))
-        parts.append(found.impure)
-    svg = line_plot(lines, x_label="distance, m", y_label="object points in shared cells, %")
+    found = {_name(view): diagnostics.cell_purity(frame.points, frame.instance, view) for view in views}
+    shares = {name: purity.shared.tolist() for name, purity in found.items()}
+    svg = _plot({name: [100 * s for s in values] for name, values in shares.items()},
+                "object points in shared cells, %")  # fmt: skip
+    parts = [purity.impure for purity in found.values()]
     of_object = frame.instance >= 0
     colours = torch.where(of_object, 0.35, 0.0) + 0.65 * torch.stack(parts).all(0).double()
     picture = bev_image(
@@ -100,8 +119,8 @@ def _purity(
         colour_by=colours.numpy(),
         point_size=2,
     )
-    return {"edges": list(edges), "shared": shares}, {
-        "purity.svg": standalone(svg).encode(),
+    return {"edges": list(diagnostics.RANGE_EDGES), "shared": shares}, {
+        "purity.svg": svg,
         "purity.png": encode_image(picture),
     }
 
@@ -122,6 +141,9 @@ def _say(document: dict[str, Any]) -> None:
         dropped = grid["over_voxels"] + grid["over_points"]
         print(f"grid {grid['name']}: {grid['voxels']:,} cells, {dropped:,} points over a cap, "
               f"{grid['outside']:,} outside")  # fmt: skip
+    for name, values in document["extent"]["mean"].items():
+        words = ["–" if math.isnan(v) else f"{v:.2f}" for v in values]
+        print(f"extent of what a cell holds, m, every 10 m, {name}: {' '.join(words)}")
     for name, shares in document.get("purity", {}).get("shared", {}).items():
         words = ["–" if math.isnan(s) else f"{100 * s:.1f}" for s in shares]
         print(f"object points in shared cells, %, every 10 m, {name}: {' '.join(words)}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from xview3d.plugin import Views
+from xview3d.fusion import Views
 
 __all__ = ["PARTS", "Cost", "kept_bytes", "measure_cost"]
 

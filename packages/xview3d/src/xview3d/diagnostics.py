@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from tenfold.lidar.models.point_input import in_xy_range
 from tenfold.ops._checks import require_shape, require_tensor
 from tenfold.sparse import SparseTensor
-from xview3d.plugin import Views
+from xview3d.fusion import Views
 from xview3d.view import View
 
 __all__ = [
     "BranchEffect",
+    "Extent",
     "Occupancy",
     "Purity",
     "assert_branches_work",
     "branch_effect",
+    "cell_extent",
     "cell_purity",
     "cell_width",
     "hit_rate",
@@ -106,6 +108,54 @@ def cell_purity(
     return Purity(bounds, hit / number, number.long(), impure)
 
 
+class Extent(NamedTuple):
+    """How far apart the points of a cell lie, by distance.
+
+    Args:
+        edges: (K + 1,) metres from the sensor, on the ground.
+        mean: (K,) metres, over the points of a bin; NaN without points.
+        points: (N,) metres, for each point: the diagonal, from above, of what its cell holds.
+    """
+
+    edges: Tensor
+    mean: Tensor
+    points: Tensor
+
+
+def cell_extent(
+    points: Tensor,
+    view: View,
+    cell: Sequence[float] = FUSED_CELL,
+    edges: Sequence[float] = RANGE_EDGES,
+) -> Extent:
+    """How coarse a view's cells are where a scanner measures: as `cell_purity`, without any label.
+
+    Args:
+        points: (N, 3 or more) of one frame, x, y, z first, metres.
+        view: its centre and kind.
+        cell: extents in local coordinates.
+        edges: of the bins of distance from the sensor, metres.
+
+    Example:
+        >>> rows = torch.tensor([[60.0, 0.2, -1.0], [60.0, 2.5, -1.0]])
+        >>> [round(cell_extent(rows, View(c)).mean[6].item(), 2) for c in ((0, 0, 0), (40, 0, 0))]
+        [2.3, 0.0]
+    """
+    xyz = points[:, :3].double()
+    key = (view.to_local(xyz) / xyz.new_tensor(cell)).floor().long()
+    cells, inverse = key.unique(dim=0, return_inverse=True)
+    where = inverse[:, None].expand(-1, 2)
+    low = xyz.new_full((len(cells), 2), math.inf).scatter_reduce(0, where, xyz[:, :2], "amin")
+    high = xyz.new_full((len(cells), 2), -math.inf).scatter_reduce(0, where, xyz[:, :2], "amax")
+    own = torch.linalg.vector_norm(high - low, dim=1)[inverse]
+    bounds = torch.tensor(list(edges), dtype=torch.float64, device=points.device)
+    place = torch.bucketize(torch.linalg.vector_norm(xyz[:, :2], dim=1), bounds, right=True) - 1
+    valid = (place >= 0) & (place < len(edges) - 1)
+    number = torch.bincount(place[valid], minlength=len(edges) - 1).double()
+    total = torch.bincount(place[valid], weights=own[valid], minlength=len(edges) - 1)
+    return Extent(bounds, total / number, own)
+
+
 def cell_width(xyz: Tensor, views: Sequence[View], psi: float = FUSED_CELL[1]) -> Tensor:
     """(N,) width across the line of sight of the finest perspective cell at places (N, 3): distance times angle.
 
@@ -114,7 +164,8 @@ def cell_width(xyz: Tensor, views: Sequence[View], psi: float = FUSED_CELL[1]) -
         2.0
     """
     xy = torch.stack([xyz[:, :2] - xyz.new_tensor(view.center[:2]) for view in views])
-    return torch.linalg.vector_norm(xy, dim=-1).amin(0) * psi
+    width: Tensor = torch.linalg.vector_norm(xy, dim=-1).amin(0) * psi
+    return width
 
 
 @torch.no_grad()
@@ -283,7 +334,7 @@ def _gradient(module: nn.Module) -> float:
     grads = [p.grad for p in module.parameters()]
     if not grads:
         return math.nan
-    return float(sum(float(g.double().square().sum()) for g in grads if g is not None)) ** 0.5
+    return math.sqrt(sum(float(g.double().square().sum()) for g in grads if g is not None))
 
 
 def _views(op: str, model: nn.Module) -> Views:

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from tenfold.lidar.models.detector import frame_offsets
 from tenfold.lidar.models.unet import UNetV2
-from tenfold.lidar.models.voxel_backbone import MeanVoxelFeatures, SparseFeatures, VoxelBackBone8x
+from tenfold.lidar.models.voxel_backbone import (
+    MeanVoxelFeatures,
+    SparseFeatures,
+    VoxelBackBone8x,
+    encoder_depths,
+)
 from tenfold.ops import Voxels
 from tenfold.pointnet import PointNet2Backbone
 from tenfold.sparse import Sites, SparseTensor
@@ -40,7 +45,7 @@ class ViewEncoder(nn.Module):
         backbone: further arguments of the network, such as ``channels``.
 
     Raises:
-        ValueError: an unknown kind, or a range that is still "auto".
+        ValueError: an unknown kind, a range that is still "auto", or too few cells for the encoder.
 
     Example:
         >>> encoder = ViewEncoder("voxel", View(range=(0, -1.6, 0, 82, 1.6, 3.19)))
@@ -67,6 +72,10 @@ class ViewEncoder(nn.Module):
         if kind == "points":
             self.backbone: nn.Module = PointNet2Backbone(in_channels - 3, **backbone)
             return
+        if encoder_depths(view.grid[2])[4] < 1:
+            raise ValueError(
+                f"ViewEncoder: view: has {view.grid[2]} cells along {view.axes[2]}; the encoder needs 24 or more"
+            )
         self.voxel_features = MeanVoxelFeatures(view.voxel, view.bounds, view.max_points, view.max_voxels)
         network = VoxelBackBone8x if kind == "voxel" else UNetV2
         self.backbone = network(in_channels, **backbone)

@@ -11,7 +11,7 @@ import io
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +19,19 @@ import torch
 
 from tenfold.eval.kitti import FewObjectsWarning, KittiResult, kitti_eval
 from tenfold.lidar.demo import small_overrides
-from tenfold.lidar.evaluation import Evaluated, annotations
+from tenfold.lidar.evaluation import Evaluated
+from tenfold.lidar.evaluation import annotations as in_camera
+from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, SceneConfig, simulate_kitti
 from xview3d.diagnostics import branch_effect, hit_rate
-from xview3d.plugin import has_views
+from xview3d.fusion import has_views
 
-__all__ = ["ARMS", "Arm", "Learned", "evaluate_again", "measure", "train_arm"]
+__all__ = ["ARMS", "Arm", "Learned", "measure", "train_arm"]
 
 FAR = 25.0
 _NEAR_RANGE = [0.0, -12.8, -3.0, 25.6, 12.8, 1.0]
+_NEAR_SCENE = replace(
+    SMALL_SCENE, region=(3.0, -12.0, 25.0, 12.0), n_cars=4, n_poles=2, n_hedges=2, n_blocks=1
+)
 _CELL = {"voxel": [0.1, 0.02, 0.02]}
 _EGO: dict[str, Any] = {"center": [0.0, 0.0, 0.0], **_CELL}
 
@@ -42,7 +47,7 @@ class Arm:
     Args:
         detector: name.
         xview: arguments of `add_xview`, or None.
-        near: look at a quarter of the area, 25.6 m ahead.
+        near: look at a quarter of the area, 25.6 m ahead, and simulate cars there.
         steps: of training.
         frames: simulated frames to train on, and unseen ones.
     """
@@ -54,6 +59,11 @@ class Arm:
     frames: tuple[int, int] = (100, 50)
     lr: float = 0.01
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scene(self) -> SceneConfig:
+        """What is simulated."""
+        return _NEAR_SCENE if self.near else SMALL_SCENE
 
     def settings(self) -> dict[str, Any]:
         """Fields of the detector's configuration."""
@@ -69,6 +79,8 @@ _SMALL: dict[str, Mapping[str, Any] | None] = {
     "xview": {"views": [_EGO, _at(32.0)]},
     "shuffled": {"views": [_EGO, _at(32.0)], "shuffle_gather": True},
 }
+_COARSE: dict[str, Any] = {"voxel": [0.2, 0.04, 0.04]}
+_DEMO = {"views": [{"center": [0.0, 0.0, 0.0], **_COARSE}, {"center": [20.0, 0.0, 0.0], **_COARSE}]}
 _OTHERS: dict[str, Mapping[str, Any] | None] = {
     "base": None,
     "xview": {"views": [_EGO, _at(20.0)]},
@@ -78,7 +90,7 @@ _OTHERS: dict[str, Mapping[str, Any] | None] = {
 
 def _arms() -> dict[str, Arm]:
     arms = {f"small-{name}": Arm(xview=views) for name, views in _SMALL.items()}
-    arms["demo"] = Arm(xview=_OTHERS["xview"], near=True, frames=(48, 16))
+    arms["demo"] = Arm(xview=_DEMO, near=True, steps=120, frames=(60, 20))
     for detector in ("pointrcnn", "parta2", "pv_rcnn"):
         for name, views in _OTHERS.items():
             arms[f"{detector}-{name}"] = Arm(detector, views, near=True, steps=60, frames=(80, 40))
@@ -93,7 +105,6 @@ class Learned(NamedTuple):
     """A trained detector and what it finds in unseen frames.
 
     Args:
-        task: with the model.
         model: in evaluation mode.
         data: its data module.
         all: evaluation of all objects.
@@ -102,7 +113,6 @@ class Learned(NamedTuple):
         seconds: of the training.
     """
 
-    task: Any
     model: Any
     data: Any
     all: KittiResult
@@ -116,7 +126,7 @@ def train_arm(arm: Arm, seed: int, root: Path, *, progress: bool = False) -> Lea
 
     Args:
         arm: see `ARMS`.
-        seed: of weights, order and augmentation; the frames are those of `root`.
+        seed: of weights, order and augmentation; of frames that are not there yet, too.
         root: folder of the simulated frames, written on the first use.
         progress: show a bar.
     """
@@ -133,10 +143,9 @@ def train_arm(arm: Arm, seed: int, root: Path, *, progress: bool = False) -> Lea
 
     with quiet():
         seed_everything(seed, verbose=False)
-        data = XViewData(
-            str(root), batch_size=4, seed=seed, counts={}, image_size=(375, 1242), simulate=arm.frames
-        )
-        data.prepare_data()
+        if not (root / "ImageSets" / "trainval.txt").is_file():
+            simulate_kitti(root, arm.frames, seed, config=arm.scene, sensor=SECTOR_32, images=False)
+        data = XViewData(str(root), batch_size=4, seed=seed, counts={}, image_size=(375, 1242))
         task = Recorded(
             xview=None if arm.xview is None else dict(arm.xview),
             detector=arm.detector,
@@ -152,16 +161,7 @@ def train_arm(arm: Arm, seed: int, root: Path, *, progress: bool = False) -> Lea
         seconds = time.monotonic() - start
         with contextlib.redirect_stdout(io.StringIO()):
             _trainer(progress=False).test(task, datamodule=data, verbose=False)
-    return Learned(task, task.model.eval(), data, *_evaluations(task.records), losses, seconds)
-
-
-def evaluate_again(learned: Learned) -> KittiResult:
-    """Evaluation of the model as it is now, such as with views left out."""
-    from tenfold.train.lightning import quiet
-
-    with quiet(), contextlib.redirect_stdout(io.StringIO()):
-        _trainer(progress=False).test(learned.task, datamodule=learned.data, verbose=False)
-    return _evaluations(learned.task.records)[0]
+    return Learned(task.model.eval(), data, *_evaluations(task.records), losses, seconds)
 
 
 def _trainer(*, progress: bool, **options: Any) -> Any:
@@ -181,8 +181,8 @@ def _trainer(*, progress: bool, **options: Any) -> Any:
 
 def _evaluations(records: Any) -> tuple[KittiResult, KittiResult]:
     frames = [record for record in records if isinstance(record, Evaluated)]
-    truth = [annotations(frame.labels, frame.calibration) for frame in frames]
-    found = [annotations(frame.found, frame.calibration) for frame in frames]
+    truth = [in_camera(frame.labels, frame.calibration) for frame in frames]
+    found = [in_camera(frame.found, frame.calibration) for frame in frames]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewObjectsWarning)
         return (

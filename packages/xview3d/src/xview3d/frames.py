@@ -17,7 +17,7 @@ from tenfold.lidar.kitti import read_calibration, read_labels
 from tenfold.lidar.predict import build_from, features_of, point_range, read_frame
 from tenfold.lidar.simulator import KITTI_64, sample_scene, scan
 from tenfold.ops import points_in_boxes
-from xview3d import extension
+from xview3d.presets import from_settings
 
 __all__ = ["Frame", "batch_of", "load_frame", "model_settings", "models_of"]
 
@@ -68,7 +68,7 @@ def models_of(config: str) -> tuple[nn.Module, nn.Module]:
     settings = model_settings(config)
     base = build_from({**settings, "xview": None})
     try:
-        views = extension.from_settings(base, settings.get("xview") or {}, settings["dataset"])
+        views = from_settings(base, settings.get("xview") or {}, settings["dataset"])
     except ValueError as error:
         raise UserInputError(f"{config}: model.xview: {error}") from error
     if views is base:

@@ -85,7 +85,7 @@ class PointFusion(nn.Module):
 
 
 @cache
-def _class_with_images(base: type) -> type:
+def _with_images(base: Any) -> Any:
     return type(f"MVF{base.__name__}", (PointFusion, base), {"__doc__": f"`{base.__name__}` with `add_mvf`."})
 
 
@@ -122,7 +122,8 @@ def add_mvf(
     config: Any = detector.config
     resolved = [view.resolved(config.point_range) for view in views]
     wide = replace(config, point_features=config.point_features + channels * len(resolved))
-    model: Any = _class_with_images(type(detector))(wide)
+    base: Any = type(detector)
+    model: Any = _with_images(base)(wide)
     own, theirs = model.state_dict(), detector.state_dict()
     model.load_state_dict({k: v for k, v in theirs.items() if own[k].shape == v.shape}, strict=False)
     model.config = config  # the points that come in have the features they had

@@ -130,7 +130,7 @@ class Probe(nn.Module):
     def forward(self, sites: Tensor, cells: Sequence[SparseTensor], frames: int) -> Tensor:
         """(M, 3) of sites (M, 4), given the cells of every view."""
         edge = round((POINT_RANGE[3] - POINT_RANGE[0]) / _SITE)
-        main = SparseTensor(self.head[0].weight.new_zeros(len(sites), 32), sites, (1, edge, edge), frames)
+        main = SparseTensor(torch.zeros(len(sites), 32, device=sites.device), sites, (1, edge, edge), frames)
         found = [encoder(x) for encoder, x in zip(self.encoders, cells, strict=True)]
         out: Tensor = self.head(self.projector(main, found).features)
         return out

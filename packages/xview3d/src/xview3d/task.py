@@ -11,7 +11,8 @@ from tenfold.lidar.evaluation import Evaluated, annotations
 from tenfold.lidar.task import LidarData, LidarTask
 from xview3d.diagnostics import assert_branches_work
 from xview3d.extension import load_detector
-from xview3d.plugin import has_views, load_base
+from xview3d.fusion import has_views
+from xview3d.plugin import load_base
 
 __all__ = ["XViewData", "XViewTask", "bins_of"]
 

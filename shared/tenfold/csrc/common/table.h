@@ -13,7 +13,7 @@ struct IndexTable {
   int64_t groups;  // per element
   int64_t k;
   int64_t n;  // rows per element
-  bool validate;      // an index outside [-1, n) stops the kernel
+  bool validate;      // an index outside [-1, n) stops the kernel, in a group that has members
   int64_t bad_entry;  // out: the first such entry of the flattened table, or -1
 
   int64_t entries() const { return elements * groups * k; }

@@ -18,12 +18,23 @@ static inline int64_t first_bad_entry(const Index* idx, int64_t count, int64_t n
   return -1;
 }
 
-// True where the table may be used.
-static inline bool check_table(IndexTable& t) {
+// The first entry of [from, to) outside [-1, n), or -1.
+static inline int64_t first_bad_entry(const IndexTable& t, int64_t from, int64_t to) {
+  const int64_t bad = t.idx32 != nullptr ? first_bad_entry(t.idx32 + from, to - from, t.n)
+                                         : first_bad_entry(t.idx64 + from, to - from, t.n);
+  return bad < 0 ? -1 : from + bad;
+}
+
+// True where the table may be used. Nobody looks at the entries of a group with count <= 0; `count` may be null.
+static inline bool check_table(IndexTable& t, const int32_t* count = nullptr) {
   t.bad_entry = -1;
   if (!t.validate) return true;
-  t.bad_entry = t.idx32 != nullptr ? first_bad_entry(t.idx32, t.entries(), t.n)
-                                   : first_bad_entry(t.idx64, t.entries(), t.n);
+  t.bad_entry = first_bad_entry(t, 0, t.entries());
+  if (t.bad_entry < 0 || count == nullptr) return t.bad_entry < 0;
+  const int64_t groups = t.elements * t.groups;
+  int64_t g = t.bad_entry / t.k;
+  for (t.bad_entry = -1; t.bad_entry < 0 && g < groups; ++g)
+    if (count[g] > 0) t.bad_entry = first_bad_entry(t, g * t.k, (g + 1) * t.k);
   return t.bad_entry < 0;
 }
 

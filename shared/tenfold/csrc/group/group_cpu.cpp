@@ -1,9 +1,9 @@
 #include "group/group.h"
 
-#include <cstring>
-#include <limits>
+#include <utility>
 
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/table_check.h"
 #include "common/vec.h"
 
@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kTaskBytes = int64_t{1} << 20;  // read or written by one task
 constexpr int64_t kAhead = 8;                      // rows that are prefetched
+constexpr int64_t kFetched = 512;                  // bytes of a row that are
 
 // Groups per task for groups of so many bytes.
 int64_t piece_of(int64_t bytes) { return 1 + kTaskBytes / (bytes + 64); }
@@ -23,15 +24,10 @@ void prefetch_row(const T* feats, const IndexTable& t, int64_t entry, int64_t ba
   if (row < 0 || row >= t.n) return;
   const char* p = reinterpret_cast<const char*>(feats + (base + row) * channels);
   const int64_t bytes = channels * static_cast<int64_t>(sizeof(T));
-  for (int64_t b = 0; b < bytes && b < 256; b += 64) prefetch(p + b);
+  for (int64_t b = 0; b < bytes && b < kFetched; b += 64) prefetch(p + b);
 }
 
 // ---- group ---------------------------------------------------------------------------------------------
-
-template <class T>
-void copy_row(T* to, const T* from, int64_t channels) {
-  std::memcpy(to, from, static_cast<size_t>(channels) * sizeof(T));
-}
 
 template <class T>
 void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
@@ -46,10 +42,10 @@ void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
       if (entry + kAhead < last) prefetch_row(a.feats, t, entry + kAhead, base, a.channels);
       const int64_t row = t.at(entry);
       if (empty || row < 0 || row >= t.n) {
-        std::memset(static_cast<void*>(to), 0, static_cast<size_t>(a.channels) * sizeof(T));
+        fill_bytes(to, 0, static_cast<size_t>(a.channels) * sizeof(T));
         continue;
       }
-      copy_row(to, a.feats + (base + row) * a.channels, a.channels);
+      copy_bytes(to, a.feats + (base + row) * a.channels, static_cast<size_t>(a.channels) * sizeof(T));
       if constexpr (sizeof(T) > 2) {
         if (a.center != nullptr)
           for (int c = 0; c < 3; ++c) to[c] -= a.center[3 * g + c];
@@ -61,7 +57,7 @@ void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
 template <class T>
 void group(GroupArgs<T>& a) {
   IndexTable& t = a.table;
-  if (!check_table(t)) return;
+  if (!check_table(t, a.count)) return;
   const int64_t bytes = t.k * a.channels * static_cast<int64_t>(sizeof(T));
   parallel_ranges(a.parallel, t.elements * t.groups, piece_of(bytes),
                   [&](int64_t, int64_t begin, int64_t end) { group_rows(a, begin, end); });
@@ -75,29 +71,19 @@ bool better(T candidate, T best) {
   return ((candidate > best) | (candidate != candidate)) & (best == best);
 }
 
-// The rows of one group that take part, as offsets into feats.
-int list_rows(const IndexTable& t, int64_t g, int64_t slots, int32_t* rows) {
-  int m = 0;
-  for (int64_t j = 0; j < slots; ++j) {
-    const int64_t row = t.at(g * t.k + j);
-    rows[m] = static_cast<int32_t>(row);
-    m += row >= 0 && row < t.n;
-  }
-  return m;
-}
-
+// Channels [begin, end).
 template <class T>
-void max_scalar(const T* feats, int64_t channels, const int32_t* rows, int64_t m, int64_t begin, T* out,
+void max_scalar(const T* feats, int64_t channels, const int32_t* rows, int64_t m, int64_t begin, int64_t end, T* out,
                 int32_t* arg) {
   const T* first = feats + rows[0] * channels;
-  for (int64_t c = begin; c < channels; ++c) {
+  for (int64_t c = begin; c < end; ++c) {
     out[c] = first[c];
     arg[c] = rows[0];
   }
   for (int64_t j = 1; j < m; ++j) {
     const T* v = feats + rows[j] * channels;
     const int32_t row = rows[j];
-    for (int64_t c = begin; c < channels; ++c) {
+    for (int64_t c = begin; c < end; ++c) {
       const bool take = better(v[c], out[c]);
       out[c] = take ? v[c] : out[c];
       arg[c] = take ? row : arg[c];
@@ -105,13 +91,14 @@ void max_scalar(const T* feats, int64_t channels, const int32_t* rows, int64_t m
   }
 }
 
-// R vectors of channels at a time stay in registers.
+// R vectors of channels at a time stay in registers. False where a NaN may be among them: the sum of the values then is
+// one, as it is for opposite infinities.
 template <int R>
-void max_block(const float* feats, int64_t channels, const int32_t* rows, int64_t m, float* out, int32_t* arg) {
-  vfloat best[R];
+bool max_of_numbers(const float* feats, int64_t channels, const int32_t* rows, int64_t m, float* out, int32_t* arg) {
+  vfloat best[R], sum[R];
   vint who[R];
   for (int r = 0; r < R; ++r) {
-    best[r] = vload(feats + rows[0] * channels + r * kLanes);
+    sum[r] = best[r] = vload(feats + rows[0] * channels + r * kLanes);
     who[r] = vset(rows[0]);
   }
   for (int64_t j = 1; j < m; ++j) {
@@ -119,52 +106,80 @@ void max_block(const float* feats, int64_t channels, const int32_t* rows, int64_
     const vint row = vset(rows[j]);
     for (int r = 0; r < R; ++r) {
       const vfloat value = vload(v + r * kLanes);
-      const vint take = ~(value <= best[r]) & (best[r] == best[r]);
-      best[r] = take ? value : best[r];
-      who[r] = take ? row : who[r];
+      who[r] = value > best[r] ? row : who[r];
+      best[r] = vmax(value, best[r]);
+      sum[r] += value;
     }
   }
+  vint numbers = vset(-1);
   for (int r = 0; r < R; ++r) {
     vstore(out + r * kLanes, best[r]);
     vstore(arg + r * kLanes, who[r]);
+    numbers &= sum[r] == sum[r];
   }
+  return veq(numbers, vint{}) == 0;
+}
+
+template <int R>
+void max_block(const float* feats, int64_t channels, const int32_t* rows, int64_t m, float* out, int32_t* arg) {
+  if (max_of_numbers<R>(feats, channels, rows, m, out, arg)) return;
+  max_scalar(feats, channels, rows, m, 0, R * kLanes, out, arg);
 }
 
 void max_rows(const float* feats, int64_t channels, const int32_t* rows, int64_t m, float* out, int32_t* arg) {
   int64_t c = 0;
   for (; c + 4 * kLanes <= channels; c += 4 * kLanes) max_block<4>(feats + c, channels, rows, m, out + c, arg + c);
   for (; c + kLanes <= channels; c += kLanes) max_block<1>(feats + c, channels, rows, m, out + c, arg + c);
-  if (c < channels) max_scalar(feats, channels, rows, m, c, out, arg);
+  if (c < channels) max_scalar(feats, channels, rows, m, c, channels, out, arg);
 }
 void max_rows(const double* feats, int64_t channels, const int32_t* rows, int64_t m, double* out, int32_t* arg) {
-  max_scalar(feats, channels, rows, m, 0, out, arg);
+  max_scalar(feats, channels, rows, m, 0, channels, out, arg);
+}
+
+// The rows of one group that take part; they are fetched while the group before is worked on.
+template <class T>
+int list_rows(const GroupMaxArgs<T>& a, int64_t g, int32_t* rows) {
+  const IndexTable& t = a.table;
+  const char* feats = reinterpret_cast<const char*>(a.feats + g / t.groups * t.n * a.channels);
+  const int64_t bytes = a.channels * static_cast<int64_t>(sizeof(T));
+  int64_t slots = t.k;
+  if (a.count != nullptr && a.count[g] < slots) slots = a.count[g] > 0 ? a.count[g] : 0;
+  int m = 0;
+  for (int64_t j = 0; j < slots; ++j) {
+    const int64_t row = t.at(g * t.k + j);
+    if (row < 0 || row >= t.n) continue;
+    rows[m++] = static_cast<int32_t>(row);
+    for (int64_t b = 0; b < bytes && b < kFetched; b += 64) prefetch(feats + row * bytes + b);
+  }
+  return m;
 }
 
 template <class T>
 void group_max_range(const GroupMaxArgs<T>& a, int64_t begin, int64_t end) {
   const IndexTable& t = a.table;
   Scratch scratch;
-  int32_t* rows = scratch.take<int32_t>(t.k + 1);
+  int32_t* rows = scratch.take<int32_t>(t.k);
+  int32_t* rows_behind = scratch.take<int32_t>(t.k);
+  int m = begin < end ? list_rows(a, begin, rows) : 0;
   for (int64_t g = begin; g < end; ++g) {
-    const T* feats = a.feats + g / t.groups * t.n * a.channels;
-    int64_t slots = t.k;
-    if (a.count != nullptr && a.count[g] < slots) slots = a.count[g] > 0 ? a.count[g] : 0;
-    const int m = list_rows(t, g, slots, rows);
+    const int behind = g + 1 < end ? list_rows(a, g + 1, rows_behind) : 0;
     T* out = a.out + g * a.channels;
     int32_t* arg = a.arg + g * a.channels;
     if (m == 0) {
-      std::memset(static_cast<void*>(out), 0, static_cast<size_t>(a.channels) * sizeof(T));
-      std::memset(arg, 0xff, static_cast<size_t>(a.channels) * sizeof(int32_t));
+      fill_bytes(out, 0, static_cast<size_t>(a.channels) * sizeof(T));
+      fill_bytes(arg, 0xff, static_cast<size_t>(a.channels) * sizeof(int32_t));
     } else if (a.channels > 0) {
-      max_rows(feats, a.channels, rows, m, out, arg);
+      max_rows(a.feats + g / t.groups * t.n * a.channels, a.channels, rows, m, out, arg);
     }
+    std::swap(rows, rows_behind);
+    m = behind;
   }
 }
 
 template <class T>
 void group_max(GroupMaxArgs<T>& a) {
   IndexTable& t = a.table;
-  if (!check_table(t)) return;
+  if (!check_table(t, a.count)) return;
   const int64_t bytes = (t.k + 2) * a.channels * static_cast<int64_t>(sizeof(T));
   parallel_ranges(a.parallel, t.elements * t.groups, piece_of(bytes),
                   [&](int64_t, int64_t begin, int64_t end) { group_max_range(a, begin, end); });

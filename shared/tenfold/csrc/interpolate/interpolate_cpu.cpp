@@ -1,8 +1,7 @@
 #include "interpolate/interpolate.h"
 
-#include <cstring>
-
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/table_check.h"
 
 TENFOLD_BEGIN
@@ -42,7 +41,7 @@ void interpolate_rows(const InterpolateArgs<T>& a, int64_t begin, int64_t end) {
       combine3(to, row[0], row[1], row[2], w, a.channels);
       continue;
     }
-    std::memset(static_cast<void*>(to), 0, static_cast<size_t>(a.channels) * sizeof(T));
+    fill_bytes(to, 0, static_cast<size_t>(a.channels) * sizeof(T));
     for (int64_t j = 0; j < t.k; ++j) {
       const int64_t i = t.at(g * t.k + j);
       if (i >= 0 && i < t.n) add_scaled(to, feats + i * a.channels, w[j], a.channels);
@@ -62,7 +61,7 @@ void interpolate(InterpolateArgs<T>& a) {
 void transpose(const IndexTable& t, int64_t element, int64_t* start, int64_t* entry) {
   const int64_t first = element * t.groups * t.k;
   const int64_t count = t.groups * t.k;
-  std::memset(start, 0, static_cast<size_t>(t.n + 2) * sizeof(int64_t));
+  fill_bytes(start, 0, static_cast<size_t>(t.n + 2) * sizeof(int64_t));
   for (int64_t e = first; e < first + count; ++e) {
     const int64_t row = t.at(e);
     if (row >= 0 && row < t.n) ++start[row + 2];
@@ -87,7 +86,7 @@ void backward_feats(const InterpolateBackwardArgs<T>& a) {
     parallel_ranges(a.parallel, t.n, piece_of(bytes), [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         T* sum = to + row * a.channels;
-        std::memset(static_cast<void*>(sum), 0, static_cast<size_t>(a.channels) * sizeof(T));
+        fill_bytes(sum, 0, static_cast<size_t>(a.channels) * sizeof(T));
         for (int64_t i = start[row]; i < start[row + 1]; ++i)
           add_scaled(sum, a.grad + entry[i] / t.k * a.channels, a.weight[entry[i]], a.channels);
       }

@@ -1,9 +1,9 @@
 #include "roi_pool/roi_pool.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "common/arena.h"
+#include "common/bytes.h"
 
 TENFOLD_BEGIN
 
@@ -23,11 +23,11 @@ void by_channels(const Parallel& parallel, int64_t channels, F&& f) {
 template <class T>
 void clear(T* rows, int64_t number, int64_t pitch, int64_t first, int64_t end) {
   if (first == 0 && end == pitch) {
-    std::memset(rows, 0, static_cast<size_t>(number * pitch) * sizeof(T));
+    fill_bytes(rows, 0, static_cast<size_t>(number * pitch) * sizeof(T));
     return;
   }
   for (int64_t i = 0; i < number; ++i)
-    std::memset(rows + i * pitch + first, 0, static_cast<size_t>(end - first) * sizeof(T));
+    fill_bytes(rows + i * pitch + first, 0, static_cast<size_t>(end - first) * sizeof(T));
 }
 
 // ---- slots -----------------------------------------------------------------------------------------------
@@ -43,19 +43,19 @@ void fill_slots(const RoiPointArgs<T>& a, int64_t box) {
   T* out = a.pooled + box * a.k * width;
   const int64_t stored = a.count[box] < a.k ? a.count[box] : a.k;
   if (stored <= 0) {
-    std::memset(out, 0, static_cast<size_t>(a.k * width) * sizeof(T));
+    fill_bytes(out, 0, static_cast<size_t>(a.k * width) * sizeof(T));
     return;
   }
   const int64_t base = first_row(a, box);
   for (int64_t j = 0; j < stored; ++j) {
     const int64_t row = base + a.point[box * a.k + j];
-    std::memcpy(out + j * width, a.points + 3 * row, 3 * sizeof(T));
-    std::memcpy(out + j * width + 3, a.feats + row * a.channels, static_cast<size_t>(a.channels) * sizeof(T));
+    copy_bytes(out + j * width, a.points + 3 * row, 3 * sizeof(T));
+    copy_bytes(out + j * width + 3, a.feats + row * a.channels, static_cast<size_t>(a.channels) * sizeof(T));
   }
   // Everything behind repeats what is there, so blocks double.
   for (int64_t done = stored; done < a.k;) {
     const int64_t next = done < a.k - done ? done : a.k - done;
-    std::memcpy(out + done * width, out, static_cast<size_t>(next * width) * sizeof(T));
+    copy_bytes(out + done * width, out, static_cast<size_t>(next * width) * sizeof(T));
     done += next;
   }
 }
@@ -81,7 +81,7 @@ void point_backward(RoiPointArgs<T>& a) {
       for (int64_t j = 0; j < stored; ++j) {
         const int64_t row = first_row(a, box) + a.point[box * a.k + j];
         if (row < 0 || row >= a.rows) continue;
-        std::memcpy(total, grad + j * width, static_cast<size_t>(end - first) * sizeof(T));
+        copy_bytes(total, grad + j * width, static_cast<size_t>(end - first) * sizeof(T));
         for (int64_t again = j + stored; again < a.k; again += stored)
           for (int64_t c = 0; c < end - first; ++c) total[c] += grad[again * width + c];
         T* to = a.grad_feats + row * a.channels + first;
@@ -133,10 +133,10 @@ template <class T>
 void pool_box(const RoiGridArgs<T>& a, int64_t box, int64_t cells, int32_t* number) {
   T* const out = a.pooled + box * cells * a.channels;
   int32_t* const arg = a.arg == nullptr ? nullptr : a.arg + box * cells * a.channels;
-  std::memset(out, 0, static_cast<size_t>(cells * a.channels) * sizeof(T));
-  if (arg != nullptr) std::memset(arg, 0xff, static_cast<size_t>(cells * a.channels) * sizeof(int32_t));
+  fill_bytes(out, 0, static_cast<size_t>(cells * a.channels) * sizeof(T));
+  if (arg != nullptr) fill_bytes(arg, 0xff, static_cast<size_t>(cells * a.channels) * sizeof(int32_t));
   if (a.begin[box] == a.begin[box + 1]) return;
-  std::memset(number, 0, static_cast<size_t>(cells) * sizeof(int32_t));
+  fill_bytes(number, 0, static_cast<size_t>(cells) * sizeof(int32_t));
   const CellFinder<T> cell_of(a.rois + 7 * box, a.grid);
   for (int64_t i = a.begin[box]; i < a.begin[box + 1]; ++i) {
     const int32_t row = a.point[i];
@@ -146,7 +146,7 @@ void pool_box(const RoiGridArgs<T>& a, int64_t box, int64_t cells, int32_t* numb
     const T* from = a.feats + row * a.channels;
     T* to = out + cell * a.channels;
     if (!a.maximum && first) {
-      std::memcpy(to, from, static_cast<size_t>(a.channels) * sizeof(T));
+      copy_bytes(to, from, static_cast<size_t>(a.channels) * sizeof(T));
     } else if (!a.maximum) {
       for (int64_t c = 0; c < a.channels; ++c) to[c] += from[c];
     } else if (arg == nullptr) {
@@ -200,7 +200,7 @@ void average_backward(const RoiGridArgs<T>& a, int64_t first, int64_t end) {
     Scratch own;
     int64_t* cell = own.take<int64_t>(to - from);
     const CellFinder<T> cell_of(a.rois + 7 * box, a.grid);
-    std::memset(number, 0, static_cast<size_t>(cells) * sizeof(int32_t));
+    fill_bytes(number, 0, static_cast<size_t>(cells) * sizeof(int32_t));
     for (int64_t i = from; i < to; ++i) {
       const int64_t at = cell_of(a.points + 3 * int64_t{a.point[i]});
       cell[i - from] = number[at] < a.max_points ? at : -1;

@@ -20,7 +20,7 @@ from tenfold.lidar.data import DetectionFrames, Frame, collate, evaluation_label
 from tenfold.lidar.evaluation import Evaluated, evaluate, headline
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.models.two_stage import COUNTS
-from tenfold.lidar.predict import detect, load_detector, point_range
+from tenfold.lidar.predict import EXTENSIONS, build_from, detect, load_detector, point_range
 from tenfold.lidar.proposals import Proposals
 from tenfold.lidar.roi_targets import RoITargets, sample_rois
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
@@ -100,6 +100,7 @@ def test_test_writes_results_that_evaluate_to_the_same(fitted, small_kitti, tiny
     assert "KITTI object evaluation of 2 frames" in capsys.readouterr().out
     written = read_annotation_folder(tmp_path / "results" / "data", scores=True)
     assert list(written) == ["000006", "000007"]
+    assert [record.frame_id for record in again.records] == ["000006", "000007"]
     document = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert document == json.loads(json.dumps(again.result.to_dict()))
 
@@ -122,6 +123,23 @@ def perfect(frame, score=0.9, shift=0.0):
         scores=np.full(len(own), score, np.float32),
     )
     return Evaluated(frame.frame_id, labels, found, frame.calibration)
+
+
+def test_settings_of_method_packages_extend_the_detector(tiny, monkeypatch):
+    monkeypatch.setitem(
+        EXTENSIONS, "twin", lambda model, setting, dataset: torch.nn.ModuleList([model] * setting)
+    )
+    settings = {"detector": "second", "dataset": "kitti", "overrides": tiny}
+    assert len(build_from({**settings, "twin": 2})) == 2
+    assert build_from({**settings, "twin": None}).class_names == ("Car",)
+    assert build_from(settings).class_names == ("Car",)
+
+    def refuse(model, setting, dataset):
+        raise ValueError(f"{setting} on {dataset}")
+
+    monkeypatch.setitem(EXTENSIONS, "twin", refuse)
+    with pytest.raises(UserInputError, match="model: 2 on kitti"):
+        build_from({**settings, "twin": 2})
 
 
 def test_labels_as_detections_reach_the_closed_form(small_kitti):
@@ -329,3 +347,33 @@ def test_a_run_starts_from_the_weights_of_another(fitted, small_kitti, tiny, tmp
     wrong = LidarTask("second", "kitti", {**tiny, "bev_channels": [16]}, start_from=str(checkpoint))
     with pytest.raises(UserInputError, match="of another shape"):
         trainer_in(tmp_path, max_epochs=1, enable_checkpointing=False).fit(wrong, datamodule=data)
+
+
+def test_a_package_brings_its_own_detectors(tiny, tmp_path):
+    """`build` makes the model of a task and of its checkpoints, and a task may group its parameters."""
+    from tenfold.lidar import build_detector
+    from tenfold.lidar.models.export import _output_names
+
+    class Own(LidarTask):
+        build = staticmethod(
+            lambda settings: build_detector("second", direction=False, **settings["overrides"])
+        )
+
+        def parameter_groups(self):
+            first, *rest = self.model.parameters()
+            return [{"params": [first], "weight_decay": 0.0}, {"params": rest}]
+
+    task = Own("mine", overrides=tiny)
+    assert task.model.dense_head.conv_dir_cls is None
+    task.trainer = trainer_in(tmp_path, max_steps=3, max_epochs=-1)
+    groups = task.configure_optimizers()["optimizer"].param_groups
+    assert [g["weight_decay"] for g in groups] == [0.0, 0.01]
+    state = {f"model.{name}": value for name, value in task.model.state_dict().items()}
+    torch.save({"hyper_parameters": dict(task.hparams), "state_dict": state}, tmp_path / "own.ckpt")
+    model = load_detector(tmp_path / "own.ckpt", Own.build)
+    assert model.dense_head.conv_dir_cls is None
+    with pytest.raises(UserInputError, match="'mine'"):
+        load_detector(tmp_path / "own.ckpt")
+    assert _output_names(model) == ["classes", "boxes"]
+    model.dense_head.output_names = ("a", "b")
+    assert _output_names(model) == ["a", "b"]

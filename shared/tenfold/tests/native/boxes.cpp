@@ -1,23 +1,18 @@
 #include <algorithm>
 #include <numeric>
 
-#include "harness.h"
+#include "boxes.h"
 #include "iou/iou.h"
 #include "nms/nms.h"
 #include "nms/nms_rotated.h"
 #include "points_in_boxes/points_in_boxes.h"
 
 using namespace tenfold;
+using native::finite;
+using native::ground_boxes;
 using native::Random;
 
 namespace {
-
-template <class T>
-bool finite(const T* v, int64_t n) {
-  for (int64_t i = 0; i < n; ++i)
-    if (!std::isfinite(v[i])) return false;
-  return true;
-}
 
 // Rows by descending score, the lowest first of equals; NaN and the rows that `dead` names are left out.
 template <class T, class Dead>
@@ -27,17 +22,6 @@ std::vector<int32_t> ranked(const std::vector<T>& score, Dead dead) {
     if (!(score[i] != score[i]) && !dead(i)) order.push_back(i);
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return score[a] > score[b]; });
   return order;
-}
-
-template <class T>
-std::vector<T> ground_boxes(Random& random, int64_t n, double special) {
-  std::vector<T> boxes = random.floats<T>(7 * n, 4, special);
-  for (int64_t i = 0; i < n; ++i) {
-    for (int d = 3; d < 6; ++d)
-      if (std::isfinite(boxes[7 * i + d]) && !random.chance(0.03)) boxes[7 * i + d] = std::abs(boxes[7 * i + d]);
-    if (random.chance(0.3)) boxes[7 * i + 6] = static_cast<T>(random.integer(8) - 4) * static_cast<T>(M_PI / 4);
-  }
-  return boxes;
 }
 
 }  // namespace

@@ -352,6 +352,46 @@ def test_nothing_in_nothing_out():
     assert leaf.grad.shape == (0, 2)
 
 
+@pytest.mark.parametrize("batch", [None, 2])
+def test_indices_of_a_group_without_members_are_not_looked_at(batch):
+    feats, idx, count = make(batch=batch)
+    idx.view(-1, 6)[3], count.view(-1)[3] = 10**6, 0
+    expected = torch.where((count > 0)[..., None], idx, -1)
+    for do in (lambda i, c: group(feats, i, c), lambda i, c: group_max(feats, i, c)):
+        kernels.assert_same(do(idx, count), do(expected, count))
+        kernels.assert_same(do(idx.long(), count), do(expected, count))
+        with tenfold.reference():
+            kernels.assert_same(do(idx, count), do(expected, count))
+    idx.view(-1, 6)[7, 2], count.view(-1)[7] = -5, 1
+    for do in (group, group_max):
+        for run in (lambda: do(feats, idx, count), lambda: _by_reference(do, feats, idx, count)):
+            with pytest.raises(
+                ValueError, match=r"idx: entry \((0, )?7, 2\) is -5; expected values from -1 to 39"
+            ):
+                run()
+
+
+def _by_reference(do, *args):
+    with tenfold.reference():
+        return do(*args)
+
+
+def test_a_cloud_without_points():
+    xyz, feats = torch.zeros(0, 3), torch.zeros(0, 5, requires_grad=True)
+    idx, count = ball_query(xyz, torch.rand(4, 3), 1.0, 3)
+    center = torch.rand(4, 3, requires_grad=True)
+    rows = group(feats, idx, count, center=center)
+    assert rows.tolist() == torch.zeros(4, 3, 5).tolist()
+    best, arg = group_max(feats, idx, count)
+    assert best.tolist() == torch.zeros(4, 5).tolist()
+    assert arg.unique().tolist() == [-1]
+    (rows.sum() + best.sum()).backward()
+    assert feats.grad.shape == (0, 5)
+    assert center.grad.tolist() == torch.zeros(4, 3).tolist()
+    with pytest.raises(ValueError, match=r"group: idx: entry \(0, 0\) is 0; expected values from -1 to -1"):
+        group(feats, idx)
+
+
 def _in_child(queue):
     feats, idx, count = make(3000, 64, 4000, 16)
     queue.put(group_max(feats, idx, count)[0].double().sum().item())

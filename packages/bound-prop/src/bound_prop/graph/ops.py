@@ -143,7 +143,7 @@ class Linear(LinearOp):
 
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class Conv(LinearOp):
@@ -182,7 +182,7 @@ class Conv(LinearOp):
         return conv(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def _conv_transpose(self, x: Tensor, weight: Tensor) -> Tensor:
-        conv = _CONV_TRANSPOSE[weight.ndim - 2]
+        conv = CONV_TRANSPOSE[weight.ndim - 2]
         return conv(
             x, weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )

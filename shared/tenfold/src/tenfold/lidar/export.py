@@ -4,10 +4,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from torch import nn
+
 from tenfold._errors import UserInputError
 from tenfold.lidar.predict import load_detector
 
-__all__ = ["export"]
+__all__ = ["check_output", "export", "write_dense"]
 
 
 def export(checkpoint: Path, output: Path) -> None:
@@ -20,13 +22,36 @@ def export(checkpoint: Path, output: Path) -> None:
         checkpoint: Checkpoint written by `tenfold lidar fit`.
         output: File to write: .onnx (needs the packages onnx and onnxscript) or .pt2.
     """
-    from tenfold.lidar import export_dense
+    check_output(output)
+    write_dense(load_detector(checkpoint), output, checkpoint)
+    print(f"dense part of {checkpoint} -> {output}")
 
+
+def check_output(output: Path) -> None:
+    """Refuse a file that `write_dense` cannot write.
+
+    Raises:
+        UserInputError: another ending than .onnx and .pt2, or no such folder.
+    """
     if output.suffix not in (".onnx", ".pt2"):
         raise UserInputError(f"{output}: output: got the ending {output.suffix!r}; expected .onnx or .pt2")
     if not output.parent.is_dir():
         raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
-    model = load_detector(checkpoint)
+
+
+def write_dense(model: nn.Module, output: Path, checkpoint: Path) -> None:
+    """`tenfold.lidar.export_dense` into a file that appears whole or not at all.
+
+    Args:
+        model: the detector.
+        output: file to write.
+        checkpoint: named in messages.
+
+    Raises:
+        UserInputError: a detector without a dense part.
+    """
+    from tenfold.lidar import export_dense
+
     # Written beside its place and moved there, so that nobody ever sees half a file.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
         written = Path(folder) / output.name
@@ -36,4 +61,3 @@ def export(checkpoint: Path, output: Path) -> None:
             raise UserInputError(f"{checkpoint}: {error}") from error
         for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
             os.replace(file, output.parent / file.name)
-    print(f"dense part of {checkpoint} -> {output}")

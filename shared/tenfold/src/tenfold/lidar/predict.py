@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ from tenfold.lidar.tta import View, detect_views, make_views
 __all__ = [
     "EXTENSIONS",
     "Detections",
+    "Prediction",
     "build_from",
     "camera_matrix",
     "detect",
     "features_of",
+    "find_objects",
     "load_detector",
     "point_range",
     "predict",
     "read_frame",
+    "write_files",
 ]
 
 Detections = dict[str, npt.NDArray[Any]]
@@ -62,8 +66,14 @@ def build_from(settings: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def load_detector(checkpoint: str | Path) -> nn.Module:
+def load_detector(
+    checkpoint: str | Path, build: Callable[[Mapping[str, Any]], nn.Module] = build_from
+) -> nn.Module:
     """The detector of a checkpoint that `fit` has written, in evaluation mode; no Lightning needed.
+
+    Args:
+        checkpoint: the file.
+        build: makes the detector of the hyper-parameters; packages with detectors of their own pass theirs.
 
     Raises:
         UserInputError: a missing or damaged file, or one that is no detector's checkpoint.
@@ -74,7 +84,7 @@ def load_detector(checkpoint: str | Path) -> nn.Module:
         raise UserInputError(
             f"{checkpoint}: hyper_parameters: missing; expected a checkpoint written by `tenfold lidar fit`"
         )
-    model = build_from(settings)
+    model = build(settings)
     prefix = "model."
     state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
     load_strict(model, state, source=checkpoint)
@@ -176,16 +186,64 @@ def predict(
     """
     if threads is not None:
         torch.set_num_threads(max(1, threads))
-    if image is not None and calib is None:
-        raise UserInputError(f"{image}: image: needs the calibration of its camera; add --calib")
     try:
         views = make_views(tta_flips, tta_rotations, tta_scales)
     except ValueError as error:
         raise UserInputError(f"tta: {error}") from error
     show = _viewer() if view else None
+    seen = find_objects(
+        load_detector(checkpoint),
+        frame,
+        calib,
+        image,
+        min_score=min_score,
+        intensity_scale=intensity_scale,
+        columns=columns,
+        views=views,
+    )
+    write_files(out, seen.files)
+    print(
+        f"{len(seen.found['scores'])} objects in {len(seen.points)} points -> {out / next(iter(seen.files))}"
+    )
+    if show is not None:
+        show(seen.points, seen.found["boxes"][:, :7], seen.found["labels"])
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One frame as a detector sees it.
+
+    Attributes:
+        points: ``(N, C)`` of the file.
+        found: detections, best first.
+        files: name -> content of the results.
+    """
+
+    points: FloatArray
+    found: Detections
+    files: dict[str, bytes]
+
+
+def find_objects(
+    model: nn.Module,
+    frame: Path,
+    calib: Path | None = None,
+    image: Path | None = None,
+    *,
+    min_score: float = 0.1,
+    intensity_scale: float = 1.0,
+    columns: int | None = None,
+    views: Sequence[View] = (View(),),
+) -> Prediction:
+    """What `predict` does before it writes: read a frame, detect, make the result files. Arguments as there.
+
+    Raises:
+        UserInputError: an unreadable file, or an image without a calibration.
+    """
+    if image is not None and calib is None:
+        raise UserInputError(f"{image}: image: needs the calibration of its camera; add --calib")
     calibration = read_calibration(calib) if calib is not None else None
     picture = read_image(image) if image is not None else None
-    model = load_detector(checkpoint)
     points = read_frame(frame, intensity_scale, features_of(model), columns)
     seen = points
     if calibration is not None and picture is not None:
@@ -193,11 +251,9 @@ def predict(
     found = detect(model, seen, views)
     kept = found["scores"] >= min_score
     found = {name: values[kept] for name, values in found.items()}
-    files = _render(model, frame.name.split(".")[0], points, found, calibration, picture)
-    _write_all(out, files)
-    print(f"{len(found['scores'])} objects in {len(points)} points -> {out / next(iter(files))}")
-    if show is not None:
-        show(points, found["boxes"][:, :7], found["labels"])
+    return Prediction(
+        points, found, _render(model, frame.name.split(".")[0], points, found, calibration, picture)
+    )
 
 
 def _viewer() -> Callable[..., None]:
@@ -248,8 +304,8 @@ def camera_matrix(calibration: Calibration) -> npt.NDArray[np.float64]:
     return projection
 
 
-def _write_all(folder: Path, files: dict[str, bytes]) -> None:
-    """Everything was computed before: a user error leaves no file behind."""
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write results into a folder. Everything was computed before: a user error leaves no file behind."""
     make_folder(folder)
     for name, content in files.items():
         write_bytes(folder / name, content)

@@ -319,6 +319,9 @@ class LidarTask(LightningModule):
         tta_scales: Test-time augmentation: further scales.
     """
 
+    #: Makes the detector of the hyper-parameters; a package with detectors of its own replaces it.
+    build: Callable[[Any], Any] = staticmethod(build_from)
+
     def __init__(
         self,
         detector: str = "second",
@@ -336,7 +339,7 @@ class LidarTask(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model: Any = build_from(self.hparams)
+        self.model: Any = self.build(self.hparams)
         self.result: Any = None
         self.records: list[Record] = []  # of the last test, for evaluations of one's own
         self._found: dict[int, Record] = {}
@@ -348,7 +351,7 @@ class LidarTask(LightningModule):
     def on_fit_start(self) -> None:
         """Takes over the weights of another run, unless this one is resumed."""
         if self.hparams["start_from"] and self.trainer.ckpt_path is None:
-            other = load_detector(self.hparams["start_from"])
+            other = load_detector(self.hparams["start_from"], self.build)
             load_strict(self.model, other.state_dict(), source=self.hparams["start_from"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -397,11 +400,15 @@ class LidarTask(LightningModule):
             unlabelled = "no ground truth; model.results writes the submission"
             print(unlabelled if self.result is None else self.result)
 
+    def parameter_groups(self) -> Any:
+        """What the optimiser gets; by default all parameters alike."""
+        return self.parameters()
+
     def configure_optimizers(self) -> Any:
         """One cycle over the whole run, stepped with every optimiser step."""
         settings = self.hparams
         optimizer = decoupled_adam(
-            self.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"]
+            self.parameter_groups(), lr=settings["lr"], weight_decay=settings["weight_decay"]
         )
         schedule = one_cycle_schedule(
             optimizer,

@@ -224,7 +224,8 @@ def group(
             float64, float16 or bfloat16.
         idx: (..., k) int32 or int64 rows, for instance of `ball_query`; (B, ..., k) with padded feats. -1
             gives a row of zeros.
-        count: (...) members of each group; a group with 0 gives zeros whatever its indices.
+        count: (...) members of each group; a group with 0 gives zeros whatever its indices, which nothing looks
+            at: so a table of `ball_query` without any point may be used.
         center: (..., 3) subtracted from the first three channels of the rows that are not zeros.
         out: (..., k, C) contiguous, of the dtype of feats: written instead of a new tensor, and returned.
 
@@ -234,7 +235,7 @@ def group(
 
     Raises:
         ValueError: wrong shapes, an ``out`` that does not fit; at validation level "cheap" an index outside
-            -1 ... N - 1 (below that level it reads as -1).
+            -1 ... N - 1 in a group that has members (below that level it reads as -1).
         TypeError: wrong dtypes.
 
     Example:
@@ -311,7 +312,8 @@ def group_max(feats: Tensor, idx: Tensor, count: Tensor | None = None) -> tuple[
         to that row.
 
     Raises:
-        ValueError: wrong shapes; at validation level "cheap" an index outside -1 ... N - 1.
+        ValueError: wrong shapes; at validation level "cheap" an index outside -1 ... N - 1 in a group that has
+            members.
         TypeError: wrong dtypes.
 
     Example:

@@ -10,9 +10,11 @@ from torch import Tensor
 __all__ = ["check_table", "group", "group_max", "group_max_backward", "group_out", "rows_of"]
 
 
-def check_table(op: str, idx: Tensor, n: int) -> None:
-    """Raise ValueError for the first index outside -1 ... n - 1."""
+def check_table(op: str, idx: Tensor, n: int, count: Tensor | None = None) -> None:
+    """Raise ValueError for the first index outside -1 ... n - 1 in a group that has members."""
     bad = (idx < -1) | (idx >= n)
+    if count is not None:
+        bad &= (count > 0)[..., None]
     if bool(bad.any()):
         entry = tuple(int(i) for i in bad.nonzero()[0])
         raise ValueError(f"{op}: idx: entry {entry} is {int(idx[entry])}; expected values from -1 to {n - 1}")
@@ -37,7 +39,7 @@ def group(
 ) -> Tensor:
     """Rows of feats (N, C) or (B, N, C) in the order of idx, less the centre in the first three columns."""
     if validate:
-        check_table("group", idx, feats.shape[-2])
+        check_table("group", idx, feats.shape[-2], count)
     rows, valid = rows_of(feats, idx)
     if count is not None:
         valid = valid & (count > 0)[..., None]
@@ -65,7 +67,7 @@ def group_max(
 ) -> tuple[Tensor, Tensor]:
     """Maximum over the first ``count`` slots of each group, and the row of its first occurrence."""
     if validate:
-        check_table("group_max", idx, feats.shape[-2])
+        check_table("group_max", idx, feats.shape[-2], count)
     best = feats.new_zeros((*idx.shape[:-1], feats.shape[-1]))
     arg = torch.full(best.shape, -1, dtype=torch.int32, device=feats.device)
     for slot in range(idx.shape[-1]):

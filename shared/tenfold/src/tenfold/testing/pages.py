@@ -57,17 +57,21 @@ def _seed() -> None:
         importlib.import_module("torch").manual_seed(0)
 
 
-def assert_commands_exist(page: Path, app: Any) -> None:
-    """Check that a page's lines ``<program> <verb> ...`` name verbs, aliases and recipes of an `App`."""
+def assert_commands_exist(page: Path, app: Any) -> list[str]:
+    """Check that a page's lines ``<program> <verb> ...`` name verbs, aliases and recipes of an `App`.
+
+    Returns:
+        The verbs in the order of the page; a test over none would pass.
+    """
     text = page.read_text(encoding="utf-8")
     lines = re.findall(rf"^{re.escape(app.name)} (\w[\w-]*)(.*)$", text, re.MULTILINE)
-    assert lines, f"{page} shows no command of {app.name}"
     words = {word for verb in app.all_verbs() for word in (verb.name, *verb.aliases)} | set(app.aliases)
     recipes = {path.stem for path in app.config_folder().glob("*.yaml")}
     for verb, _ in lines:
         assert verb in words, f"{page}: {app.name} has no verb {verb}"
     for name in set(re.findall(r"--config (\w+)", text)) - {"NAME"}:
         assert name in recipes, f"{page}: {app.name} has no recipe {name}"
+    return [verb for verb, _ in lines]
 
 
 def assert_docstrings_hold(package: str) -> None:

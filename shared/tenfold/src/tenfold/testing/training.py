@@ -42,7 +42,10 @@ def assert_training_resumes(
 
     def checkpoint(where: Path) -> dict[str, Any]:
         file = where / "checkpoints" / "last.ckpt"
-        return torch.load(file, weights_only=True) if file.exists() else {"global_step": 0}
+        if not file.exists():
+            return {"global_step": 0}
+        found: dict[str, Any] = torch.load(file, weights_only=True)
+        return found
 
     whole, parts = folder / "whole", folder / "parts"
     subprocess.run(

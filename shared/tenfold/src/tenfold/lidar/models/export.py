@@ -82,6 +82,9 @@ def _export(model: Any) -> torch.export.ExportedProgram:
 
 
 def _output_names(model: Any) -> list[str]:
+    own = getattr(model.dense_head, "output_names", None)  # heads of other packages name theirs
+    if own is not None:
+        return list(own)
     if isinstance(model.dense_head, MultiHead):
         groups = range(len(model.dense_head.rpn_heads))
         return [*(f"classes_{k}" for k in groups), *(f"boxes_{k}" for k in groups)]
