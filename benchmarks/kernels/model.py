@@ -60,11 +60,12 @@ class Peer:
 class Goal:
     """Release bar (`must`) and target (`stretch`) of a row, for one thread and float32.
 
-    `ratio` goals are lower bounds of peer time / our time, `ms` and `bytes` goals are upper bounds of ours.
+    `ratio` goals are lower bounds of peer time / our time, `ms` and `bytes` goals are upper bounds of ours, `slowdown`
+    goals those of our time beside a competing process / alone.
     A ratio is against the best peer with the same semantics, or against the peer named in `against`.
     """
 
-    kind: Literal["ratio", "ms", "bytes"]
+    kind: Literal["ratio", "ms", "bytes", "slowdown"]
     must: float
     stretch: float | None = None
     against: str | None = None
@@ -82,7 +83,9 @@ class Goal:
 
     def text(self) -> str:
         """Both bars in words."""
-        form = {"ratio": "×{:g}", "ms": "≤ {:g} ms", "bytes": "≤ {:.3g} MB"}[self.kind]
+        form = {"ratio": "×{:g}", "ms": "≤ {:g} ms", "bytes": "≤ {:.3g} MB", "slowdown": "≤ {:g}× alone"}[
+            self.kind
+        ]
         scale = 1e6 if self.kind == "bytes" else 1
         return " / ".join(form.format(bar / scale) for bar in (self.must, self.stretch) if bar is not None)
 
@@ -107,8 +110,8 @@ class Row:
         parallel: the row should gain from a second thread.
         growth: measured at a quarter and four times the size as well.
         near_linear: its growth exponent must stay within 1.15.
-        measure: "time"; "bytes" of scratch memory, as the kernels count them and a peer's result says; or "peak",
-            by how much a call of ours and of each peer makes the process grow.
+        measure: "time"; "bytes" of scratch memory, as the kernels count them and a peer's result says; "peak", by how
+            much a call of ours and of each peer makes the process grow; or "slowdown" beside a competing process.
         dtypes: names of torch dtypes.
         quick: part of the quick run.
         reason: why the goal is missed, where it is known to be (rows of kernels have theirs in `reasons`).
@@ -129,7 +132,7 @@ class Row:
     parallel: bool = False
     growth: bool = True
     near_linear: bool = True
-    measure: Literal["time", "bytes", "peak"] = "time"
+    measure: Literal["time", "bytes", "peak", "slowdown"] = "time"
     dtypes: tuple[str, ...] = ("float32",)
     quick: bool = False
     reason: str = ""

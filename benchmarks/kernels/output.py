@@ -68,6 +68,9 @@ def _ours(record: Record) -> str:
     if record["measure"] != "time":
         return "–" if ours["bytes"] is None else f"{ours['bytes'] / 1e6:.2f} MB"
     slow = " (Python reference)" if ours["slow_path"] else ""
+    if record["measure"] == "slowdown":
+        alone, beside = milliseconds(ours["min_ms"]), milliseconds(ours["beside_ms"])
+        return f"{alone} alone, {beside} beside: {ours['slowdown']:.2f}×{slow}"
     return f"{milliseconds(ours['median_ms'])} ({milliseconds(ours['min_ms'])}){slow}"
 
 

@@ -1,15 +1,17 @@
 """Every row, in the order of the table. A new family adds its module here."""
 
 from kernels import rows_nms, rows_points, rows_pools, rows_sampling, rows_sparse
+from kernels.beside import rows_beside
 from kernels.model import Row
 
-ROWS: tuple[Row, ...] = (
+_FAMILIES: tuple[Row, ...] = (
     *rows_nms.ROWS,
     *rows_points.ROWS,
     *rows_pools.ROWS,
     *rows_sampling.ROWS,
     *rows_sparse.ROWS,
 )
+ROWS: tuple[Row, ...] = (*_FAMILIES, *rows_beside(_FAMILIES))
 
 
 def select(only: str | None, quick: bool) -> list[Row]:

@@ -326,6 +326,47 @@ def _mmcv_iou(case: Case) -> Call:
     return lambda: box_iou_rotated(case["a"], case["b"])
 
 
+def _pairs_case(scale: float, dtype: str) -> Case:
+    n = round(2000 * scale)
+    rng = np.random.default_rng(n)
+    a, b = (make_boxes.ground_spread(rng, n, area_each=40.0) for _ in range(2))
+    return Case(n, f"{n:,} and {n:,} boxes", {"a": _tensor(a, dtype), "b": _tensor(b, dtype)})
+
+
+def _ours_pairs(case: Case) -> Call:
+    from tenfold.ops import pairs_iou_bev
+
+    return lambda: pairs_iou_bev(case["a"], case["b"], 0.1)
+
+
+def _shapely_pairs(case: Case) -> Call:
+    import shapely
+
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        a, b = (shapely.polygons(make_boxes.footprint_corners(case[k].double().numpy())) for k in ("a", "b"))
+        i, j = shapely.STRtree(b).query(a)
+        overlap = shapely.area(shapely.intersection(a[i], b[j]))
+        iou = overlap / (shapely.area(a[i]) + shapely.area(b[j]) - overlap)
+        order = np.lexsort([j, i])
+        found = order[iou[order] > 0.1]
+        return np.stack([i[found], j[found]]), iou[found]
+
+    return run
+
+
+_PAIRS = Row(
+    key="pairs-iou-bev",
+    op="pairs_iou_bev",
+    title="pairs_iou_bev, 2,000 and 2,000 spread boxes, t .1",
+    make=_pairs_case,
+    ours=_ours_pairs,
+    agree=within(1e-5),
+    normal=lambda raw, _: (np.stack([raw[0].numpy(), raw[1].numpy()]), raw[2].numpy()),
+    peers=(Peer(_SHAPELY, "shapely", "shapely", _shapely_pairs, note="float64"),),
+    parallel=True,
+)
+
+
 ROWS: tuple[Row, ...] = (
     _nms_row(
         "nms-1k",
@@ -431,4 +472,5 @@ ROWS: tuple[Row, ...] = (
         quick=True,
         limit=lambda case, limits: limits.vector(6 * case.size),
     ),
+    _PAIRS,
 )

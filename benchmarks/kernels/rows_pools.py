@@ -328,6 +328,45 @@ def _query_by_definition(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return table, counts
 
 
+def _lookup_case(scale: float, _dtype: str) -> Case:
+    """Cells of a sweep, looked for in another order, half of them moved to where mostly nothing is."""
+    whole = _query_case(1.0, "float32")
+    coords = whole["coords"]
+    m = round(len(coords) * scale)
+    g = torch.Generator().manual_seed(0)
+    asked = coords[torch.randint(len(coords), (m,), generator=g)].clone()
+    asked[::2, 1] += 5
+    return Case(m, f"{len(coords):,} cells, {m:,} look-ups", {**whole.data, "asked": asked})
+
+
+def _ours_lookup(case: Case) -> Call:
+    from tenfold.ops import VoxelTable, lookup
+
+    table = VoxelTable(case["coords"])
+    return lambda: lookup(table, case["asked"])
+
+
+def _cell_keys(coords: torch.Tensor) -> torch.Tensor:
+    wide = coords.long()
+    return (wide[:, 1] * 1024 + wide[:, 2]) * 1024 + wide[:, 3]
+
+
+def _torch_lookup(case: Case) -> Call:
+    keys, order = _cell_keys(case["coords"]).sort()
+
+    def run() -> torch.Tensor:
+        asked = _cell_keys(case["asked"])
+        place = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
+        return torch.where(keys[place] == asked, order[place], -1)
+
+    return run
+
+
+def _lookup_by_definition(case: Case) -> np.ndarray:
+    rows = {tuple(c): i for i, c in enumerate(case["coords"].tolist())}
+    return np.array([rows.get(tuple(c), -1) for c in case["asked"].tolist()])
+
+
 # ------------------------------------------------------------------ bilinear sampling
 
 
@@ -562,6 +601,27 @@ ROWS: tuple[Row, ...] = (
         peers=(Peer("torch dense volume", "torch", "torch", _torch_query, normal=_numpy),),
         oracle=_query_by_definition,
         goal=Goal("ratio", 10, 30),
+        parallel=True,
+    ),
+    Row(
+        "lookup",
+        "lookup",
+        "lookup of cells in a ready table",
+        _lookup_case,
+        _ours_lookup,
+        bit_equal,
+        normal=lambda raw, _: raw.numpy(),
+        peers=(
+            Peer(
+                "torch searchsorted",
+                "torch",
+                "torch",
+                _torch_lookup,
+                normal=lambda raw, _: raw.numpy(),
+                note="keys sorted before",
+            ),
+        ),
+        oracle=_lookup_by_definition,
         parallel=True,
     ),
     _bilinear_row(

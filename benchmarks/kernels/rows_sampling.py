@@ -23,10 +23,10 @@ def _cloud(frame: Callable[[], frames.Frame], points: int | None, scale: float) 
 # ------------------------------------------------------------------ farthest point sampling
 
 
-def _fps_case(points: int | None, samples: int) -> Callable[[float, str], Case]:
+def _fps_case(points: int | None, samples: int, fixed: bool) -> Callable[[float, str], Case]:
     def make(scale: float, _dtype: str) -> Case:
         xyz = _cloud(frames.kitti, points, scale)
-        m = round(samples * scale)
+        m = samples if fixed else round(samples * scale)
         data = {"xyz": xyz, "m": m, "source": frames.kitti().source}
         return Case(len(xyz), f"{len(xyz):,} points, {m:,} samples", data)
 
@@ -120,19 +120,21 @@ _FPS_PEERS = (
 )
 
 
-def _fps_row(key: str, title: str, points: int | None, samples: int, goal: Goal, **more: Any) -> Row:
+def _fps_row(
+    key: str, title: str, points: int | None, samples: int, goal: Goal, *, fixed: bool = False, **more: Any
+) -> Row:
     return Row(
         key=key,
         op="farthest_point_sample",
         title=title,
-        make=_fps_case(points, samples),
+        make=_fps_case(points, samples, fixed),
         ours=_ours_fps,
         agree=bit_equal,
         normal=lambda raw, _: np.asarray(raw),
         peers=_FPS_PEERS,
         oracle=_fps_by_definition,
         goal=goal,
-        near_linear=False,  # samples grow with the points
+        near_linear=fixed,  # otherwise samples grow with the points
         limit=lambda case, limits: limits.vector(10.0 * case.size * np.log(case["m"])),
         **more,
     )
@@ -320,6 +322,41 @@ def _ours_group_max(case: Case) -> Call:
     return lambda: group_max(case["feats"], case["idx"], case["count"])
 
 
+# ------------------------------------------------------------------ interpolation
+
+
+def _interpolate_case(scale: float, dtype: str) -> Case:
+    from tenfold.ops import interpolation_weights, three_nn
+
+    cloud = _cloud(frames.kitti, 16_384, scale)
+    known = cloud[: len(cloud) // 4].contiguous()
+    dist, idx = three_nn(cloud, known)
+    g = torch.Generator().manual_seed(0)
+    data = {
+        "feats": torch.randn(len(known), 128, generator=g).to(getattr(torch, dtype)),
+        "idx": idx,
+        "long": idx.long(),
+        "weight": interpolation_weights(dist, idx),
+        "source": frames.kitti().source,
+    }
+    return Case(len(cloud), f"{len(cloud):,} rows from {len(known):,} × 128", data)
+
+
+def _ours_interpolate(case: Case) -> Call:
+    from tenfold.ops import three_interpolate
+
+    return lambda: three_interpolate(case["feats"], case["idx"], case["weight"])
+
+
+def _torch_interpolate(case: Case) -> Call:
+    return lambda: (case["feats"][case["long"]] * case["weight"][..., None]).sum(dim=1)
+
+
+def _interpolate_by_definition(case: Case) -> np.ndarray:
+    weight = case["weight"].double().numpy()[..., None]
+    return (case["feats"].double().numpy()[case["idx"].numpy()] * weight).sum(axis=1)  # type: ignore[no-any-return]
+
+
 _GROUP = _group_case(4096, 32)
 
 ROWS: tuple[Row, ...] = (
@@ -347,13 +384,21 @@ ROWS: tuple[Row, ...] = (
         Goal("ratio", 1.5, 3, against="fpsample bucket"),
         growth=False,
     ),
+    _fps_row(
+        "fps-512",
+        "farthest_point_sample, 16,384 points to 512",
+        16_384,
+        512,
+        Goal("ratio", 1.5, 3, against="fpsample bucket"),
+        fixed=True,
+    ),
     _knn_row(
         "three-nn",
         "three_nn",
         "three_nn, 16 k points on 4 k",
         _knn_case(frames.kitti, 4096, 16_384, 3),
         _ours_three_nn,
-        Goal("ratio", 3, 6, against="SciPy cKDTree"),
+        Goal("ratio", 2, 4, against="torch-cluster"),
     ),
     _knn_row(
         "knn-16",
@@ -361,7 +406,7 @@ ROWS: tuple[Row, ...] = (
         "knn, 20 k points among themselves, k 16",
         _knn_case(frames.indoor, 20_000, None, 16),
         _ours_knn,
-        Goal("ratio", 3, 5, against="Open3D"),
+        Goal("ratio", 3, 5),
     ),
     Row(
         "group-fresh",
@@ -423,5 +468,26 @@ ROWS: tuple[Row, ...] = (
         parallel=True,
         quick=True,
         limit=lambda case, limits: limits.copy(case.size * 64 * case["feats"].element_size()),
+    ),
+    Row(
+        "three-interpolate",
+        "three_interpolate",
+        "three_interpolate, 16 k rows of 128 channels",
+        _interpolate_case,
+        _ours_interpolate,
+        within(1e-5),
+        normal=lambda raw, _: raw.double().numpy(),
+        peers=(
+            Peer(
+                "torch indexing + sum",
+                "torch",
+                "torch",
+                _torch_interpolate,
+                normal=lambda raw, _: raw.double().numpy(),
+            ),
+        ),
+        oracle=_interpolate_by_definition,
+        parallel=True,
+        limit=lambda case, limits: limits.copy(case.size * 128 * 4 * 4),
     ),
 )

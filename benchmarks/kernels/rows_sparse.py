@@ -282,6 +282,48 @@ def _conv_row(channels: int, must: float, stretch: float, **more: Any) -> Row:
     )
 
 
+# ------------------------------------------------------------------ maximum
+
+
+def _ours_max_pool(case: Case) -> Call:
+    from tenfold.ops import sparse_max_pool
+
+    return lambda: sparse_max_pool(case["features"], case["table"])
+
+
+def _torch_max_pool(case: Case) -> Call:
+    missing = (case["table"] < 0)[..., None]
+    rows = case["table"].clamp(min=0).long()
+
+    def run() -> torch.Tensor:
+        return case["features"][rows].masked_fill_(missing, float("-inf")).amax(dim=0)
+
+    return run
+
+
+def _max_pool_by_definition(case: Case) -> Any:
+    features, best = case["features"].double().numpy(), None
+    for row in case["table"].numpy():
+        values = np.where((row >= 0)[:, None], features[row], -np.inf)
+        best = values if best is None else np.maximum(best, values)
+    return best
+
+
+_MAX_POOL = Row(
+    key="sparse-max-pool",
+    op="sparse_max_pool",
+    title="maximum over 3x3x3 cells, 16 k sites, 64 channels",
+    make=_conv_case(64),
+    ours=_ours_max_pool,
+    agree=bit_equal,
+    normal=_numpy,
+    peers=(Peer("torch indexing + amax", "torch", "torch", _torch_max_pool, normal=_numpy),),
+    oracle=_max_pool_by_definition,
+    limit=lambda case, limits: limits.copy((case["pairs"] + case.size) * 64 * 4),
+    parallel=True,
+)
+
+
 # ------------------------------------------------------------------ SECOND's encoder
 
 
@@ -502,6 +544,7 @@ ROWS: tuple[Row, ...] = (
     _conv_row(16, 1.8, 3, quick=True),
     _conv_row(32, 1.4, 1.8),
     _conv_row(64, 1.4, 1.8),
+    _MAX_POOL,
     _ENCODER,
     _TRAINING,
 )

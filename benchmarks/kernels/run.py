@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from kernels.beside import alone_and_beside
 from kernels.limits import Limits, measure_limits
 from kernels.machine import growth_peak, limit_cores, stamp, version_of
 from kernels.model import Call, Case, Peer, Row, Verdict, bit_equal
@@ -43,7 +44,7 @@ class Plan:
     most: float = 40.0
     patience: float = 1.0
     threads: tuple[int, ...] = (1, 2)
-    scales: tuple[float, ...] = (0.25, 4.0)
+    scales: tuple[float, ...] = (0.25, 0.5, 4.0)
     budget: float = math.inf
     quick: bool = False
 
@@ -229,6 +230,10 @@ def _time(candidates: Mapping[str, _Candidate], plan: Plan, rounds: int | None =
 
 def run_row(row: Row, plan: Plan, limits: Mapping[int, Limits]) -> Iterator[dict[str, Any]]:
     """The records of a row: one for each dtype, thread count and memory mode."""
+    if row.measure == "slowdown":
+        if max(plan.threads) > 1:
+            yield _run_beside(row, plan)
+        return
     for dtype in row.dtypes[:1] if plan.quick else row.dtypes:
         yield from _run_dtype(row, plan, dtype, limits)
 
@@ -291,6 +296,31 @@ def _run_dtype(row: Row, plan: Plan, dtype: str, limits: Mapping[int, Limits]) -
             record["goal"] = _goal(row, record, is_main=is_main)
             yield record
     torch.set_num_threads(1)
+
+
+def _run_beside(row: Row, plan: Plan) -> dict[str, Any]:
+    """Wall time of our call with several threads, alone and while another process keeps one of the cores busy."""
+    threads, case = max(plan.threads), row.make(1.0, "float32")
+    torch.set_num_threads(1)
+    alone_result = _first_call(row.ours, case, "not built").result
+    torch.set_num_threads(threads)
+    limit_cores(threads)
+    ours = _first_call(row.ours, case, "not built")
+    check, alone, times = _Check(False, ours.status, "", {}), None, {}
+    if ours.call is not None:
+        verdict = _compare(
+            replace(row, agree=bit_equal),
+            row.normal(ours.result, case),
+            lambda: row.normal(alone_result, case),
+        )
+        check = _Check(verdict.passed, verdict.text, "one thread", {})
+        alone, beside = alone_and_beside(ours.call, rounds=plan.rounds, least=plan.least)
+        times = {"beside_ms": 1e3 * min(beside.wall), "slowdown": min(beside.wall) / min(alone.wall)}
+    record = _common(row, case, "float32", threads)
+    record |= _time_record(row, ours, {}, {}, timing=alone, check=check, threads=threads)
+    record["ours"] |= times
+    torch.set_num_threads(1)
+    return record | {"goal": _goal(row, record, is_main=True)}
 
 
 def _same_bits(
@@ -427,9 +457,9 @@ def _speedup(row: Row, one: Timing | None, more: Timing | None, threads: int) ->
 
 def _goal(row: Row, record: Mapping[str, Any], *, is_main: bool) -> dict[str, Any] | None:
     """The row's goal with our value and the verdict; a missed one carries its recorded reason."""
-    if row.goal is None or not is_main or record["threads"] != 1:
-        return None
     goal = row.goal
+    if goal is None or not is_main or (record["threads"] != 1 and goal.kind != "slowdown"):
+        return None
     value: float | None
     if not record["check"]["passed"]:
         value = None
@@ -438,6 +468,8 @@ def _goal(row: Row, record: Mapping[str, Any], *, is_main: bool) -> dict[str, An
         value = record["peers"][goal.against]["ratio"] if goal.against else best["ratio"] if best else None
     elif goal.kind == "ms":
         value = record["ours"].get("median_ms")
+    elif goal.kind == "slowdown":
+        value = record["ours"].get("slowdown")
     else:
         value = record["ours"].get("bytes")
     verdict = goal.judge(value)

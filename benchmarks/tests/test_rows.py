@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import tenfold.ops
 from kernels import boxes, frames
 from kernels.machine import limit_cores
 from kernels.reasons import REASONS
@@ -52,7 +53,7 @@ def test_inputs_are_seeded_and_scale(row):
     assert whole.size == pytest.approx(4 * first.size, rel=0.01)
 
 
-COMPARED = [r for r in ROWS if (r.measure == "time" and r.oracle is not None) or r.op == "nms_rotated"]
+COMPARED = [r for r in ROWS if r.measure == "time" and (r.oracle is not None or r.op == "nms_rotated")]
 
 
 @pytest.mark.parametrize("row", COMPARED, ids=lambda r: r.key)
@@ -83,6 +84,44 @@ def test_peers_of_other_semantics_run(row):
         if not peer.same:
             assert peer.note
             assert not _try_peer(peer, case).status.startswith("failed")
+
+
+def test_every_operator_with_work_for_two_threads_stands_beside_a_process():
+    parallel = dict.fromkeys(row.op for row in ROWS if row.parallel)
+    assert [row.op for row in ROWS if row.measure == "slowdown"] == list(parallel)
+
+
+# Forms of an operator: the row that measures its kernel.
+FORMS = {
+    "ball_query_multi": "ball_query",
+    "box_iou_3d": "box_iou_bev",
+    "box_iou_aligned_3d": "box_iou_bev",
+    "boxes_overlap_bev": "box_iou_bev",
+    "dynamic_voxelize": "dynamic_voxelize + scatter",
+    "gather_rows": "group",
+    "knn_graph": "knn",
+    "nms_3d": "nms_rotated",
+    "nms_bev_aligned": "nms_rotated",
+    "nms_padded": "nms",
+    "nms_rotated_padded": "nms_rotated",
+    "peak_mask": "topk_peaks",
+    "points_in_boxes_padded": "points_in_boxes",
+    "radius_graph": "ball_query",
+    "rulebook_invert": "rulebook_strided",
+    "VoxelTable": "VoxelTable + voxel_query",
+    "voxel_downsample": "dynamic_voxelize + scatter",
+    "voxel_query": "VoxelTable + voxel_query",
+    "voxelize_padded": "voxelize",
+}
+# Results, and what reshapes or weighs a tensor with torch's operators.
+NO_KERNEL = {"PaddedVoxels", "ThinnedPoints", "Voxels", "__contract__", "interpolation_weights"}
+NO_KERNEL |= {"offsets_from_batch_index", "pad", "stack"}
+
+
+def test_every_operator_has_a_row_of_its_growth():
+    grown = {row.op for row in ROWS if row.growth and row.near_linear}
+    names = set(tenfold.ops.__all__) - NO_KERNEL
+    assert {FORMS.get(name, name) for name in names} <= grown
 
 
 def test_generators_make_what_they_say():

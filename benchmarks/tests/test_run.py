@@ -1,12 +1,16 @@
 """The runner on made-up operators whose speed and mistakes are known."""
 
+import os
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from kernels.beside import competitor
 from kernels.model import Goal, Peer, all_but, bit_equal, within
+from kernels.output import line
 from kernels.run import FULL, fit_exponent, run, run_row
 from kernels.testing import LIMITS, PLAN, busy, doubled, peer, row
 
@@ -174,6 +178,29 @@ def test_result_that_changes_with_threads_is_refused():
     assert one_thread["check"]["passed"]
     assert not two["check"]["passed"]
     assert two["peers"]["peer"]["ratio"] is None
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_slowdown_beside_a_process():
+    subject = row(milliseconds=3.0, measure="slowdown", goal=Goal("slowdown", 3, 2))
+    assert list(run_row(subject, PLAN, LIMITS)) == []  # one thread alone
+    record = one(subject, replace(PLAN, threads=(1, 2)))
+    ours = record["ours"]
+    assert record["check"] == {"passed": True, "text": "bit-equal", "against": "one thread"}
+    assert record["goal"]["value"] == ours["slowdown"] == ours["beside_ms"] / ours["min_ms"]
+    assert "alone" in line(record)[5]
+    assert record["goal"]["text"] == "≤ 3× alone / ≤ 2× alone"
+
+
+def test_a_competitor_ends_with_its_block():
+    with competitor():
+        children = _children()
+        assert len(children) == 1
+    assert _children() == []
+
+
+def _children():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 def test_slow_peers_are_left_out_of_further_thread_counts():

@@ -49,13 +49,21 @@ struct Boxes {
       }
     }
   }
-  // Squared gaps between q and the boxes [i, i + kWidth<T>), which never exceed the squared distance computed
-  // for a point of the box: the operations are the same, on component differences that are no larger, and IEEE
-  // rounding is monotone.
-  vec<T> gaps(int64_t i, const T* q) const {
+  // Squared gaps between the box [from, to] and the boxes [i, i + kWidth<T>), which never exceed the squared distance
+  // computed for two points in them: the operations are the same, on component differences that are no larger, and
+  // IEEE rounding is monotone.
+  vec<T> gaps(int64_t i, const T* from, const T* to) const {
     vec<T> d[3];
     for (int a = 0; a < 3; ++a)
-      d[a] = vmax(vmax(vload(low[a] + i) - q[a], q[a] - vload(high[a] + i)), vec<T>{});
+      d[a] = vmax(vmax(vload(low[a] + i) - to[a], from[a] - vload(high[a] + i)), vec<T>{});
+    return (d[0] * d[0] + d[1] * d[1]) + d[2] * d[2];
+  }
+  vec<T> gaps(int64_t i, const T* q) const { return gaps(i, q, q); }
+  // The same between box i and the points of the lanes.
+  vec<T> gaps_to(int64_t i, const vec<T>* q) const {
+    vec<T> d[3];
+    for (int a = 0; a < 3; ++a)
+      d[a] = vmax(vmax(low[a][i] - q[a], q[a] - high[a][i]), vec<T>{});
     return (d[0] * d[0] + d[1] * d[1]) + d[2] * d[2];
   }
 };
@@ -71,10 +79,10 @@ class KdLeaves {
   int64_t size() const { return size_; }      // finite points
   int64_t leaves() const { return leaves_; }  // a multiple of kFan; those behind the last are closed
 
-  // Room for n points in leaves of at most `most`; the memory outlives `build`, which another thread may call.
+  // Room for n points in leaves of at most `most`, 2 or more; the memory outlives `build`, which another thread may call.
   void allocate(Scratch& scratch, int64_t n, int most) {
     most_ = most;
-    room_ = n / 8 + 64;
+    room_ = n / (most < 16 ? most / 2 : 8) + 64;  // split by order, leaves hold at least half of `most`
     for (T*& c : column) c = scratch.take<T>(n);
     index = scratch.take<int32_t>(n);
     boxes.allocate(scratch, room_ + kFan);
@@ -155,7 +163,7 @@ class KdLeaves {
     // Very uneven clouds peel off few points at a time: beyond a depth, or where leaves become too many, points
     // are split by their order, as equal ones are.
     const bool by_order = !(high[axis] > low[axis]) || depth >= kMostDepth ||
-                          leaves_ + 4 * (size_ - from) / most_ + kFan >= room_;
+                          leaves_ + 2 * (size_ - from) / most_ + kFan >= room_;
     int64_t place = from + (to - from) / 2;
     if (!by_order) {
       T middle = low[axis] / 2 + high[axis] / 2;

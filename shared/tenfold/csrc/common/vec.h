@@ -31,7 +31,8 @@ static inline vfloat vload(const float* p) { vfloat v; std::memcpy(&v, p, sizeof
 static inline vint vload(const int32_t* p) { vint v; std::memcpy(&v, p, sizeof v); return v; }
 static inline void vstore(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
 static inline void vstore(int32_t* p, vint v) { std::memcpy(p, &v, sizeof v); }
-static inline vfloat vset(float x) { return vfloat{} + x; }
+// A bare broadcast: x - 0 is x, whereas x + 0 would be computed for the sake of -0.
+static inline vfloat vset(float x) { return x - vfloat{}; }
 static inline vint vset(int32_t x) { return vint{} + x; }
 static inline vint viota() {
   vint v;
@@ -53,13 +54,13 @@ static inline lane_mask vgt(vfloat a, vfloat b) { return _mm512_cmp_ps_mask((__m
 static inline lane_mask vge(vfloat a, vfloat b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ); }
 static inline lane_mask veq(vint a, vint b) { return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b); }
 static inline lane_mask vlt(vint a, vint b) { return _mm512_cmplt_epi32_mask((__m512i)a, (__m512i)b); }
-static inline vfloat vmin(vfloat a, vfloat b) { return (vfloat)_mm512_min_ps((__m512)a, (__m512)b); }
-static inline vfloat vmax(vfloat a, vfloat b) { return (vfloat)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline vfloat vmin(vfloat a, vfloat b) { return (vfloat)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+static inline vfloat vmax(vfloat a, vfloat b) { return (vfloat)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
 static inline vfloat vgather(const float* base, vint index) {
-  return (vfloat)_mm512_i32gather_ps((__m512i)index, base, 4);
+  return (vfloat)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, (__m512i)index, base, 4);
 }
 static inline vint vgather(const int32_t* base, vint index) {
-  return (vint)_mm512_i32gather_epi32((__m512i)index, base, 4);
+  return (vint)_mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xffff, (__m512i)index, base, 4);
 }
 static inline vint vadd_where(vint v, int32_t amount, lane_mask m) {
   return (vint)_mm512_mask_add_epi32((__m512i)v, static_cast<__mmask16>(m), (__m512i)v, _mm512_set1_epi32(amount));
@@ -177,16 +178,29 @@ constexpr int kWidth = kLanes * 4 / static_cast<int>(sizeof(T));
 
 static inline vdouble vload(const double* p) { vdouble v; std::memcpy(&v, p, sizeof v); return v; }
 static inline void vstore(double* p, vdouble v) { std::memcpy(p, &v, sizeof v); }
-static inline vdouble vset(double x) { return vdouble{} + x; }
+static inline vdouble vset(double x) { return x - vdouble{}; }
+#if defined(__AVX512F__)
+static inline vdouble vmin(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b); }
+static inline vdouble vmax(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b); }
+static inline lane_mask vlt(vdouble a, vdouble b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ); }
+static inline lane_mask vge(vdouble a, vdouble b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ); }
+#elif defined(__AVX2__)
+static inline vdouble vmin(vdouble a, vdouble b) { return (vdouble)_mm256_min_pd((__m256d)a, (__m256d)b); }
+static inline vdouble vmax(vdouble a, vdouble b) { return (vdouble)_mm256_max_pd((__m256d)a, (__m256d)b); }
+static inline lane_mask vlt(vdouble a, vdouble b) { return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_LT_OQ)); }
+static inline lane_mask vge(vdouble a, vdouble b) { return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_GE_OQ)); }
+#else
 static inline vdouble vmin(vdouble a, vdouble b) { return a < b ? a : b; }
 static inline vdouble vmax(vdouble a, vdouble b) { return a > b ? a : b; }
-static inline lane_mask vbits(vlong m) {
-  lane_mask bits = 0;
-  for (int i = 0; i < kWidth<double>; ++i) bits |= static_cast<lane_mask>(m[i] & 1) << i;
-  return bits;
+static inline lane_mask vlt(vdouble a, vdouble b) {
+  const vlong m = a < b;
+  return static_cast<lane_mask>((m[0] & 1) | (m[1] & 2));
 }
-static inline lane_mask vlt(vdouble a, vdouble b) { return vbits(a < b); }
-static inline lane_mask vge(vdouble a, vdouble b) { return vbits(a >= b); }
+static inline lane_mask vge(vdouble a, vdouble b) {
+  const vlong m = a >= b;
+  return static_cast<lane_mask>((m[0] & 1) | (m[1] & 2));
+}
+#endif
 // 0, 1, 2 ... in the integers as wide as T.
 template <class T>
 static inline vec_index<T> viota_of() {
@@ -202,6 +216,10 @@ static inline float vtop(vfloat v) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+#elif defined(__AVX2__)
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 #else
   float top = v[0];
   for (int i = 1; i < kLanes; ++i) top = v[i] > top ? v[i] : top;
@@ -213,5 +231,26 @@ static inline double vtop(vdouble v) {
   for (int i = 1; i < kWidth<double>; ++i) top = v[i] > top ? v[i] : top;
   return top;
 }
+
+// The lanes of low and high side by side, as 64-bit words of which `high` is the upper half: blocks of four lanes give
+// two words to the first result and two to the second (lane_of_word).
+static inline void vzip(vint low, vint high, vlong& first, vlong& second) {
+#if defined(__AVX512F__)
+  first = (vlong)_mm512_maskz_unpacklo_epi32(0xffff, (__m512i)low, (__m512i)high);
+  second = (vlong)_mm512_maskz_unpackhi_epi32(0xffff, (__m512i)low, (__m512i)high);
+#elif defined(__AVX2__)
+  first = (vlong)_mm256_unpacklo_epi32((__m256i)low, (__m256i)high);
+  second = (vlong)_mm256_unpackhi_epi32((__m256i)low, (__m256i)high);
+#elif defined(__SSE4_1__)
+  first = (vlong)_mm_unpacklo_epi32((__m128i)low, (__m128i)high);
+  second = (vlong)_mm_unpackhi_epi32((__m128i)low, (__m128i)high);
+#else
+  for (int i = 0; i < 2; ++i) {
+    first[i] = static_cast<int64_t>(high[i]) << 32 | static_cast<uint32_t>(low[i]);
+    second[i] = static_cast<int64_t>(high[i + 2]) << 32 | static_cast<uint32_t>(low[i + 2]);
+  }
+#endif
+}
+constexpr int lane_of_word(int result, int word) { return word / 2 * 4 + result * 2 + word % 2; }
 
 TENFOLD_END

@@ -41,8 +41,8 @@ static inline vfloat max(vfloat a, vfloat b) { return vmax(a, b); }
 static inline lane_mask greater(vfloat a, vfloat b) { return vgt(a, b); }
 
 #if defined(__AVX512F__)
-static inline vdouble min(vdouble a, vdouble b) { return (vdouble)_mm512_min_pd((__m512d)a, (__m512d)b); }
-static inline vdouble max(vdouble a, vdouble b) { return (vdouble)_mm512_max_pd((__m512d)a, (__m512d)b); }
+static inline vdouble min(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b); }
+static inline vdouble max(vdouble a, vdouble b) { return (vdouble)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b); }
 static inline lane_mask greater(vdouble a, vdouble b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
 }

@@ -178,12 +178,35 @@ def test_uneven_clouds():
             kernels.assert_same(knn(points, points[::60], 9), numpy_knn(points, points[::60], 9))
 
 
-def test_many_equal_points_are_not_quadratic():
-    points = torch.cat([torch.ones(50_000, 3), cloud(10_000, 8, scale=100)])
+@pytest.mark.parametrize("k", [8, 40])
+def test_many_equal_points(k):
+    """No more work than for others: leaves as far as the last neighbour, but with higher indices, are skipped."""
+    points = torch.cat([torch.ones(200_000, 3), cloud(10_000, 8, scale=100)])
     begin = time.process_time()
-    idx = knn(points, points[49_900:], 8)[1]
-    assert time.process_time() - begin < 20.0
-    assert idx[:100].unique(dim=0).tolist() == [list(range(8))]
+    dist2, idx = knn(points, points, k)
+    assert time.process_time() - begin < 20.0  # it took minutes
+    assert idx[:200_000].unique(dim=0).tolist() == [list(range(k))]
+    assert int(dist2[:200_000].count_nonzero()) == 0
+    rows = slice(200_000, 200_040)
+    kernels.assert_same((dist2[rows], idx[rows]), numpy_knn(points, points[rows], k))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_queries_alone_in_groups_and_among_the_points(dtype):
+    """Few queries for many points, many for few, and the points themselves take different ways."""
+    points = torch.cat([cloud(9000, 1), lattice(10)]).to(dtype)
+    some = torch.cat([points[::700], cloud(5, 2, scale=30, dtype=dtype)])
+    many = torch.cat([cloud(5000, 3, dtype=dtype), cloud(300, 4, scale=200, dtype=dtype)])
+    for query in (some[:1], some[:3], some, many, points, points.clone(), points[:-1]):
+        dist2, idx = knn(points, query, 7)
+        rows = torch.randperm(len(query), generator=torch.Generator().manual_seed(0))[:150]
+        kernels.assert_same((dist2[rows], idx[rows]), numpy_knn(points, query[rows], 7))
+    points[5000, 1], points[17, 0] = float("nan"), float("inf")
+    with tenfold.validation("meta"):
+        dist2, idx = knn(points, points, 5)
+        kernels.assert_same((dist2, idx), knn(points, points.clone(), 5))
+        kernels.assert_same((dist2[:300], idx[:300]), ref.knn(points, points[:300], 5))
+    assert idx[5000].tolist() == idx[17].tolist() == [-1] * 5
 
 
 def test_overflowing_distances_are_missing():
@@ -306,9 +329,12 @@ def test_forked_workers():
 def test_scratch_bound():
     for n in (2_000, 30_000, 120_000):
         for points in (cloud(n), torch.ones(n, 3), 2.0 ** cloud(n, scale=200)):
-            _native.scratch_peak()
-            knn(points, points[:300], 8)
-            assert _native.scratch_peak() <= 32 * n + 32_768
+            for query in (points[:300], points, points.flip(0)):
+                # Whoever sorts queries sorts a few thousand at a time, or a sixteenth of the points.
+                chunk = 0 if query is points else min(len(query), max(4096, n // 16))
+                _native.scratch_peak()
+                knn(points, query, 8)
+                assert _native.scratch_peak() <= 32 * n + 40 * chunk + 32_768
 
 
 P, Q, PADDED = cloud(6), cloud(2), cloud(6).view(2, 3, 3)

@@ -1,9 +1,11 @@
 """Section 8 of the contract: three pipelines compile without graph breaks, export, and run in forked workers."""
 
 import multiprocessing
+import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 from torch.export import Dim, export
 
 from tenfold import ops
@@ -69,6 +71,22 @@ def test_compiles_as_one_graph(pipeline, dynamic):
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for n, seed in ((60, 0), (60, 1), (90, 2)):
         same(compiled(cloud(n, seed)), model(cloud(n, seed)))
+
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_inductor_runs_the_graph(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    model = pipeline()
+    with torch._inductor.config.patch({"cpp.cxx": (None, COMPILER), "compile_threads": 1}):
+        compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="inductor")
+        for n, seed in ((60, 0), (90, 2)):
+            same(compiled(cloud(n, seed)), model(cloud(n, seed)))
 
 
 def test_compiled_gradients_equal_eager_ones():

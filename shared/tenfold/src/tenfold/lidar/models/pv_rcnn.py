@@ -119,11 +119,7 @@ def _aggregation(c_in: int, scales: Scales) -> SetAbstraction:
 
 
 def _gather(layer: nn.Module, points: PointFeatures, centres: Tensor, centre_offsets: Tensor) -> Tensor:
-    """What a set abstraction finds around stacked centres; in a batch without any point, nothing."""
-    if not len(points.xyz):  # tables cannot refer to a point that is not there: one out of reach stands in
-        offsets = torch.cat((points.offsets[:-1], points.offsets[-1:] + 1))
-        lonely = points.features.new_zeros(1, points.features.shape[1])
-        points = PointFeatures(points.xyz.new_full((1, 3), 1e6), lonely, offsets)
+    """What a set abstraction finds around stacked centres."""
     found = layer(
         points.xyz, points.features, centers=centres, offsets=points.offsets, center_offsets=centre_offsets
     )
