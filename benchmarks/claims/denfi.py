@@ -208,4 +208,8 @@ def gates() -> list[Gate]:
             5.0,
         ),
     )
-    return [judge(text, value, least, "denfi") for text, value, least in wanted]
+    # The mechanism is the claim; bounds on the detection experiment come from pilot runs.
+    return [
+        judge(text, value, least, "denfi", pilot=text.startswith("detection"))
+        for text, value, least in wanted
+    ]

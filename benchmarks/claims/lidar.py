@@ -31,15 +31,26 @@ _BATCH = 4
 _ROTATION = 0.1
 _LR = 0.01
 # Steps of each detector: enough to see it learn, few enough for three seeds on a CPU.
-_STEPS = {"second": 90, "pointpillars": 70, "parta2": 90, "pv_rcnn": 90, "pointrcnn": 280}
+_STEPS = {"second": 90, "pointpillars": 70, "parta2": 90, "pv_rcnn": 90, "pointrcnn": 240}
 _ONE_STAGE = ("second", "pointpillars")
 _TWO_STAGE = ("parta2", "pv_rcnn", "pointrcnn")
 _CONTROLS = ("", "-untrained", "-shuffled")
 
 
+# The narrow PointRCNN with more centres and wider balls: with the recipe's, cars are a few points of two thousand.
+_POINTRCNN = {
+    "levels": [
+        [512, [[0.5, 16, [16, 32]], [1.0, 16, [16, 32]]]],
+        [192, [[1.0, 16, [32, 64]], [2.0, 16, [32, 64]]]],
+        [64, [[2.0, 16, [64, 64]], [4.0, 16, [64, 64]]]],
+    ]
+}
+
+
 def overrides(detector: str) -> dict[str, Any]:
     """The narrow recipe's settings, on a quarter of its area."""
-    return {**small_overrides(detector), "point_range": _RANGE}
+    more = _POINTRCNN if detector == "pointrcnn" else {}
+    return {**small_overrides(detector), "point_range": _RANGE, **more}
 
 
 @cache

@@ -29,7 +29,7 @@ from xview3d.view import View
 __all__ = ["demo", "run_demo"]
 
 _SCENES = 16
-_SHOWN_SCORE = 0.2
+_SHOWN_SCORE = 0.1
 _FAR = slice(4, 7)  # bins beyond 40 m
 
 
