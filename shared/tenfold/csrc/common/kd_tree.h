@@ -82,7 +82,8 @@ class KdLeaves {
   // Room for n points in leaves of at most `most`, 2 or more; the memory outlives `build`, which another thread may call.
   void allocate(Scratch& scratch, int64_t n, int most) {
     most_ = most;
-    room_ = n / (most < 16 ? most / 2 : 8) + 64;  // split by order, leaves hold at least half of `most`
+    limit_ = n / (most < 16 ? most / 2 : 8) + 192;  // split by order, leaves hold at least half of `most`
+    room_ = limit_ < n ? limit_ : n;
     for (T*& c : column) c = scratch.take<T>(n);
     index = scratch.take<int32_t>(n);
     boxes.allocate(scratch, room_ + kFan);
@@ -109,6 +110,7 @@ class KdLeaves {
 
  private:
   static constexpr int kMostDepth = 40;
+  static constexpr int64_t kSmall = 80;  // more than there can be parts that wait and are smaller than that
 
   int64_t collect(const T* xyz, int64_t n, int64_t columns, int64_t dims) {
     if (columns == 3 && dims == 3 && all_finite(xyz, 3 * n)) {
@@ -163,7 +165,7 @@ class KdLeaves {
     // Very uneven clouds peel off few points at a time: beyond a depth, or where leaves become too many, points
     // are split by their order, as equal ones are.
     const bool by_order = !(high[axis] > low[axis]) || depth >= kMostDepth ||
-                          leaves_ + 2 * (size_ - from) / most_ + kFan >= room_;
+                          leaves_ + 2 * (size_ - from) / most_ + kSmall >= limit_;
     int64_t place = from + (to - from) / 2;
     if (!by_order) {
       T middle = low[axis] / 2 + high[axis] / 2;
@@ -228,6 +230,7 @@ class KdLeaves {
   int64_t size_ = 0;
   int64_t leaves_ = 0;
   int64_t room_ = 0;
+  int64_t limit_ = 0;
   int most_ = 0;
 };
 

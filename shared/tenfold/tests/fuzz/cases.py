@@ -104,6 +104,23 @@ def sites(rng: Rng, shape: tuple[int, int, int], batch: int, most: int = 200) ->
     return tensor(rng, np.stack(np.unravel_index(flat, (batch, *shape)), axis=1).astype(np.int32))
 
 
+def gradient(rng: Rng, function: Callable[..., Any], *inputs: torch.Tensor) -> Call:
+    """A call for the gradients of inputs, each result weighted by numbers that repeat themselves."""
+    start = int(rng.integers(1000))
+
+    def run() -> tuple[torch.Tensor, ...]:
+        leaves = [value.detach().requires_grad_() for value in inputs]
+        results = function(*leaves)
+        total = torch.zeros((), dtype=inputs[0].dtype)
+        for number, result in enumerate(results if isinstance(results, tuple) else (results,)):
+            if result.requires_grad:
+                weight = torch.arange(start + number, start + number + result.numel(), dtype=result.dtype)
+                total = total + (result * ((weight * 0.37) % 2 - 1).view(result.shape)).sum()
+        return torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else ()
+
+    return run
+
+
 def indices(rng: Rng, shape: tuple[int, ...], rows: int) -> torch.Tensor:
     return tensor(
         rng, rng.integers(-1, max(rows, 1), shape).astype(pick(rng, np.int32, np.int64)).clip(max=rows - 1)
@@ -156,6 +173,12 @@ def topk_peaks(rng: Rng) -> Call:
     heat = tensor(rng, values)
     more = {"k": pick(rng, 1, 7, 500), "kernel": pick(rng, 1, 3, 5), "per_class": pick(rng, False, True)}
     return lambda: ops.topk_peaks(heat, **more)
+
+
+def peaks_at(rng: Rng) -> Call:
+    heat = tensor(rng, random_floats(rng, (2, size(rng, 24), size(rng, 24)), rows=2, special=True))
+    kernel = pick(rng, 1, 3, 5)
+    return lambda: ops.peak_mask(heat, kernel)
 
 
 # ------------------------------------------------------------------ voxels
@@ -223,6 +246,21 @@ def farthest_point_sample(rng: Rng) -> Call:
     return lambda: ops.farthest_point_sample(points, m, start=start)
 
 
+def farthest_point_sample_dist(rng: Rng) -> Call:
+    n, kind = size(rng, 60), dtype(rng)
+    dist = tensor(rng, np.abs(random_floats(rng, (n, n), rows=1, dtype=kind, special=True)))
+    points = tensor(rng, np.zeros((1, n, 3), kind))
+    m = pick(rng, 0, 1, 7, n + 5)
+    return lambda: ops.farthest_point_sample(points, m, dist=dist)
+
+
+def interpolate_backward(rng: Rng) -> Call:
+    m, n, kind = 1 + size(rng, 50), size(rng, 100), dtype(rng)
+    feats, table = tensor(rng, rng.standard_normal((m, size(rng, 20))).astype(kind)), indices(rng, (n, 3), m)
+    weight = tensor(rng, rng.random((n, 3)).astype(kind))
+    return gradient(rng, lambda f, w: ops.three_interpolate(f, table, w), feats, weight)
+
+
 def three_interpolate(rng: Rng) -> Call:
     m, n, kind = size(rng, 50), size(rng), dtype(rng)
     feats = tensor(rng, random_floats(rng, size(rng, 20), rows=m, dtype=kind))
@@ -245,6 +283,12 @@ def group(rng: Rng) -> Call:
 def group_max(rng: Rng) -> Call:
     args = _groups(rng)
     return lambda: ops.group_max(*args)
+
+
+def group_out(rng: Rng) -> Call:
+    feats, table, count = _groups(rng)
+    shape = (*table.shape, feats.shape[1])
+    return lambda: ops.group(feats, table, count, out=torch.full(shape, torch.nan, dtype=feats.dtype))
 
 
 # ------------------------------------------------------------------ points and boxes
@@ -309,6 +353,32 @@ def sparse_conv(rng: Rng) -> Call:
     return lambda: ops.sparse_conv(feats, weight, table)
 
 
+def rulebook_invert(rng: Rng) -> Call:
+    shape = (5, 5, 20)
+    coords = sites(rng, shape, 2)
+    stride, padding = pick(rng, 1, 2), pick(rng, 0, 1)
+
+    def run() -> torch.Tensor:
+        table = ops.rulebook_strided(coords, shape, 2, 3, stride=stride, padding=padding)[1]
+        return ops.rulebook_invert(table, len(coords))
+
+    return run
+
+
+def sparse_conv_weight(rng: Rng) -> Call:
+    shape = (4, 5, 6)
+    coords, kind = sites(rng, shape, 2), dtype(rng)
+    c_in, c_out = int(rng.integers(1, 20)), int(rng.integers(1, 20))
+    feats = tensor(rng, rng.standard_normal((len(coords), c_in)).astype(kind))
+    weight = tensor(rng, rng.standard_normal((c_out, 3, 3, 3, c_in)).astype(kind))
+
+    def convolved(f: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        table = ops.rulebook_submanifold(coords, shape, 2, 3)
+        return ops.sparse_conv(f, w, table, symmetric=True)
+
+    return gradient(rng, convolved, feats, weight)
+
+
 def sparse_max_pool(rng: Rng) -> Call:
     table, rows = _table(rng)
     feats = tensor(rng, random_floats(rng, int(rng.integers(1, 20)), rows=rows, dtype=dtype(rng)))
@@ -347,6 +417,14 @@ def bilinear_sample(rng: Rng) -> Call:
     return lambda: ops.bilinear_sample(*args, border=border)
 
 
+def bilinear_sample_backward(rng: Rng) -> Call:
+    kind, h, w, n = dtype(rng), int(rng.integers(1, 9)), int(rng.integers(1, 9)), size(rng, 6)
+    feat, uv = rng.standard_normal((2, 3, h, w)).astype(kind), rng.uniform(-3, 12, (2, n, 2)).astype(kind)
+    border = pick(rng, "zero", "clamp", "parity")
+    both = tensor(rng, feat), tensor(rng, uv)
+    return gradient(rng, lambda f, p: ops.bilinear_sample(f, p, border=border), *both)
+
+
 def ttf_targets(rng: Rng) -> Call:
     n = size(rng, 30)
     corner = rng.uniform(-10, 60, (n, 2))
@@ -363,23 +441,30 @@ CASES: dict[str, Case] = {
     "ball_query": Case(ball_query),
     "batched_nms": Case(batched_nms),
     "bilinear_sample": Case(bilinear_sample, rtol=1e-5),
+    "bilinear_sample_backward": Case(bilinear_sample_backward, rtol=0.0001),
     "box_iou": Case(box_iou, rtol=1e-5),
     "dynamic_voxelize": Case(dynamic_voxelize),
     "farthest_point_sample": Case(farthest_point_sample),
+    "farthest_point_sample_dist": Case(farthest_point_sample_dist),
     "group": Case(group),
     "group_max": Case(group_max),
+    "group_out": Case(group_out),
+    "interpolate_backward": Case(interpolate_backward, rtol=0.0001),
     "knn": Case(knn),
     "lookup": Case(lookup),
     "nms": Case(nms),
     "nms_rotated": Case(nms_rotated),
+    "peaks_at": Case(peaks_at),
     "points_in_boxes": Case(points_in_boxes),
     "roi_grid_pool3d": Case(roi_grid_pool3d, rtol=1e-5),
     "roi_point_pool": Case(roi_point_pool),
     "rotated_iou": Case(rotated_iou, rtol=1e-4),
+    "rulebook_invert": Case(rulebook_invert),
     "rulebook_strided": Case(rulebook_strided),
     "rulebook_submanifold": Case(rulebook_submanifold),
     "scatter": Case(scatter, rtol=1e-4),
     "sparse_conv": Case(sparse_conv, rtol=1e-4),
+    "sparse_conv_weight": Case(sparse_conv_weight, rtol=0.001),
     "sparse_max_pool": Case(sparse_max_pool),
     "three_interpolate": Case(three_interpolate, rtol=1e-5),
     "three_nn": Case(three_nn),
