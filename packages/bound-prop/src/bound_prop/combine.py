@@ -22,7 +22,9 @@ _FINEST = 4096.0
 def are_exact(M: Tensor) -> bool:
     """Whether sums of the rows ``(S, K)`` with our weights are exact in double precision.
 
-    >>> are_exact(torch.tensor([[1.0, -1.0]])), are_exact(torch.tensor([[0.1, 0.0]]))
+    One row has no sum; the rows of a sum are multiples of 1/4096 of moderate size, at most 64 of them.
+
+    >>> are_exact(torch.tensor([[1.0, -1.0], [0.5, 0.0]])), are_exact(torch.tensor([[1.0, -1.0], [0.1, 0.0]]))
     (True, False)
     """
     scaled = M.double() * _FINEST
