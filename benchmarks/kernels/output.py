@@ -65,7 +65,7 @@ def _ours(record: Record) -> str:
     ours = record["ours"]
     if ours["status"] != "ok":
         return str(ours["status"])
-    if record["measure"] != "time":
+    if record["measure"] in ("bytes", "peak"):
         return "–" if ours["bytes"] is None else f"{ours['bytes'] / 1e6:.2f} MB"
     slow = " (Python reference)" if ours["slow_path"] else ""
     if record["measure"] == "slowdown":

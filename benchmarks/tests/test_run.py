@@ -292,7 +292,7 @@ def test_run_stamps_the_machine():
 
 def test_a_full_run_takes_at_least_seven_rounds():
     assert FULL.rounds >= 7
-    assert FULL.scales == (0.25, 4.0)
+    assert (*FULL.scales, 1.0) == (0.25, 0.5, 4.0, 1.0)  # four sizes behind a growth exponent
 
 
 @pytest.mark.parametrize(
