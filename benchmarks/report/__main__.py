@@ -27,7 +27,7 @@ def bench_card() -> Card:
     results = run(select(None, True), QUICK, progress=lambda text: print(text, file=sys.stderr, flush=True))
     return Card(
         "Ratios to the peers",
-        "The kernels are ahead of every installable peer on one thread of this processor.",
+        "The kernels beside every installable peer, on one thread of this processor: what is met and what is missed.",
         summary(results),
         "every ratio's result was compared with the peer's or an oracle's in the same run",
         not is_wrong(results),
@@ -57,7 +57,8 @@ def add(page: Report, build: Callable[[], Card], name: str = "", *, wide: bool =
         wide=wide,
         parts=card.parts,
     )
-    print(f"{status:6} {time.perf_counter() - start:5.1f} s  {card.title}: {card.number}", flush=True)
+    seconds = time.perf_counter() - start if card.seconds is None else card.seconds
+    print(f"{status:6} {seconds:5.1f} s  {card.title}: {card.number}", flush=True)
     return card.passed
 
 

@@ -17,7 +17,7 @@ SECOND = {"voxel_size": (0.05, 0.05, 0.1), "point_range": (0, -40, -3, 70.4, 40,
 
 @dataclass
 class Card:
-    """What one card of the page says."""
+    """What one card of the page says, and how long it took where that was measured elsewhere."""
 
     title: str
     claim: str
@@ -25,6 +25,7 @@ class Card:
     control: str
     passed: bool
     parts: list[Part] = field(default_factory=list)
+    seconds: float | None = None
 
 
 def _tensor(array: np.ndarray) -> Tensor:

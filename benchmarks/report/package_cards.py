@@ -86,4 +86,5 @@ def card(result: DemoResult) -> Card:
             Table(list(result.columns), [list(row) for row in result.rows]),
             *(Text(note) for note in result.notes),
         ],
+        seconds=result.seconds,
     )
