@@ -5,32 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.testing import page_examples, repository_root
+from tenfold.testing import assert_commands_exist, repository_root, run_page_examples
 
 ROOT = repository_root(Path(__file__).parent)
+PAGES = ["packages/xview3d/README.md", "docs/xview3d.md"]
 
 
-@pytest.mark.parametrize("page", ["packages/xview3d/README.md", "docs/xview3d.md"])
-def test_python_examples_run(page, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", PAGES)
+def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = page_examples(ROOT / page)
-    for block in blocks:
-        exec(compile(block, page, "exec"), {})
-    said = capsys.readouterr().out
-    for wanted in re.findall(r"print\(.*\)  # (.*)", "\n".join(blocks)):
-        assert wanted in said
+    assert run_page_examples(ROOT / page)
 
 
-@pytest.mark.parametrize("page", ["packages/xview3d/README.md", "docs/xview3d.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_command_lines_name_real_verbs_options_and_recipes(page):
     from xview3d.cli import app
 
     text = (ROOT / page).read_text()
-    lines = re.findall(r"^xview3d (.*?)(?:\s+#.*)?$", text, re.MULTILINE)
-    verbs = {verb.name for verb in app.all_verbs()}
-    recipes = {path.stem for path in app.config_folder().glob("*.yaml")}
-    assert {line.split()[0] for line in lines} <= verbs
-    assert set(re.findall(r"--config (\w+)", text)) - {"NAME"} <= recipes
+    assert assert_commands_exist(ROOT / page, app)
     assert [
         link for link in re.findall(r"\]\(([^)#]+)\)", text) if not ((ROOT / page).parent / link).exists()
     ] == []

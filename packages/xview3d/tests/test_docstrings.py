@@ -1,27 +1,14 @@
 """Every example in a docstring of the package runs and prints what it says."""
 
-import doctest
-import importlib
-import pkgutil
-
 import pytest
 
 import xview3d
-
-OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-
-
-def modules():
-    yield "xview3d"
-    for info in pkgutil.walk_packages(xview3d.__path__, "xview3d."):
-        if not info.name.endswith("__main__"):
-            yield info.name
+from tenfold.testing import assert_docstrings_hold
 
 
-@pytest.mark.parametrize("name", list(modules()))
-def test_examples(name, tmp_path, monkeypatch):
+def test_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(importlib.import_module(name), optionflags=OPTIONS).failed == 0
+    assert_docstrings_hold("xview3d")
 
 
 def test_every_public_name_exists():
