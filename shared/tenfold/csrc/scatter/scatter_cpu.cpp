@@ -213,12 +213,12 @@ template <class T>
 void backward_row(const ScatterBackwardArgs<T>& a, int64_t i, int64_t s) {
   T* to = a.grad_feats + i * a.channels;
   if (s < 0 || s >= a.num) {
-    std::memset(to, 0, static_cast<size_t>(a.channels) * sizeof(T));
+    fill_bytes(to, 0, static_cast<size_t>(a.channels) * sizeof(T));
     return;
   }
   const T* from = a.grad + s * a.channels;
   if (a.reduce == Reduce::sum) {
-    std::memcpy(to, from, static_cast<size_t>(a.channels) * sizeof(T));
+    copy_bytes(to, from, static_cast<size_t>(a.channels) * sizeof(T));
   } else if (a.reduce == Reduce::mean) {
     const T count = static_cast<T>(a.count[s]);
     for (int64_t c = 0; c < a.channels; ++c) to[c] = from[c] / count;
