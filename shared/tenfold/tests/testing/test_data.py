@@ -1,4 +1,6 @@
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from _pytest.outcomes import Failed, Skipped
@@ -22,6 +24,16 @@ def test_default_place(house):
     assert repository_root() == house / "repo"
     assert sample_data("kitti") == house / "shared" / "data" / "kitti"
     assert require("data") == house / "shared" / "data"
+
+
+def test_working_folder_outside_of_any_repository(house, monkeypatch):
+    """A test that stands in a folder of its own still finds the data beside these sources."""
+    (house / "own").mkdir()
+    monkeypatch.chdir(house / "own")
+    beside = repository_root(Path(__file__).parent).parent / "shared" / "data"
+    monkeypatch.setenv("TENFOLD_REQUIRE", "data")
+    with pytest.raises(Failed, match=re.escape(str(beside / "nothing of that name"))):
+        sample_data("nothing of that name")
 
 
 def test_git_folder_or_file_marks_the_root_too(house):

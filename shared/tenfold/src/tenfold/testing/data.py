@@ -33,13 +33,14 @@ def missing(name: str, reason: str) -> NoReturn:
 def sample_data(*parts: str) -> Path:
     """The path of sample data, such as ``sample_data("kitti", "training")``; skips the test where absent.
 
-    The folder is named by TENFOLD_TEST_DATA; without it, it is ``../shared/data`` beside the repository.
+    The folder is named by TENFOLD_TEST_DATA; without it, it is ``../shared/data`` beside the repository: that
+    of the working folder, or, where a test has left it, that of these sources.
 
     Example:
         >>> scans = sample_data("kitti", "training", "velodyne")  # doctest: +SKIP
     """
     named = os.environ.get("TENFOLD_TEST_DATA")
-    root = repository_root()
+    root = repository_root() or repository_root(Path(__file__).parent)
     if named:
         folder = Path(named)
         if not folder.is_absolute() and root:
