@@ -49,6 +49,7 @@ class Frame:
             the test split and in other layouts.
         truth: what the evaluation of other data sets needs, such as `tenfold.lidar.evaluation.NuScenesTruth`;
             None in training and on the test split.
+        camera: what a reader's frame holds in an attribute ``camera``, for detectors that look at images.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Frame:
     image_size: tuple[int, int] | None = None
     labels: KittiLabels | None = None
     truth: Any = None
+    camera: Any = None
 
 
 class Batch(TypedDict):
@@ -155,6 +157,7 @@ class DetectionFrames(Dataset[Frame]):
         if self.velocity and sample.boxes.shape[1] == 9:
             velocity = sample.boxes[:, 7:]
         gt_boxes = np.concatenate((sample.boxes[:, :7], velocity, labels), axis=1)
+        seen = getattr(frame, "camera", None)
         if isinstance(frame, KittiFrame):
             camera = (frame.calibration, frame.image_size)
             return Frame(
@@ -164,9 +167,10 @@ class DetectionFrames(Dataset[Frame]):
                 gt_boxes,
                 *camera,
                 evaluation_labels(frame) if evaluated else None,
+                camera=seen,
             )
         truth = truth_of(frame) if evaluated else None
-        return Frame(index, frame.frame_id, points, gt_boxes, truth=truth)
+        return Frame(index, frame.frame_id, points, gt_boxes, truth=truth, camera=seen)
 
 
 def collate(frames: Sequence[Frame]) -> Batch:
