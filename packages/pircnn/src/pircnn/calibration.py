@@ -80,9 +80,7 @@ class KittiCalib:
         return cls.from_calibration(read_calibration(path), divide_by)
 
     @classmethod
-    def from_calibration(
-        cls, calibration: Calibration, divide_by: Literal["w", "z"] = "w"
-    ) -> KittiCalib:
+    def from_calibration(cls, calibration: Calibration, divide_by: Literal["w", "z"] = "w") -> KittiCalib:
         """The same camera as tenfold's readers describe it."""
         return cls(calibration.p2, calibration.lidar_to_rect_matrix[:3], divide_by)
 

@@ -42,7 +42,9 @@ def load_segmentation(checkpoint: str | Path) -> SegUNet:
     content = load_checkpoint(checkpoint)
     settings = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(settings, dict) or "state_dict" not in content:
-        raise UserInputError(f"{checkpoint}: hyper_parameters: missing; expected a checkpoint of `pircnn fit`")
+        raise UserInputError(
+            f"{checkpoint}: hyper_parameters: missing; expected a checkpoint of `pircnn fit`"
+        )
     if "detector" in settings:
         network = load_detector(checkpoint).image_net
         if network is None:

@@ -52,7 +52,10 @@ app = App(
             "export",
             "pircnn.export:export",
             "write the image branch as ONNX or torch.export program",
-            ("pircnn export last.ckpt image.pt2", "pircnn export seg.ckpt image.onnx --height 376 --width 1240"),
+            (
+                "pircnn export last.ckpt image.pt2",
+                "pircnn export seg.ckpt image.onnx --height 376 --width 1240",
+            ),
         ),
         Verb(
             "prepare",

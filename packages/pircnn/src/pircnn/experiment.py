@@ -31,8 +31,10 @@ __all__ = [
     "POINTS",
     "DetectionArm",
     "evaluate_detector",
+    "held_out",
     "measure_detection",
     "measure_points",
+    "scenes",
     "settings",
     "train_detector",
     "train_segmentation",
@@ -147,9 +149,7 @@ def train_segmentation(seed: int, steps: int = _SEG_STEPS, pool: int = _POOL) ->
     train = scenes(seed, "train", pool)
     for _ in range(steps):
         batch = toy_batch([train[k] for k in rng.choice(len(train), _BATCH, replace=False)])
-        loss = segmentation_loss(
-            network(torch.stack(batch["images"])), torch.stack(batch["label_maps"])
-        )
+        loss = segmentation_loss(network(torch.stack(batch["images"])), torch.stack(batch["label_maps"]))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
@@ -186,7 +186,6 @@ class Trained:
         losses: of every step.
         gradients: norm of every fusion tensor's gradient in the first step.
         change: relative change of every fusion tensor over the training.
-        maps: of the pool and of held-out scenes, where the branch is "cached".
     """
 
     model: PIRCNN
@@ -195,7 +194,7 @@ class Trained:
     change: dict[str, float] = field(default_factory=dict)
 
 
-class _Source:
+class Source:
     """Batches of an arm: which image a scene gets, and as what."""
 
     def __init__(self, arm: DetectionArm, network: SegUNet | None, many: Sequence[ToyScene]) -> None:
@@ -214,6 +213,11 @@ class _Source:
         return batch
 
 
+def held_out(arm: DetectionArm, network: SegUNet | None, many: Sequence[ToyScene]) -> Source:
+    """Batches of an arm, of scenes that it has not seen; `network` makes the maps of the branch "cached"."""
+    return Source(arm, network, many)
+
+
 def train_detector(
     arm: DetectionArm,
     seed: int,
@@ -229,7 +233,7 @@ def train_detector(
     model = PIRCNN.from_config(arm.variant, **settings(arm))
     if model.image_net is not None and network is not None:
         model.image_net.load_state_dict(network.state_dict())
-    source = _Source(arm, network, scenes(seed, "train", pool))
+    source = Source(arm, network, scenes(seed, "train", pool))
     image_lr = 0.1 if arm.pretrained else 1.0
     optimizer = decoupled_adam(parameter_groups(model, _LR, image_lr=image_lr), lr=_LR)  # type: ignore[arg-type]
     schedule = one_cycle_schedule(optimizer, steps)
@@ -266,7 +270,7 @@ def _fusion_weights(model: PIRCNN) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def evaluate_detector(
-    model: PIRCNN, source: _Source, *, blind: bool = False, **options: Any
+    model: PIRCNN, source: Source, *, blind: bool = False, **options: Any
 ) -> dict[str, float]:
     """Average precision of cars on held-out scenes, of boxes and of the proposals' classes.
 
@@ -318,8 +322,8 @@ def measure_detection(name: str, seed: int) -> dict[str, float]:
     arm = DETECTION[name]
     trained = train_detector(arm, seed)
     model = trained.model
-    network = train_segmentation(seed) if arm.pretrained else None
-    source = _Source(arm, network, scenes(seed, "test", _HELD_OUT))
+    network = train_segmentation(seed, _SEG_STEPS, _POOL) if arm.pretrained else None
+    source = held_out(arm, network, scenes(seed, "test", _HELD_OUT))
     numbers = evaluate_detector(model, source)
     tenth = max(1, len(trained.losses) // 10)
     numbers |= {
@@ -337,7 +341,7 @@ def measure_detection(name: str, seed: int) -> dict[str, float]:
     return numbers
 
 
-def _robustness(model: PIRCNN, source: _Source) -> dict[str, float]:
+def _robustness(model: PIRCNN, source: Source) -> dict[str, float]:
     """The same detector where the camera is not what it was in training."""
     cases: dict[str, dict[str, Any]] = {
         **{f"AP, turned {turn:g}°": {"turn": turn} for turn in _TURNS},

@@ -73,5 +73,7 @@ def export_image_branch(network: nn.Module, path: Path, image_size: tuple[int, i
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError('ONNX export needs: pip install "pircnn[export]"') from error
-    onnx: Any = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["probabilities"])
+    onnx: Any = torch.onnx.export(
+        program, dynamo=True, input_names=["images"], output_names=["probabilities"]
+    )
     onnx.save(str(path))

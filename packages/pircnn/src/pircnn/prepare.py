@@ -70,7 +70,8 @@ def prepare(
     network = None if segmentation is None else load_segmentation(segmentation)
     source = None if segmentation is None else file_hash(segmentation)
     if maps:
-        assert network is not None and source is not None
+        assert network is not None
+        assert source is not None
         _write_maps(root, split, network, source, features, dtype)
     if objects:
         _write_objects(root, split, network, source, features, fov_only)
@@ -84,7 +85,8 @@ def _write_maps(root: Path, split: str, network: SegUNet, source: str, features:
         name = frames.ids[index]
         if not cache.path(name).is_file():
             camera = frames[index].camera
-            assert camera is not None and camera.image is not None
+            assert camera is not None
+            assert camera.image is not None
             cache.write(name, semantic_map(network, camera.image, features))
     print(f"{len(frames)} maps -> {folder}")
 
@@ -93,7 +95,9 @@ def _write_objects(
     root: Path, split: str, network: SegUNet | None, source: str | None, features: str, fov_only: bool
 ) -> None:
     def semantics(frame: FusionFrame) -> npt.NDArray[np.float32]:
-        assert network is not None and frame.camera is not None and frame.camera.image is not None
+        assert network is not None
+        assert frame.camera is not None
+        assert frame.camera.image is not None
         return semantic_map(network, frame.camera.image, features)
 
     stored = 0 if network is None else network.num_classes

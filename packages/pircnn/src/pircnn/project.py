@@ -105,7 +105,9 @@ def _drawn(
     )
 
 
-def _gap(camera: KittiCalib, calibration: object, rows: np.ndarray, valid: np.ndarray, uv: np.ndarray) -> float:
+def _gap(
+    camera: KittiCalib, calibration: object, rows: np.ndarray, valid: np.ndarray, uv: np.ndarray
+) -> float:
     """Median distance in pixels between the two readings of the divisor."""
     if not valid.any():
         return 0.0

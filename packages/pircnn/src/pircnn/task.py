@@ -1,4 +1,4 @@
-"""Training and evaluation with Lightning: of the detector on the LiDAR detectors' own task, and of the image network."""
+"""Training and evaluation with Lightning, of the detector and of the image network alone."""
 
 from __future__ import annotations
 

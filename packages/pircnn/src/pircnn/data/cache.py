@@ -101,7 +101,9 @@ class SemanticCache:
         return scaled / 255 if values.dtype == np.uint8 else scaled
 
 
-def require_same_source(facts: dict[str, Any], channels: int, checkpoint: str | None, source: str | Path) -> None:
+def require_same_source(
+    facts: dict[str, Any], channels: int, checkpoint: str | None, source: str | Path
+) -> None:
     """Refuse stored semantics of another image network.
 
     Args:

@@ -101,7 +101,9 @@ class KittiSemanticDataset(Dataset[tuple[Tensor, Tensor]]):
         self.folder = Path(root) / "training"
         names = sorted(path.name for path in (self.folder / "image_2").glob("*_10.png"))
         if not names:
-            raise UserInputError(f"{self.folder / 'image_2'}: no image NNNNNN_10.png; expected KITTI semantics")
+            raise UserInputError(
+                f"{self.folder / 'image_2'}: no image NNNNNN_10.png; expected KITTI semantics"
+            )
         chosen = {"train": lambda k: k % 5 != 4, "val": lambda k: k % 5 == 4, "all": lambda k: True}[split]
         left_out = {Path(name).stem for name in exclude}
         self.names = tuple(n for k, n in enumerate(names) if chosen(k) and Path(n).stem not in left_out)
@@ -141,7 +143,9 @@ class KittiSemanticDataset(Dataset[tuple[Tensor, Tensor]]):
             image, labels = _augmented(image, labels, rng)
         if self.size is not None:
             image, labels = _resized(image, labels, self.size)
-        return image_tensor(torch.from_numpy(np.ascontiguousarray(image))), torch.from_numpy(labels.astype(np.int64))
+        return image_tensor(torch.from_numpy(np.ascontiguousarray(image))), torch.from_numpy(
+            labels.astype(np.int64)
+        )
 
 
 def _resized(image: Pixels, labels: Pixels, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
@@ -162,9 +166,7 @@ def _augmented(image: Pixels, labels: Pixels, rng: np.random.Generator) -> tuple
         height, width = round(size[0] * share), round(size[1] * share)
         top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
         cut = (slice(top, top + height), slice(left, left + width))
-        image, labels = _resized(
-            np.ascontiguousarray(image[cut]), np.ascontiguousarray(labels[cut]), size
-        )
+        image, labels = _resized(np.ascontiguousarray(image[cut]), np.ascontiguousarray(labels[cut]), size)
     return _jittered(image, rng), np.ascontiguousarray(labels)
 
 
@@ -199,7 +201,9 @@ class KinsDataset:
     """
 
     def __init__(
-        self, path: str | Path, classes: Sequence[Sequence[str]] = (("car", "van"), ("pedestrian",), ("cyclist",))
+        self,
+        path: str | Path,
+        classes: Sequence[Sequence[str]] = (("car", "van"), ("pedestrian",), ("cyclist",)),
     ) -> None:
         document = read_json(path)
         for name in ("images", "annotations", "categories"):

@@ -21,7 +21,15 @@ from pircnn.model.unet import image_tensor
 from tenfold.geometry import Calibration, box_corners
 from tenfold.io import make_folder, write_image
 
-__all__ = ["IMAGE_SIZE", "POINT_RANGE", "SEG_NAMES", "ToyScene", "toy_batch", "toy_scene", "write_toy_semantics"]
+__all__ = [
+    "IMAGE_SIZE",
+    "POINT_RANGE",
+    "SEG_NAMES",
+    "ToyScene",
+    "toy_batch",
+    "toy_scene",
+    "write_toy_semantics",
+]
 
 Floats = npt.NDArray[np.float64]
 

@@ -174,7 +174,10 @@ class PIRCNN(PointRCNN):
                 )
             valid = state[frame] == SEEN
             read = sample_image_features(
-                one[None].float(), uv[frame][None], valid[None], c.fusion.sampling  # type: ignore[arg-type]
+                one[None].float(),
+                uv[frame][None],
+                valid[None],
+                c.fusion.sampling,  # type: ignore[arg-type]
             )
             parts.append(read[0].to(drawn.dtype))
             sees.append(valid)

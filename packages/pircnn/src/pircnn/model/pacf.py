@@ -6,6 +6,7 @@ kernel network has no activation, which makes its whole fusion one affine map of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -60,7 +61,7 @@ def _gather(values: Tensor, idx: Tensor) -> Tensor:
 
 def _kernel(widths: Sequence[int], activation: str | None, norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for number, (c_in, c_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for number, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
         layers.append(nn.Linear(c_in, c_out))
         if number < len(widths) - 2:
             if norm:
