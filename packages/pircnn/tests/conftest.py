@@ -26,7 +26,7 @@ NARROW = {
     },
     "post": {"score_threshold": 0.01},
     "seg_classes": 3,
-    "seg_widths": [4, 4, 4, 4],
+    "seg_widths": [4, 4],
 }
 
 
@@ -80,9 +80,9 @@ def seg_checkpoint(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("seg") / "seg.ckpt"
     torch.manual_seed(1)
-    network = SegUNet(3, 3, (4, 4, 4, 4))
+    network = SegUNet(3, 3, (4, 4))
     state = {f"model.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"hyper_parameters": {"num_classes": 3, "widths": [4, 4, 4, 4]}, "state_dict": state}, path)
+    torch.save({"hyper_parameters": {"num_classes": 3, "widths": [4, 4]}, "state_dict": state}, path)
     return path
 
 

@@ -109,6 +109,7 @@ def test_export(cli, checkpoint, seg_checkpoint, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["image.pt2"]
 
 
+@pytest.mark.slow
 def test_onnx_equals_the_network(cli, seg_checkpoint, tmp_path):
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module)

@@ -106,7 +106,7 @@ def test_joint_with_semantics_and_the_image_networks_own_fit(cli, kitti, narrow,
     root, _ = kitti
     words = [
         "--config", "seg_small", "data.root=seg", "data.simulate=10", "data.size=[48,160]",
-        "model.widths=[4,4,4,4]", "trainer.max_epochs=1", "trainer.default_root_dir=segrun", *QUIET_WORDS,
+        "model.widths=[4,4]", "trainer.max_epochs=1", "trainer.default_root_dir=segrun", *QUIET_WORDS,
     ]  # fmt: skip
     code, _, err = cli("fit", *words)
     assert code == 0, err

@@ -32,7 +32,7 @@ from tenfold.viz import encode_image
 __all__ = ["demo", "run_demo"]
 
 _ARMS = {"PI-RCNN": "pacf", "control: another scene's image": "pacf-shuffled"}
-_STEPS, _SEG_STEPS, _POOL, _HELD_OUT = 170, 60, 120, 40
+_STEPS, _SEG_STEPS, _POOL, _HELD_OUT = 150, 60, 120, 40
 _SHOWN_SCORE, _SCALE = 0.3, 3
 
 

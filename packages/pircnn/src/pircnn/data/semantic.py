@@ -143,9 +143,7 @@ class KittiSemanticDataset(Dataset[tuple[Tensor, Tensor]]):
             image, labels = _augmented(image, labels, rng)
         if self.size is not None:
             image, labels = _resized(image, labels, self.size)
-        return image_tensor(torch.from_numpy(np.ascontiguousarray(image))), torch.from_numpy(
-            labels.astype(np.int64)
-        )
+        return image_tensor(torch.from_numpy(np.array(image))), torch.from_numpy(labels.astype(np.int64))
 
 
 def _resized(image: Pixels, labels: Pixels, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
