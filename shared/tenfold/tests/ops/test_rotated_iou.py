@@ -102,6 +102,11 @@ def check_disjoint(call):
     assert not gradients(call, pred, above, "iou")[0].any()
 
 
+def by_reference(pred, target, kind):
+    with tenfold.reference():
+        return rotated_iou(pred, target, kind)
+
+
 CHECKS = [check_squares, check_finite_differences, check_identical, check_disjoint]
 
 
@@ -167,6 +172,7 @@ WRONG = {
 def test_definition(check):
     check(rotated_iou)
     check(through(ref.rotated_iou_backward))
+    check(by_reference)
 
 
 @pytest.mark.parametrize("name", WRONG)
