@@ -83,7 +83,8 @@ def read_scan(
     if mesh == "surface" and not is_mesh:
         raise UserInputError(f"{path}: mesh: the file has no faces; expected a mesh for --mesh surface")
     cloud, faces = read_mesh(path) if is_mesh and mesh != "vertices" else (read_points(path), None)
-    points, colours = cloud.xyz.astype(np.float64), colours_of(cloud)
+    with np.errstate(invalid="ignore"):  # what is not finite is left out below
+        points, colours = cloud.xyz.astype(np.float64), colours_of(cloud)
     if faces is not None and (mesh == "surface" or len(points) < number):
         rng = np.random.default_rng(seed)
         points, own, weights = sample_surface(points, faces, number, rng)

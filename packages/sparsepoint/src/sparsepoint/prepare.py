@@ -81,7 +81,7 @@ def prepare(
     found = next(iter(readers.values())).labels
     if dataset in _MEASURED and sizes:
         found = _measured(found, sizes)
-    write_set(out, dataset, found, lists, **options.get(dataset, {}))
+    write_set(out, dataset, found, lists, options=options.get(dataset, {}))
 
 
 def _read(scenes: Scenes, index: int, skip: bool) -> Scene | None:

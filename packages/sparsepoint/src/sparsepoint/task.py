@@ -299,7 +299,8 @@ class DetectionTask(LightningModule):
         if not self.trainer.is_global_zero:
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        note = f", labels {data.options['labels']}" if "labels" in data.options else ""
+        options = getattr(data.scenes["val"], "meta", {}).get("options") or data.options
+        note = "".join(f", {name} {value}" for name, value in options.items())
         print(f"{self.config.preset} on {data.lists['val']}{note}; {len(self.evaluations)} subsamples")
         print(self.evaluations[0].plain)
         for name, (mean, deviation) in self.numbers().items():
