@@ -135,13 +135,18 @@ def test_few_and_broken_points(cli, eager, tmp_path):
 
 
 def test_damaged_scans_are_answered_with_two(cli, eager, room_file, tmp_path):
-    for name, data in corruptions(room_file, flips=2):
+    for name, data in corruptions(room_file):
         (tmp_path / "bad.ply").write_bytes(data)
-        code, _, err = cli("predict", "bad.ply", eager)
-        assert code in (0, 2), (name, err)
-        assert "Traceback" not in err, name
-        if code == 2:
-            assert "bad.ply" in err, name
+        try:
+            scan = read_scan(tmp_path / "bad.ply")
+            assert np.isfinite(scan.points).all(), name
+        except UserInputError as error:
+            assert "bad.ply" in str(error), name  # noqa: PT017
+    (tmp_path / "bad.ply").write_bytes(room_file.read_bytes()[:700])
+    code, _, err = cli("predict", "bad.ply", eager)
+    assert code == 2
+    assert "bad.ply" in err
+    assert not (tmp_path / "predictions").exists()
 
 
 def test_users_mistakes_end_with_two(cli, eager, room_file, tmp_path):
@@ -198,6 +203,7 @@ def test_export_program_equals_the_network(cli, eager, room_file, tmp_path):
     assert (code, "only sparse detectors" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_export_onnx_equals_the_refinement(cli, eager, tmp_path):
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module)

@@ -153,6 +153,18 @@ def test_moving_the_scene_moves_the_boxes():
     torch.testing.assert_close(there.logits[-1], here.logits[-1], atol=2e-3, rtol=1e-3)
 
 
+def test_the_order_of_the_points_does_not_matter():
+    """Where no ball and no cell is full, since both keep their first points; sampling starts at the first point."""
+    config = small_config(features=0)
+    model = built(config).eval()
+    points = torch.rand(1, 512, 3) * 12
+    order = torch.cat((torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(511)))
+    with torch.no_grad():
+        a, b = model(points), model(points[:, order])
+    torch.testing.assert_close(a.boxes[-1], b.boxes[-1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(a.logits[-1], b.logits[-1], atol=1e-4, rtol=1e-4)
+
+
 def test_equal_proposals_are_both_returned():
     """Nothing may hide behind the word: without a suppression there is none."""
     config = small_config(num_proposals=2)

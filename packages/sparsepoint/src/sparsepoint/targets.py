@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tenfold.ops import points_in_boxes
 
-__all__ = ["VOTES", "votes_from_boxes", "votes_from_instances"]
+__all__ = ["VOTES", "kept_instances", "votes_from_boxes", "votes_from_instances"]
 
 VOTES = 3
 

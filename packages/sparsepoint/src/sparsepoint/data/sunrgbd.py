@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsepoint.classes import LABEL_SETS, LabelSet
 from sparsepoint.data.scenes import Scene, read_list
-from tenfold._errors import MissingExtraError, UserInputError
+from tenfold._errors import UserInputError
 from tenfold.io import read_image
 from tenfold.io.arrays import read_npy, read_npz
 
@@ -35,8 +35,7 @@ def read_struct(path: Path, name: str) -> Any:
     """A variable of a MATLAB file (up to version 7), structs as objects.
 
     Raises:
-        UserInputError: missing, damaged, truncated, or without that variable.
-        MissingExtraError: a file of version 7.3, which is HDF5.
+        UserInputError: missing, damaged, truncated, of version 7.3 (HDF5), or without that variable.
     """
     from scipy.io import loadmat
 
@@ -45,9 +44,7 @@ def read_struct(path: Path, name: str) -> Any:
     try:
         found = loadmat(str(path), struct_as_record=False, squeeze_me=True, variable_names=[name])
     except NotImplementedError as error:
-        raise MissingExtraError(
-            f"{path}: file: is of MATLAB version 7.3; save it as version 7: save(..., '-v7')"
-        ) from error
+        raise UserInputError(f"{path}: file: is of MATLAB version 7.3; save it as version 7 (-v7)") from error
     except Exception as error:  # scipy meets damage as any kind of exception
         raise UserInputError(f"{path}: file: is damaged or truncated ({type(error).__name__})") from error
     if name not in found:
