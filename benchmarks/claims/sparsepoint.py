@@ -73,7 +73,8 @@ def gates() -> list[Gate]:
         return lambda m: m[arm]["delta NMS@0.25"]
 
     def at(m: Means, arm: str, name: str = "mAP@0.25") -> float:
-        return m[arm][name]
+        value: float = m[arm][name]
+        return value
 
     wanted: tuple[tuple[str, Any, float], ...] = (
         ("sparse: mAP@0.25 at least 0.55 without suppression", lambda m: at(m, sparse), 0.55),

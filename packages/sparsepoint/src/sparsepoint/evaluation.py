@@ -154,7 +154,9 @@ def collect(
     list[Detections3D], list[Detections3D], list[tuple[torch.Tensor, torch.Tensor]], list[float], list[float]
 ]:
     """Detections without and with suppression, objects, and milliseconds a scene of both, over batches."""
-    plain, suppressed, truth = [], [], []
+    plain: list[Detections3D] = []
+    suppressed: list[Detections3D] = []
+    truth: list[tuple[torch.Tensor, torch.Tensor]] = []
     times: tuple[list[float], list[float]] = ([], [])
     for batch in batches:
         start = time.perf_counter()

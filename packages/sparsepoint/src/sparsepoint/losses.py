@@ -122,8 +122,8 @@ class SetCriterion3d(nn.Module):
         losses["size"] = _SIZE * ((found[:, 3:6] - wanted[:, 3:6]) / scale).abs().sum() / objects
         if self.config.iou_loss != "none":
             rotated = self.config.iou_loss == "rotated"
-            a, b = (found, wanted) if rotated else (_aligned(found), _aligned(wanted))
-            losses["iou"] = _IOU * (1 - rotated_iou(a, b)).sum() / objects
+            pair = (found, wanted) if rotated else (_aligned(found), _aligned(wanted))
+            losses["iou"] = _IOU * (1 - rotated_iou(*pair)).sum() / objects
         if self.config.corner_loss:
             apart = smooth_l1(box_corners(found), box_corners(wanted), beta=1.0)
             losses["corners"] = _CORNERS * apart.sum() / objects

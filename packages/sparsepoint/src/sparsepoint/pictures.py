@@ -24,7 +24,7 @@ def _range(points: npt.NDArray[Any], boxes: npt.NDArray[Any]) -> tuple[float, fl
         reach = np.hypot(boxes[:, 3], boxes[:, 4])[:, None] / 2
         low = np.minimum(low, np.maximum((boxes[:, :2] - reach).min(0), low - 2))
         high = np.maximum(high, np.minimum((boxes[:, :2] + reach).max(0), high + 2))
-    middle, side = (low + high) / 2, float(max((high - low).max(), 0.5)) / 2 + 0.2
+    middle, side = (low + high) / 2, max(float((high - low).max()), 0.5) / 2 + 0.2
     return middle[0] - side, middle[1] - side, middle[0] + side, middle[1] + side
 
 
@@ -96,7 +96,9 @@ def box_mesh(
         boxes: (M, 7).
         labels: (M,).
     """
-    vertices, colours, faces = [], [], []
+    vertices: list[npt.NDArray[Any]] = []
+    colours: list[tuple[int, int, int]] = []
+    faces: list[list[int]] = []
     own = np.asarray(boxes, np.float64).reshape(-1, 7)
     quads = ((0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7), (4, 5, 6, 7), (3, 2, 1, 0))
     for box, label in zip(own, np.asarray(labels).tolist(), strict=True):

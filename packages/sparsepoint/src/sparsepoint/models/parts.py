@@ -50,7 +50,8 @@ class PointLayers(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Map (B, P, C_in) to (B, P, C_out)."""
         rows: Tensor = super().forward(x.flatten(0, 1))  # type: ignore[no-untyped-call]
-        return rows.unflatten(0, x.shape[:2])
+        back: Tensor = rows.unflatten(0, x.shape[:2])
+        return back
 
 
 def point_layers(*channels: int) -> PointLayers:

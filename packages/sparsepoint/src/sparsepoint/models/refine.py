@@ -68,7 +68,8 @@ class ProposalInteraction(nn.Module):
         first, second = made.chunk(2, -1)
         inner = cells @ first.unflatten(-1, (self.dim, _DYNAMIC_DIM))
         inner = torch.relu(self.inner_norms[number](inner))
-        return inner @ second.unflatten(-1, (_DYNAMIC_DIM, self.dim))
+        mixed: Tensor = inner @ second.unflatten(-1, (_DYNAMIC_DIM, self.dim))
+        return mixed
 
 
 class StageOutput(NamedTuple):

@@ -38,7 +38,8 @@ class Votes(NamedTuple):
 
 
 def _unit(feats: Tensor) -> Tensor:
-    return feats / feats.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    length: Tensor = feats.norm(dim=-1, keepdim=True)
+    return feats / length.clamp(min=1e-6)
 
 
 class VoteModule(nn.Module):
