@@ -45,13 +45,19 @@ app = App(
             "shots",
             "moviescenes.commands:shots",
             "find the shots of a movie",
-            ("moviescenes shots movie.mp4 --out shots.txt", "moviescenes shots movie.mp4 --detector adaptive"),
+            (
+                "moviescenes shots movie.mp4 --out shots.txt",
+                "moviescenes shots movie.mp4 --detector adaptive",
+            ),
         ),
         Verb(
             "features",
             "moviescenes.commands:features",
             "describe the shots of a movie",
-            ("moviescenes features movie.mp4", "moviescenes features movie.mp4 --features place=hsv-hist,aud=stft"),
+            (
+                "moviescenes features movie.mp4",
+                "moviescenes features movie.mp4 --features place=hsv-hist,aud=stft",
+            ),
         ),
         Verb(
             "convert",
@@ -72,7 +78,10 @@ app = App(
             "baselines",
             "moviescenes.baselines.command:baselines",
             "score published baselines on films with features and annotations",
-            ("moviescenes baselines generated", "moviescenes baselines data/scene318 --methods [random,cosine-2,osg]"),
+            (
+                "moviescenes baselines generated",
+                "moviescenes baselines data/scene318 --methods [random,cosine-2,osg]",
+            ),
         ),
     ),
 )

@@ -34,7 +34,9 @@ def hsv8(rgb: Image) -> Image:
     value = np.maximum(np.maximum(red, green), blue)
     spread = value - np.minimum(np.minimum(red, green), blue)
     sector = np.where(
-        value == red, green - blue, np.where(value == green, blue - red + 2 * spread, red - green + 4 * spread)
+        value == red,
+        green - blue,
+        np.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
     )
     half = 1 << (_SHIFT - 1)
     hue = (sector * _HUE[spread] + half) >> _SHIFT

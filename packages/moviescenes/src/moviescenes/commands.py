@@ -21,7 +21,7 @@ __all__ = ["convert", "features", "segment", "shots"]
 def segment(
     video: Path,
     out: Path = Path("scenes"),
-    format: str = "json,csv,edl,otio,html,vtt",  # noqa: A002
+    format: str = "json,csv,edl,otio,html,vtt",
     shots: str = "auto",
     detector: str = "movie",
     threshold: float | None = None,
@@ -70,7 +70,9 @@ def segment(
     names = [name.strip() for name in format.split(",") if name.strip()]
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise UserInputError(f"format: got {', '.join(unknown) or 'none'}; expected some of {', '.join(FORMATS)}")
+        raise UserInputError(
+            f"format: got {', '.join(unknown) or 'none'}; expected some of {', '.join(FORMATS)}"
+        )
     if split and shutil.which("ffmpeg") is None:
         raise MissingExtraError("split needs the program ffmpeg, which is not on the PATH")
     found = _segmenter(model, features, detector, threads)
@@ -149,8 +151,25 @@ def _split(video: Path, folder: Path, result: Any) -> None:
         name = f"{video.stem}-scene-{scene.index + 1:0{width}d}{video.suffix}"
         with tempfile.TemporaryDirectory(dir=folder) as space:
             part = Path(space) / name
-            words = ["ffmpeg", "-nostdin", "-v", "error", "-ss", f"{scene.start_time:.6f}", "-i", f"file:{video}"]
-            words += ["-t", f"{scene.duration:.6f}", "-c", "copy", "-avoid_negative_ts", "make_zero", str(part)]
+            words = [
+                "ffmpeg",
+                "-nostdin",
+                "-v",
+                "error",
+                "-ss",
+                f"{scene.start_time:.6f}",
+                "-i",
+                f"file:{video}",
+            ]
+            words += [
+                "-t",
+                f"{scene.duration:.6f}",
+                "-c",
+                "copy",
+                "-avoid_negative_ts",
+                "make_zero",
+                str(part),
+            ]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode or not part.is_file():
                 raise UserInputError(f"{video}: split: ffmpeg failed: {done.stderr.strip()[-200:]}")
@@ -251,7 +270,7 @@ def features(
 def convert(
     source: Path,
     output: Path,
-    format: str | None = None,  # noqa: A002
+    format: str | None = None,
     start_timecode: str | None = None,
     drop_frame: bool = False,
     fps: float = 24.0,
@@ -280,4 +299,3 @@ def convert(
     else:
         files = result.save(output, format, start_timecode=start_timecode, drop_frame=drop_frame)
     print(f"{source} -> {', '.join(map(str, files))}")
-

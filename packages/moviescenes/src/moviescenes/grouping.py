@@ -8,6 +8,7 @@ exact (dynamic programming in `tenfold.host`). The scenes become the next super 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -209,7 +210,7 @@ def _objective(similarity: Tensor, edges: list[int]) -> Tensor:
     import torch
 
     total = similarity.sum() * 0
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         size = b - a
         if size > 1:
             block = similarity[a:b, a:b]
@@ -300,7 +301,10 @@ def _unit_range(score: Floats) -> Floats:
 
 
 def scene_threads(
-    features: Mapping[str, npt.ArrayLike], *, threshold: float = 0.5, weights: Mapping[str, float] | None = None
+    features: Mapping[str, npt.ArrayLike],
+    *,
+    threshold: float = 0.5,
+    weights: Mapping[str, float] | None = None,
 ) -> list[int]:
     """Threads of a scene: which of its shots show the same set-up, as the A and B of a dialogue.
 

@@ -10,6 +10,7 @@ boundary dropped, 24 frames a second.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -73,7 +74,9 @@ def scene_intervals(z: npt.ArrayLike, shots: npt.ArrayLike, mode: Mode = "strict
     ends = np.append(cuts, len(table) - 1) if mode == "strict" else cuts
     starts = np.concatenate(([0], cuts + 1))[: len(ends)]
     extra = 1 if mode == "strict" else 0
-    return np.stack((table[starts, 0], table[ends, 1] + extra), 1) if len(ends) else np.zeros((0, 2), np.int64)
+    return (
+        np.stack((table[starts, 0], table[ends, 1] + extra), 1) if len(ends) else np.zeros((0, 2), np.int64)
+    )
 
 
 def miou(y: npt.ArrayLike, z: npt.ArrayLike, shots: npt.ArrayLike, mode: Mode = "strict") -> float:
@@ -93,7 +96,8 @@ def miou(y: npt.ArrayLike, z: npt.ArrayLike, shots: npt.ArrayLike, mode: Mode = 
         union = lengths[0][:, None] + lengths[1][None] - inter
     else:
         union = (
-            np.maximum(truth[:, None, 1], found[None, :, 1]) - np.minimum(truth[:, None, 0], found[None, :, 0])
+            np.maximum(truth[:, None, 1], found[None, :, 1])
+            - np.minimum(truth[:, None, 0], found[None, :, 0])
         ).astype(float)
     overlap = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
     return float((overlap.max(1).mean() + overlap.max(0).mean()) / 2)
@@ -131,9 +135,7 @@ def recall_at_3s(
     return hits / (len(truth) + 1e-5)
 
 
-def _near(
-    truth: Table, found: Table, shots: npt.ArrayLike, fps: float, reach: int, seconds: float
-) -> Labels:
+def _near(truth: Table, found: Table, shots: npt.ArrayLike, fps: float, reach: int, seconds: float) -> Labels:
     ends = np.asarray(shots, np.int64)[:, 1]
     gap = np.abs(ends[truth][:, None] - ends[found][None]) / fps
     near: Labels = (np.abs(truth[:, None] - found[None]) <= reach) & (gap < seconds)
@@ -169,7 +171,7 @@ def coverage_overflow(y: npt.ArrayLike, z: npt.ArrayLike, shots: npt.ArrayLike) 
 
     def spans(one: npt.ArrayLike) -> list[tuple[int, int]]:
         edges = [0, *(np.flatnonzero(np.asarray(one).astype(bool)) + 1).tolist(), n]
-        return list(zip(edges, edges[1:], strict=False))
+        return list(itertools.pairwise(edges))
 
     truth, found = spans(y), spans(z)
     covered, spilled = 0.0, 0.0

@@ -239,7 +239,10 @@ class SceneList(Sequence[Scene]):
         video = VideoFacts(
             member(document, "video.path", str, path=path),
             fps,
-            *(member(document, f"video.{n}", k, path=path) for n, k in (("frames", int), ("duration", float))),
+            *(
+                member(document, f"video.{n}", k, path=path)
+                for n, k in (("frames", int), ("duration", float))
+            ),
             *(member(document, f"video.{n}", int, path=path) for n in ("width", "height")),
             bool(member(document, "video.vfr", bool, path=path)),
         )
@@ -249,10 +252,8 @@ class SceneList(Sequence[Scene]):
             values = [member(document, f"shots[{k}].{name}", kind, path=path) for name, kind in names]
             shots.append(Shot(k, *values))
         boundaries = member(document, "boundaries", list, path=path)
-        columns = [
-            np.array([_value(member(document, f"boundaries[{k}]", dict, path=path).get(name)) for k in range(len(boundaries))])
-            for name in ("probability", "score")
-        ]
+        rows = [member(document, f"boundaries[{k}]", dict, path=path) for k in range(len(boundaries))]
+        columns = [np.array([_value(row.get(name)) for row in rows]) for name in ("probability", "score")]
         scenes = member(document, "scenes", list, path=path)
         cuts = [member(document, f"scenes[{k}].last_shot", int, path=path) for k in range(len(scenes) - 1)]
         threads = [scene.get("threads", []) for scene in scenes]
@@ -269,7 +270,7 @@ class SceneList(Sequence[Scene]):
         except ValueError as error:
             raise UserInputError(f"{path}: scenes: {error}") from error
 
-    def save(self, path: str | Path, format: str | None = None, **options: Any) -> list[Path]:  # noqa: A002
+    def save(self, path: str | Path, format: str | None = None, **options: Any) -> list[Path]:
         """Write the scenes; see `moviescenes.export.save`."""
         from moviescenes.export import save
 

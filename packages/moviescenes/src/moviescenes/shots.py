@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -174,7 +175,7 @@ def read_shot_rows(path: str | Path) -> list[tuple[int, int]]:
     rows = _csv_rows(path, lines) if Path(path).suffix.lower() == ".csv" else _text_rows(path, lines)
     if not rows:
         raise UserInputError(f"{path}: shots: the file holds none")
-    for number, ((_, end), (start, _)) in enumerate(zip(rows, rows[1:], strict=False), 2):
+    for number, ((_, end), (start, _)) in enumerate(itertools.pairwise(rows), 2):
         if start != end + 1:
             raise UserInputError(f"{path}: shot {number}: starts at frame {start}; expected {end + 1}")
     if any(end < start for start, end in rows):

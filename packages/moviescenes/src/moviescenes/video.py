@@ -26,9 +26,9 @@ Image = npt.NDArray[np.uint8]
 #: Frames in a row that may be damaged before the file is given up.
 MAX_DAMAGED = 8
 
-_RATES = tuple(
-    Fraction(n, d) for n in (24, 25, 30, 48, 50, 60, 100, 120) for d in (1,)
-) + tuple(Fraction(1000 * n, 1001) for n in (24, 30, 48, 60, 120))
+_RATES = tuple(Fraction(n, d) for n in (24, 25, 30, 48, 50, 60, 100, 120) for d in (1,)) + tuple(
+    Fraction(1000 * n, 1001) for n in (24, 30, 48, 60, 120)
+)
 
 
 @dataclass(frozen=True)

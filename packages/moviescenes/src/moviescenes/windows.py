@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["average_segments", "clip_windows", "compat_segments", "segment_starts", "training_starts"]
+__all__ = ["average_segments", "clip_windows", "compat_segments", "segment_starts"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -40,17 +40,6 @@ def segment_starts(boundaries: int, length: int, stride: int) -> Ints:
     """
     last = max(0, boundaries - length)
     return np.unique(np.append(np.arange(0, last + 1, max(1, stride)), last)).astype(np.int64)
-
-
-def training_starts(boundaries: int, length: int, stride: int, offset: int) -> Ints:
-    """First boundaries of segments from `offset` on, and those at both ends that it leaves uncovered.
-
-    >>> training_starts(23, 10, 5, 3).tolist()
-    [0, 3, 8, 13]
-    """
-    last = max(0, boundaries - length)
-    inner = np.arange(min(offset, last), last + 1, max(1, stride))
-    return np.unique(np.concatenate(([0, last], inner))).astype(np.int64)
 
 
 def compat_segments(shots: int, half: int, length: int) -> Ints:

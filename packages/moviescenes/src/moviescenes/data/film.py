@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,12 +146,14 @@ def _tone(plan: FilmPlan, times: list[float], end: float) -> npt.NDArray[np.floa
     """A tone for each scene, faded at the scene's ends."""
     samples = np.zeros(math.ceil(end * _RATE), np.float32)
     edges = [0.0, *(times[cut] for cut in plan.scene_cuts), end]
-    for scene, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
+    for scene, (a, b) in enumerate(itertools.pairwise(edges)):
         low, high = int(a * _RATE), min(len(samples), int(b * _RATE))
         clock = np.arange(high - low) / _RATE
         hertz = 180.0 * 2 ** ((scene * 5 % 24) / 6)
         fade = np.clip(np.minimum(clock, clock[-1] - clock) * 100, 0, 1) if high > low else clock
-        samples[low:high] = 0.3 * fade * (np.sin(2 * np.pi * hertz * clock) + 0.3 * np.sin(4 * np.pi * hertz * clock))
+        samples[low:high] = (
+            0.3 * fade * (np.sin(2 * np.pi * hertz * clock) + 0.3 * np.sin(4 * np.pi * hertz * clock))
+        )
     return samples
 
 

@@ -18,7 +18,7 @@ def vtt_text(scenes: SceneList) -> str:
 
 
 def ffmeta_text(scenes: SceneList) -> str:
-    """ffmpeg's metadata file: ``ffmpeg -i movie -i FILE -map_metadata 1 -codec copy out``."""
+    """Ffmpeg's metadata file: ``ffmpeg -i movie -i FILE -map_metadata 1 -codec copy out``."""
     parts = [
         f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={round(scene.start_time * 1000)}\n"
         f"END={round(scene.end_time * 1000)}\ntitle=Scene {scene.index + 1}"

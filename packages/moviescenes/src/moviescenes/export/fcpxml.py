@@ -33,11 +33,20 @@ def fcpxml_text(scenes: SceneList) -> str:
     )
     asset = ElementTree.SubElement(
         *(resources, "asset"),
-        {"id": "r2", "name": scenes.video.name, "start": "0s", "duration": time(frames), "hasVideo": "1", "format": "r1"},
+        {
+            "id": "r2",
+            "name": scenes.video.name,
+            "start": "0s",
+            "duration": time(frames),
+            "hasVideo": "1",
+            "format": "r1",
+        },
     )
     source = Path(scenes.video.path).absolute().as_uri()
     ElementTree.SubElement(asset, "media-rep", {"kind": "original-media", "src": source})
-    event = ElementTree.SubElement(ElementTree.SubElement(root, "library"), "event", {"name": scenes.video.name})
+    event = ElementTree.SubElement(
+        ElementTree.SubElement(root, "library"), "event", {"name": scenes.video.name}
+    )
     project = ElementTree.SubElement(event, "project", {"name": f"scenes of {scenes.video.name}"})
     first = scenes[0].start_frame
     length = scenes[-1].end_frame + 1 - first

@@ -51,7 +51,7 @@ def render(scenes: SceneList, name: str, **options: Any) -> dict[str, bytes]:
     return {f"{key}{ending}": text.encode("utf-8") for key, text in texts.items()}
 
 
-def save(scenes: SceneList, path: str | Path, format: str | None = None, **options: Any) -> list[Path]:  # noqa: A002
+def save(scenes: SceneList, path: str | Path, format: str | None = None, **options: Any) -> list[Path]:
     """Write a format; more than 999 scenes make several EDL files.
 
     Args:

@@ -58,7 +58,13 @@ def otio_text(scenes: SceneList, *, start_timecode: str | None = None, drop_fram
             "active_media_reference_key": "DEFAULT_MEDIA",
         }
 
-    common: dict[str, Any] = {"metadata": {}, "source_range": None, "effects": [], "markers": [], "enabled": True}
+    common: dict[str, Any] = {
+        "metadata": {},
+        "source_range": None,
+        "effects": [],
+        "markers": [],
+        "enabled": True,
+    }
     track = {
         "OTIO_SCHEMA": "Track.1",
         "name": "scenes",

@@ -101,12 +101,13 @@ def _card(scenes: SceneList, scene: Scene) -> str:
     strip = "".join(_image(scenes, shots[k], False) for k in chosen)
     rows = "".join(_row(scenes, scene, k, shot) for k, shot in enumerate(shots))
     score = scene.confidence
+    filled = 100 * min(1.0, max(0.0, score))
     return (
         f'<article id="scene-{scene.index + 1}" style="border-top-color:{_colour(scene.index)}">'
         f"<h2>Scene {scene.index + 1}<span>{_length(scene.duration)}</span></h2>"
         f'<p class="soft"><code>{code}</code></p>'
         + (f'<div class="strip">{strip}</div>' if strip else "")
-        + f'<div class="bar" title="score {score:.3f}"><i style="width:{100 * min(1.0, max(0.0, score)):.1f}%"></i></div>'
+        + f'<div class="bar" title="score {score:.3f}"><i style="width:{filled:.1f}%"></i></div>'
         f'<p class="soft">score {score:.2f}</p>'
         f"<details><summary>{len(shots)} shot{'s' if len(shots) != 1 else ''}</summary><ol>{rows}</ol></details>"
         "</article>"

@@ -123,7 +123,9 @@ def extractor(word: str) -> Any:
         raise UserInputError(f"features: got {word!r}; expected one of {', '.join(names())}, or module:Class")
     found = factory(argument) if argument else factory()
     if not isinstance(found, FeatureExtractor | FrameExtractor):
-        raise UserInputError(f"features: {word}: no extractor: it needs name, modality, dim, version, extract")
+        raise UserInputError(
+            f"features: {word}: no extractor: it needs name, modality, dim, version, extract"
+        )
     if found.modality not in MODALITIES:
         raise UserInputError(
             f"features: {word}: modality {found.modality!r}; expected one of {', '.join(MODALITIES)}"

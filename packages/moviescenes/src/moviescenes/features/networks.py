@@ -93,14 +93,12 @@ class ResNet50(_Network):
             )
         model = torchvision.models.resnet50(weights=None)
         model.fc = _Nothing()
-        load_strict(
-            model, resnet_weights(weights), allow_missing=[r".*num_batches_tracked"], source=weights
-        )
+        load_strict(model, resnet_weights(weights), allow_missing=[r".*num_batches_tracked"], source=weights)
         super().__init__(model)
         self.name = f"resnet50-{Path(weights).stat().st_size}-{Path(weights).name}"
 
 
-def _Nothing() -> Any:  # noqa: N802 - stands for a module
+def _Nothing() -> Any:
     import torch
 
     return torch.nn.Identity()

@@ -294,9 +294,7 @@ def _seen(
         position, seen = position + 1, {key: [] for key in chosen}
 
 
-def _plan(
-    shot: Shot, chosen: Mapping[str, Any], todo: set[tuple[str, int]]
-) -> dict[int, Sequence[str]]:
+def _plan(shot: Shot, chosen: Mapping[str, Any], todo: set[tuple[str, int]]) -> dict[int, Sequence[str]]:
     """Frame -> keys of the extractors that want it."""
     first = shot.index // _PART * _PART
     plan: dict[int, list[str]] = {}

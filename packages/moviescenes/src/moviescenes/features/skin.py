@@ -55,8 +55,8 @@ def _layout(image: Image) -> npt.NDArray[np.float64] | None:
     colours = (hue.astype(np.int64) * 8 // 180) * 3 + np.minimum(saturation // 86, 2)
     parts = [_moments(share)]
     blobs = _blobs(share > 0.4)
-    for k in range(_BLOBS):
-        parts.append(_blob(blobs[k], colours) if k < len(blobs) else np.zeros(3 + _COLOURS))
+    parts += [_blob(blob, colours) for blob in blobs[:_BLOBS]]
+    parts += [np.zeros(3 + _COLOURS)] * max(0, _BLOBS - len(blobs))
     return np.concatenate(parts)
 
 
