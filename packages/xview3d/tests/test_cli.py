@@ -1,5 +1,6 @@
 """The command line and the task, called in this process."""
 
+import importlib
 import json
 import re
 
@@ -252,5 +253,6 @@ def test_views_of_recipes():
     assert views_from(3, "nuscenes") == nuscenes_views()
     with pytest.raises(ValueError, match="no such released views"):
         views_from(4, "nuscenes")
+    importlib.import_module("xview3d.extension")
     assert EXTENSIONS["xview"] is from_settings
     assert np.isfinite(kitti_views(4)[1].bounds).all()
