@@ -83,6 +83,21 @@ def test_options(cli, movie, tmp_path):
     assert (tmp_path / "again.txt").read_text() == (tmp_path / "shots.txt").read_text()
 
 
+def test_split_copies_each_scene(cli, movie, tmp_path):
+    from moviescenes.video import read_frames
+
+    words = ("segment", "movie.mp4", "--format", "json", "--features", "place=hsv-hist", "--split", "true")
+    code, _, err = cli(*words)
+    assert (code, err) == (0, "")
+    found = SceneList.from_json(tmp_path / "scenes" / "movie.json")
+    files = sorted((tmp_path / "scenes").glob("*.mp4"))
+    assert [file.name for file in files] == [f"movie-scene-{k + 1}.mp4" for k in range(len(found))]
+    for scene, file in zip(found, files, strict=True):
+        count = sum(1 for _ in read_frames(file))
+        assert count >= scene.end_frame - scene.start_frame + 1
+        assert count <= scene.end_frame + 1
+
+
 def test_a_trained_network_segments(cli, movie, tmp_path):
     import torch
 

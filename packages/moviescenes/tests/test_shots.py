@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moviescenes.colour import hsv8, luv8
+from moviescenes.colour import luv8
 from moviescenes.shots import (
     AdaptiveDetector,
     AverageDetector,
@@ -18,6 +18,7 @@ from moviescenes.shots import (
     stride_of,
 )
 from tenfold._errors import MissingExtraError, UserInputError
+from tenfold.host import hsv_change
 from tenfold.testing import require
 
 
@@ -45,13 +46,11 @@ def plain(colour, size=(24, 32)):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
-def test_colours_equal_opencv(seed):
+def test_luv_is_opencvs(seed):
     cv2 = require("cv2")
     rgb = np.random.default_rng(seed).integers(0, 256, (16, 16, 3)).astype(np.uint8)
     if seed % 3 == 0:
         rgb[..., 1] = rgb[..., 0]  # greys and edges of the hue circle
-    wanted = np.moveaxis(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV), -1, 0)
-    np.testing.assert_array_equal(hsv8(rgb), wanted)
     luv = np.moveaxis(cv2.cvtColor(rgb, cv2.COLOR_RGB2Luv), -1, 0)
     assert np.abs(luv8(rgb).astype(int) - luv).max() <= 2
     assert np.abs(luv8(rgb).astype(int) - luv).mean() < 0.3
@@ -94,7 +93,7 @@ def test_two_cuts_close_together():
 
 def test_hue_does_not_wrap():
     red, wrapped = plain((255, 0, 4)), plain((255, 4, 0))  # hue 0 and 179: neighbours on the circle
-    hues = [int(hsv8(image)[0, 0, 0]) for image in (wrapped, red)]
+    hues = [int(hsv_change(image)[0][0, 0, 0]) for image in (wrapped, red)]
     assert hues[0] == 0
     assert hues[1] == 179
     detector = ContentDetector()

@@ -82,18 +82,18 @@ def rotated(source, target, degrees):
     target.write_bytes(data)
 
 
-@pytest.mark.parametrize("degrees", [90, 180])
+@pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation(tmp_path, degrees):
     write(tmp_path / "a.mp4", audio=False)
     rotated(tmp_path / "a.mp4", tmp_path / "b.mp4", degrees)
     with av.open(str(tmp_path / "b.mp4")) as container:
         raw = next(container.decode(video=0))
-        assert raw.rotation % 360 in (degrees, 360 - degrees)
-        wanted = np.rot90(raw.to_ndarray(format="rgb24"), raw.rotation // 90)
+        # The matrix (0, 1, -1, 0) sends right to down: a quarter turn clockwise.
+        wanted = np.rot90(raw.to_ndarray(format="rgb24"), -degrees // 90)
     frame = next(iter(read_frames(tmp_path / "b.mp4")))
     np.testing.assert_array_equal(frame.rgb(), wanted)
     video = probe(tmp_path / "b.mp4")
-    assert (video.width, video.height) == (SIZE[::-1] if degrees == 90 else SIZE)
+    assert (video.width, video.height) == (SIZE if degrees == 180 else SIZE[::-1])
     assert len(detect_shots(tmp_path / "b.mp4")) == len(PLAN.lengths)
 
 

@@ -1,52 +1,13 @@
-"""Colour spaces on 8 bits, as the published shot detector uses them: integers before any difference."""
+"""CIE Luv on 8 bits, as the published shot detector uses it; HSV is `tenfold.host.hsv_change`."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["hsv8", "luv8"]
+__all__ = ["luv8"]
 
 Image = npt.NDArray[np.uint8]
-
-_SHIFT = 12
-_SAT = np.zeros(256, np.int32)
-_SAT[1:] = np.rint((255 << _SHIFT) / np.arange(1.0, 256))
-_HUE = np.zeros(256, np.int32)
-_HUE[1:] = np.rint((180 << _SHIFT) / (6 * np.arange(1.0, 256)))
-
-
-def hsv8(rgb: Image) -> Image:
-    """Hue (0 to 179, two degrees a step), saturation and value (0 to 255), as planes.
-
-    The rounding is that of OpenCV's 8-bit conversion: fixed point with 12 binary digits.
-
-    Args:
-        rgb: (H, W, 3).
-
-    Returns:
-        (3, H, W) uint8.
-
-    >>> hsv8(np.array([[[255, 0, 0], [0, 128, 0], [10, 20, 30]]], np.uint8))[:, 0].T.tolist()
-    [[0, 255, 255], [60, 255, 128], [105, 170, 30]]
-    """
-    red, green, blue = (rgb[..., k].astype(np.int16) for k in range(3))
-    value = np.maximum(np.maximum(red, green), blue)
-    spread = value - np.minimum(np.minimum(red, green), blue)
-    sector = np.where(
-        value == red,
-        green - blue,
-        np.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
-    )
-    half = 1 << (_SHIFT - 1)
-    hue = (sector * _HUE[spread] + half) >> _SHIFT
-    hue += 180 * (hue < 0)
-    out = np.empty((3, *value.shape), np.uint8)
-    out[0] = hue
-    out[1] = (spread * _SAT[value] + half) >> _SHIFT
-    out[2] = value
-    return out
-
 
 _LEVELS = np.arange(256) / 255
 _LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)

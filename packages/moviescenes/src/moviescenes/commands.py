@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import Any
 
 from moviescenes.export.formats import FORMATS, render
 from moviescenes.timecode import can_drop, from_timecode
-from tenfold._errors import MissingExtraError, UserInputError
+from moviescenes.video import probe
+from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_bytes
 
 __all__ = ["convert", "features", "segment", "shots"]
@@ -59,7 +58,7 @@ def segment(
         passes: Of the grouping, at most.
         start: Leave out what comes before this second.
         end: Leave out what comes after this second.
-        split: Also write each scene as a file of its own, without encoding anew (cuts at keyframes; needs ffmpeg).
+        split: Also write each scene as a file of its own, without encoding anew: it starts at the keyframe before.
         thumbs: Pictures in the HTML page.
         start_timecode: Time code of the movie's first frame, HH:MM:SS:FF, for csv, edl and otio.
         drop_frame: Drop-frame time codes, at 29.97 and 59.94 frames a second.
@@ -73,8 +72,6 @@ def segment(
         raise UserInputError(
             f"format: got {', '.join(unknown) or 'none'}; expected some of {', '.join(FORMATS)}"
         )
-    if split and shutil.which("ffmpeg") is None:
-        raise MissingExtraError("split needs the program ffmpeg, which is not on the PATH")
     found = _segmenter(model, features, detector, threads)
     found.grouping, found.threshold, found.passes = not no_global, threshold, passes
     found.k_range, found.cache = _range(scenes), cache
@@ -135,8 +132,6 @@ def _check_codes(video: Path, start: str | None, drop: bool) -> None:
     """Options that do not fit the video must fail before an hour of work, not after it."""
     if start is None and not drop:
         return
-    from moviescenes.video import probe
-
     fps: Fraction = probe(video).fps
     if drop and not can_drop(fps):
         raise UserInputError(f"drop_frame: exists at 29.97 and 59.94 alone; this video has {float(fps):.3f}")
@@ -145,35 +140,49 @@ def _check_codes(video: Path, start: str | None, drop: bool) -> None:
 
 
 def _split(video: Path, folder: Path, result: Any) -> None:
-    """Each scene as a file, streams copied."""
-    width = len(str(len(result)))
+    """Each scene as a file, streams copied from the keyframe before its first frame on."""
+    import av
+
+    first, width = probe(video).first, len(str(len(result)))
     for scene in result:
         name = f"{video.stem}-scene-{scene.index + 1:0{width}d}{video.suffix}"
         with tempfile.TemporaryDirectory(dir=folder) as space:
             part = Path(space) / name
-            words = [
-                "ffmpeg",
-                "-nostdin",
-                "-v",
-                "error",
-                "-ss",
-                f"{scene.start_time:.6f}",
-                "-i",
-                f"file:{video}",
-            ]
-            words += [
-                "-t",
-                f"{scene.duration:.6f}",
-                "-c",
-                "copy",
-                "-avoid_negative_ts",
-                "make_zero",
-                str(part),
-            ]
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-            if done.returncode or not part.is_file():
-                raise UserInputError(f"{video}: split: ffmpeg failed: {done.stderr.strip()[-200:]}")
+            try:
+                _copy(video, part, first + scene.start_time, first + scene.end_time)
+            except (av.error.FFmpegError, ValueError) as error:
+                raise UserInputError(f"{video}: split: cannot be copied into {name} ({error})") from error
             part.replace(folder / name)
+
+
+def _copy(video: Path, target: Path, start: float, end: float) -> None:
+    """Copy the packets of a span of time, in the file's own clock."""
+    import av
+
+    with av.open(f"file:{video.absolute()}") as source, av.open(f"file:{target.absolute()}", "w") as sink:
+        streams = [*source.streams.video[:1], *source.streams.audio[:1]]
+        copies = {stream.index: sink.add_stream_from_template(stream) for stream in streams}
+        source.seek(int(start * av.time_base), backward=True)
+        origin: Fraction | None = None
+        open_streams = {stream.index for stream in streams}
+        for packet in source.demux(streams):
+            if packet.dts is None or packet.pts is None:
+                continue
+            stream = packet.stream
+            if origin is None:
+                if stream.type != "video" or not packet.is_keyframe:
+                    continue
+                origin = packet.dts * packet.time_base
+            if float(packet.dts * packet.time_base) >= end:
+                open_streams.discard(stream.index)
+            if not open_streams:
+                return
+            if float(packet.pts * packet.time_base) >= end or packet.dts * packet.time_base < origin:
+                continue
+            shift = round(origin / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = copies[stream.index]
+            sink.mux(packet)
 
 
 def shots(
@@ -251,7 +260,6 @@ def features(
     from moviescenes.features import extract_features
     from moviescenes.features.run import DEFAULT
     from moviescenes.segment import SceneSegmenter
-    from moviescenes.video import probe
     from tenfold.io import atomic_write
 
     facts = probe(video)

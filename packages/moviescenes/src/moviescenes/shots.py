@@ -16,10 +16,11 @@ from typing import Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from moviescenes.colour import hsv8, luv8
+from moviescenes.colour import luv8
 from moviescenes.progress import Bar
 from moviescenes.video import Frame, Video, probe, read_frames
 from tenfold._errors import MissingExtraError, UserInputError
+from tenfold.host import hsv_change
 from tenfold.io import write_text
 
 __all__ = [
@@ -256,14 +257,15 @@ class ContentDetector:
 
     def change(self, frame: Frame) -> tuple[float, Callable[[], float]]:
         """H of a frame against the one before, and a function that gives L."""
-        self.stride = self.stride or stride_of(frame.rgb().shape[1])
-        rgb = frame.rgb(self.stride)
-        before, self._rgb = self._rgb, rgb
-        hsv, old = hsv8(rgb), self._hsv
-        self._hsv = hsv
-        if before is None or old is None or old.shape != hsv.shape:
+        rgb = frame.rgb()
+        self.stride = self.stride or stride_of(rgb.shape[1])
+        if self._rgb is None or self._hsv is None or self._rgb.shape != rgb.shape:
+            self._rgb, self._hsv = rgb, hsv_change(rgb, stride=self.stride)[0]
             return 0.0, lambda: 0.0
-        return mean_difference(hsv, old), lambda: mean_difference(luv8(rgb), luv8(before))
+        before, self._rgb = self._rgb, rgb
+        self._hsv, change = hsv_change(rgb, self._hsv, stride=self.stride)
+        step = slice(None, None, self.stride)
+        return change, lambda: mean_difference(luv8(rgb[step, step]), luv8(before[step, step]))
 
     def process(self, frame: Frame) -> list[int]:
         """Take the next frame."""

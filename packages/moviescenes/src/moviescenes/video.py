@@ -63,15 +63,18 @@ class Frame:
         duration: seconds that it is shown, as the file says or as the rate suggests.
     """
 
-    __slots__ = ("_frame", "_turns", "duration", "index", "time")
+    __slots__ = ("_frame", "_full", "_small", "_turns", "duration", "index", "time")
 
-    def __init__(self, index: int, time: float, duration: float, frame: Any, turns: int) -> None:
+    def __init__(
+        self, index: int, time: float, duration: float, frame: Any, turns: int, converters: tuple[Any, Any]
+    ) -> None:
         self.index, self.time, self.duration = index, time, duration
         self._frame, self._turns = frame, turns
+        self._full, self._small = converters
 
     def rgb(self, stride: int = 1) -> Image:
         """Upright pixels (H, W, 3); of a stride above 1 every so manieth row and column."""
-        image = self._frame.to_ndarray(format="rgb24")[::stride, ::stride]
+        image = self._full.reformat(self._frame, format="rgb24").to_ndarray()[::stride, ::stride]
         return np.rot90(image, self._turns) if self._turns else image
 
     def small(self, width: int) -> Image:
@@ -80,8 +83,10 @@ class Frame:
         scale = width / max(frame.width, frame.height)
         if scale < 1:
             size = [max(2, round(side * scale)) for side in (frame.width, frame.height)]
-            frame = frame.reformat(width=size[0], height=size[1], format="rgb24")
-        image: Image = frame.to_ndarray(format="rgb24")
+            frame = self._small.reformat(frame, width=size[0], height=size[1], format="rgb24")
+        else:
+            frame = self._full.reformat(frame, format="rgb24")
+        image: Image = frame.to_ndarray()
         return np.rot90(image, self._turns) if self._turns else image
 
 
@@ -126,6 +131,10 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
     Raises:
         UserInputError: the file is missing, no video, or damaged beyond that.
     """
+    from av.video.reformatter import VideoReformatter
+
+    # A converter keeps its tables from frame to frame; one a size, or it would make them anew each time.
+    converters = (VideoReformatter(), VideoReformatter())
     count, first, last, step = 0, None, 0.0, 0.04
     for frame, stream, _ in _decode(path):
         if count == 0:
@@ -138,7 +147,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         elif time <= last:  # two frames cannot be shown at once
             time = last + step * 1e-3
         duration = float(frame.duration * stream.time_base) if frame.duration else step
-        yield Frame(count, time, duration, frame, _turns(frame))
+        yield Frame(count, time, duration, frame, _turns(frame), converters)
         count, last = count + 1, time
     if count == 0:
         raise UserInputError(f"{path}: video: no frame can be decoded")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from moviescenes.colour import hsv8
 from moviescenes.shots import Shot
+from tenfold.host import hsv_change
 
 __all__ = ["ColourHistogram"]
 
@@ -35,7 +35,7 @@ class ColourHistogram:
 
 
 def _histograms(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    hue, saturation, value = hsv8(image)
+    hue, saturation, value = np.moveaxis(hsv_change(image)[0], -1, 0)
     bins = (hue.astype(np.int64) * 8 // 180) * 16 + (saturation // 64) * 4 + value // 64
     top, left = bins.shape[0] // 2, bins.shape[1] // 2
     parts = (bins, bins[:top, :left], bins[:top, left:], bins[top:, :left], bins[top:, left:])

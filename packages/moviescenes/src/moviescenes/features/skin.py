@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from moviescenes.colour import hsv8
 from moviescenes.shots import Shot
+from tenfold.host import hsv_change
 
 __all__ = ["SkinLayout"]
 
@@ -51,7 +51,7 @@ def _layout(image: Image) -> npt.NDArray[np.float64] | None:
     share = _cells(skin_mask(image).astype(np.float64))
     if share.mean() < _LEAST:
         return None
-    hue, saturation, _ = hsv8(image)
+    hue, saturation, _ = np.moveaxis(hsv_change(image)[0], -1, 0)
     colours = (hue.astype(np.int64) * 8 // 180) * 3 + np.minimum(saturation // 86, 2)
     parts = [_moments(share)]
     blobs = _blobs(share > 0.4)
