@@ -40,7 +40,7 @@ def _state() -> dict[str, Any]:
     rows = with_camera(points[:, 1:].numpy(), calib, _IMAGE)
     torch.manual_seed(0)
     semantics = torch.rand(_CHANNELS, *_IMAGE)
-    batch = {
+    batch: dict[str, Any] = {
         "points": torch.from_numpy(np.insert(rows, 0, 0, axis=1)),
         "batch_size": 1,
         "maps": [semantics],
