@@ -82,24 +82,24 @@ NmsMetric metric_of(int64_t metric) {
   return static_cast<NmsMetric>(metric);
 }
 
-Tensor nms_rotated_cpu(Tensor boxes, Tensor scores, std::optional<Tensor> labels, std::optional<Tensor> batch,
+Tensor nms_rotated_op(Tensor boxes, Tensor scores, std::optional<Tensor> labels, std::optional<Tensor> batch,
                        double iou_threshold, int64_t metric, std::optional<int64_t> pre_max,
                        std::optional<int64_t> post_max, bool validate) {
   std::optional<Tensor> keep;
   const Options options{labels, batch, iou_threshold, metric_of(metric), pre_max, post_max, validate};
   dispatch_dtype(boxes, scores, options, [&](int64_t kept) {
-    keep = empty_cpu({kept}, ScalarType::Long);
+    keep = new_tensor({kept}, ScalarType::Long);
     return out<int64_t>(*keep);
   });
   return *keep;
 }
 
-std::tuple<Tensor, Tensor> nms_rotated_padded_cpu(Tensor boxes, Tensor scores, std::optional<Tensor> labels,
+std::tuple<Tensor, Tensor> nms_rotated_padded_op(Tensor boxes, Tensor scores, std::optional<Tensor> labels,
                                                   double iou_threshold, int64_t metric,
                                                   std::optional<int64_t> pre_max, int64_t post_max, bool validate) {
   check(post_max >= 0 && post_max < (int64_t{1} << 31), "nms_rotated_padded: post_max: expected a count < 2^31");
-  Tensor keep = empty_cpu({post_max}, ScalarType::Long);
-  Tensor count = empty_cpu({}, ScalarType::Int);
+  Tensor keep = new_tensor({post_max}, ScalarType::Long);
+  Tensor count = new_tensor({}, ScalarType::Int);
   const Options options{labels, {}, iou_threshold, metric_of(metric), pre_max, post_max, validate};
   dispatch_dtype(boxes, scores, options, [&](int64_t kept) {
     int64_t* rows = out<int64_t>(keep);
@@ -113,9 +113,9 @@ std::tuple<Tensor, Tensor> nms_rotated_padded_cpu(Tensor boxes, Tensor scores, s
 TENFOLD_CONTRACT(nms_rotated, 1);
 TENFOLD_CONTRACT(nms_rotated_padded, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("nms_rotated", TORCH_BOX(&nms_rotated_cpu));
-  m.impl("nms_rotated_padded", TORCH_BOX(&nms_rotated_padded_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("nms_rotated", TENFOLD_BOX(nms_rotated_op));
+  m.impl("nms_rotated_padded", TENFOLD_BOX(nms_rotated_padded_op));
 }
 
 }  // namespace

@@ -25,12 +25,12 @@ void set_coords(Args& args, const Tensor& coords) {
     args.coords64 = in<int64_t>(coords);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> voxel_table_cpu(Tensor coords, bool validate) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> voxel_table_op(Tensor coords, bool validate) {
   check_coords(coords);
   const Tensor c = as_contiguous(coords);
   const int64_t v = c.size(0);
-  Tensor keys = empty_cpu({v}, ScalarType::Long), rows = empty_cpu({v}, ScalarType::Int);
-  Tensor directory = empty_cpu({2 * v + 1}, ScalarType::Int), meta = empty_cpu({kTableMeta}, ScalarType::Long);
+  Tensor keys = new_tensor({v}, ScalarType::Long), rows = new_tensor({v}, ScalarType::Int);
+  Tensor directory = new_tensor({2 * v + 1}, ScalarType::Int), meta = new_tensor({kTableMeta}, ScalarType::Long);
   VoxelTableArgs args{};
   set_coords(args, c);
   args.v = v;
@@ -87,7 +87,7 @@ Table open_table(const Tensor& keys, const Tensor& rows, const Tensor& directory
   return t;
 }
 
-Tensor lookup_cpu(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor coords) {
+Tensor lookup_op(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor coords) {
   check_coords(coords);
   const Table table = open_table(keys, rows, directory, meta);
   const Tensor c = as_contiguous(coords);
@@ -96,7 +96,7 @@ Tensor lookup_cpu(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tenso
   set_coords(args, c);
   args.m = c.size(0);
   args.parallel = torch_parallel();
-  Tensor result = empty_cpu({c.size(0)}, ScalarType::Int);
+  Tensor result = new_tensor({c.size(0)}, ScalarType::Int);
   args.out = out<int32_t>(result);
   dispatch::lookup(args);
   return result;
@@ -117,7 +117,7 @@ std::tuple<Tensor, Tensor> run_query(Kernel kernel, const Table& table, const Te
   args.k = k;
   args.validate = validate;
   args.parallel = torch_parallel();
-  Tensor idx = empty_cpu({args.m, k}, ScalarType::Int), count = empty_cpu({args.m}, ScalarType::Int);
+  Tensor idx = new_tensor({args.m, k}, ScalarType::Int), count = new_tensor({args.m}, ScalarType::Int);
   args.idx = out<int32_t>(idx);
   args.count = out<int32_t>(count);
   kernel(args);
@@ -127,7 +127,7 @@ std::tuple<Tensor, Tensor> run_query(Kernel kernel, const Table& table, const Te
   return {idx, count};
 }
 
-std::tuple<Tensor, Tensor> voxel_query_cpu(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor xyz_vox,
+std::tuple<Tensor, Tensor> voxel_query_op(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor xyz_vox,
                                            Tensor coords, Tensor xyz_query, std::vector<int64_t> ranges,
                                            double radius, int64_t k, bool validate) {
   check_coords(coords);
@@ -153,10 +153,10 @@ TENFOLD_CONTRACT(voxel_table, 1);
 TENFOLD_CONTRACT(lookup, 1);
 TENFOLD_CONTRACT(voxel_query, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("voxel_table", TORCH_BOX(&voxel_table_cpu));
-  m.impl("lookup", TORCH_BOX(&lookup_cpu));
-  m.impl("voxel_query", TORCH_BOX(&voxel_query_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("voxel_table", TENFOLD_BOX(voxel_table_op));
+  m.impl("lookup", TENFOLD_BOX(lookup_op));
+  m.impl("voxel_query", TENFOLD_BOX(voxel_query_op));
 }
 
 }  // namespace

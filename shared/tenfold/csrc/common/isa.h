@@ -11,7 +11,16 @@
 #define TENFOLD_END } }
 
 // A kernel is `void name(Args&)`. The declaration names its builds; the dispatcher picks one at call time.
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(TENFOLD_DEVICE)
+// Bindings and kernels of the CUDA library: one build, which the launcher of the same name belongs to.
+#define TENFOLD_KERNEL(name, Args)                                            \
+  namespace tenfold {                                                         \
+  namespace cuda { void name(Args&); }                                        \
+  namespace dispatch {                                                        \
+  static inline void name(Args& args) { cuda::name(args); }                   \
+  }                                                                           \
+  }
+#elif defined(__x86_64__) || defined(_M_X64)
 #define TENFOLD_KERNEL(name, Args)                                            \
   namespace tenfold {                                                         \
   namespace v2 { void name(Args&); }                                          \
