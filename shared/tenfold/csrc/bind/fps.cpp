@@ -50,12 +50,6 @@ Plan make_plan(const std::vector<RowRange>& ranges, const std::vector<int64_t>& 
   return plan;
 }
 
-// Entries behind an element's own samples.
-void fill_behind(const Plan& plan, int64_t* result) {
-  for (const FpsElement& e : plan.elements)
-    for (int64_t j = e.samples; j < plan.width; ++j) result[e.place + j] = -1;
-}
-
 template <class T, class Kernel>
 void run(Kernel kernel, const Tensor& xyz, int64_t dims, const std::vector<RowRange>& ranges, const Plan& plan,
          bool validate, const Tensor& result) {
@@ -90,13 +84,13 @@ Tensor fps_op(Tensor xyz, std::vector<int64_t> m, std::vector<int64_t> start, in
   row_ranges(kOp, "", p, lengths, offsets, ranges.data());
   const Plan plan = make_plan(ranges, m, start, p.dim() == 3);
   Tensor result = new_tensor(plan.size, ScalarType::Long);
+  fill_with(result, 0xff);  // entries behind an element's own samples
   if (p.scalar_type() == ScalarType::Float) {
     run<float>(dispatch::fps_f32, p, dims, ranges, plan, validate, result);
   } else {
     check(p.scalar_type() == ScalarType::Double, "farthest_point_sample: xyz: expected float32 or float64");
     run<double>(dispatch::fps_f64, p, dims, ranges, plan, validate, result);
   }
-  fill_behind(plan, out<int64_t>(result));
   return result;
 }
 
@@ -126,13 +120,13 @@ Tensor fps_dist_op(Tensor dist, std::vector<int64_t> m, std::vector<int64_t> sta
   row_ranges(kOp, "", d, lengths, std::nullopt, ranges.data());
   const Plan plan = make_plan(ranges, m, start, true);
   Tensor result = new_tensor(plan.size, ScalarType::Long);
+  fill_with(result, 0xff);
   if (d.scalar_type() == ScalarType::Float) {
     run_dist<float>(dispatch::fps_dist_f32, d, plan, validate, result);
   } else {
     check(d.scalar_type() == ScalarType::Double, "farthest_point_sample: dist: expected float32 or float64");
     run_dist<double>(dispatch::fps_dist_f64, d, plan, validate, result);
   }
-  fill_behind(plan, out<int64_t>(result));
   return result;
 }
 

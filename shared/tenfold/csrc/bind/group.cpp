@@ -74,6 +74,7 @@ void group_out_op(Tensor feats, Tensor idx, std::optional<Tensor> count, std::op
   check(result.is_contiguous() && result.scalar_type() == feats.scalar_type() &&
             sizes_of(result) == gathered_sizes(feats, idx),
         "group: out: expected a contiguous tensor of the result's shape and dtype");
+  adopt(result);
   group_into(feats, idx, count, center, validate, result);
 }
 

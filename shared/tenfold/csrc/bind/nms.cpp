@@ -1,6 +1,7 @@
 #include "nms/nms.h"
 
 #include "bind/common.h"
+#include "bind/kept.h"
 
 namespace tenfold::bind {
 namespace {
@@ -23,7 +24,7 @@ struct Options {
   bool validate;
 };
 
-// Calls result(kept rows, their number) while the scratch that holds them lives.
+// Calls result(kept rows) while the scratch that holds them lives.
 template <class T, class Kernel, class F>
 auto run_as(Kernel kernel, const Options& options, const Tensor& boxes, const Tensor& scores, const int64_t* labels,
             const int64_t* batch, F&& result) {
@@ -42,9 +43,13 @@ auto run_as(Kernel kernel, const Options& options, const Tensor& boxes, const Te
   if (args.n >= kWorthThreads) args.parallel = torch_parallel();
   Scratch scratch;
   args.keep = scratch.take<int32_t>(args.n);
+#ifdef TENFOLD_DEVICE
+  args.parallel = torch_parallel();
+  args.kept_count = scratch.take<int32_t>(1);
+#endif
   kernel(args);
   if (args.bad_row >= 0) bad_row(options.op, args.bad_what, args.bad_row);
-  return result(args.keep, args.kept);
+  return result(Kept{args.keep, args.kept, args.kept_count});
 }
 
 template <class F>
@@ -65,13 +70,6 @@ auto run(const Options& options, const Tensor& boxes, const Tensor& scores, cons
   const Tensor s = as_contiguous(scores);
   if (dtype == ScalarType::Float) return run_as<float>(dispatch::nms_f32, options, b, s, labels, batch, result);
   return run_as<double>(dispatch::nms_f64, options, b, s, labels, batch, result);
-}
-
-Tensor row_list(const int32_t* rows, int64_t count) {
-  const Tensor keep = new_tensor({count}, ScalarType::Long);
-  int64_t* to = out<int64_t>(keep);
-  for (int64_t i = 0; i < count; ++i) to[i] = rows[i];
-  return keep;
 }
 
 Tensor nms_op(Tensor boxes, Tensor scores, double iou_threshold, std::optional<double> score_threshold,
@@ -100,11 +98,7 @@ std::tuple<Tensor, Tensor> nms_padded_op(Tensor boxes, Tensor scores, double iou
   const Tensor keep = new_tensor({max_out}, ScalarType::Long);
   const Tensor count = new_tensor({}, ScalarType::Int);
   run({"nms_padded", iou_threshold, score_threshold, max_out, validate}, boxes, scores, nullptr, nullptr,
-      [&](const int32_t* rows, int64_t kept) {
-        int64_t* to = out<int64_t>(keep);
-        for (int64_t i = 0; i < max_out; ++i) to[i] = i < kept ? rows[i] : -1;
-        *out<int32_t>(count) = static_cast<int32_t>(kept);
-      });
+      [&](const Kept& kept) { write_rows(kept, keep, &count); });
   return {keep, count};
 }
 

@@ -1,6 +1,7 @@
 #include "nms/nms_rotated.h"
 
 #include "bind/common.h"
+#include "bind/kept.h"
 
 namespace tenfold::bind {
 namespace {
@@ -27,7 +28,7 @@ const char* name_of(NmsMetric metric) {
   value_error(op + ": scores: " + where + " is NaN; expected numbers");
 }
 
-// Writes the kept rows through `result`, which is called with their number and gives the place for them.
+// Calls result(kept rows) while the scratch that holds them lives.
 template <class T, class Kernel, class Result>
 void run(Kernel kernel, const Tensor& boxes, const Tensor& scores, const Options& options, Result&& result) {
   NmsRotatedArgs<T> args{};
@@ -45,10 +46,12 @@ void run(Kernel kernel, const Tensor& boxes, const Tensor& scores, const Options
   args.parallel = torch_parallel();
   Scratch scratch;
   args.keep = scratch.take<int32_t>(args.n);
+#ifdef TENFOLD_DEVICE
+  args.kept_count = scratch.take<int32_t>(1);
+#endif
   kernel(args);
   if (args.bad_row >= 0) bad_row(name_of(options.metric), args.bad_what, args.bad_row);
-  int64_t* keep = result(args.kept);
-  for (int64_t i = 0; i < args.kept; ++i) keep[i] = args.keep[i];
+  result(Kept{args.keep, args.kept, args.kept_count});
 }
 
 void check_groups(const std::optional<Tensor>& groups, int64_t n) {
@@ -87,10 +90,7 @@ Tensor nms_rotated_op(Tensor boxes, Tensor scores, std::optional<Tensor> labels,
                        std::optional<int64_t> post_max, bool validate) {
   std::optional<Tensor> keep;
   const Options options{labels, batch, iou_threshold, metric_of(metric), pre_max, post_max, validate};
-  dispatch_dtype(boxes, scores, options, [&](int64_t kept) {
-    keep = new_tensor({kept}, ScalarType::Long);
-    return out<int64_t>(*keep);
-  });
+  dispatch_dtype(boxes, scores, options, [&](const Kept& kept) { keep = row_list(kept); });
   return *keep;
 }
 
@@ -101,12 +101,7 @@ std::tuple<Tensor, Tensor> nms_rotated_padded_op(Tensor boxes, Tensor scores, st
   Tensor keep = new_tensor({post_max}, ScalarType::Long);
   Tensor count = new_tensor({}, ScalarType::Int);
   const Options options{labels, {}, iou_threshold, metric_of(metric), pre_max, post_max, validate};
-  dispatch_dtype(boxes, scores, options, [&](int64_t kept) {
-    int64_t* rows = out<int64_t>(keep);
-    for (int64_t i = kept; i < post_max; ++i) rows[i] = -1;
-    *out<int32_t>(count) = static_cast<int32_t>(kept);
-    return rows;
-  });
+  dispatch_dtype(boxes, scores, options, [&](const Kept& kept) { write_rows(kept, keep, &count); });
   return {keep, count};
 }
 

@@ -1,6 +1,9 @@
 #include "peaks/peaks.h"
 
 #include "bind/common.h"
+#ifdef TENFOLD_DEVICE
+#include "peaks/decode.h"
+#endif
 
 namespace tenfold::bind {
 namespace {
@@ -66,6 +69,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_peaks_op(Tensor heat, int64_t k,
     find<float>(dispatch::topk_peaks_f32, h, k, kernel, threshold, per_class, scores, xs);
   else
     find<double>(dispatch::topk_peaks_f64, h, k, kernel, threshold, per_class, scores, xs);
+#ifdef TENFOLD_DEVICE
+  cuda::decode_peaks(stream(), out<int64_t>(xs), xs.numel(), k, h.size(1), h.size(2), h.size(3), per_class,
+                     out<int64_t>(classes), out<int64_t>(ys), out<int64_t>(xs));
+#else
   const int64_t area = h.size(2) * h.size(3), width = h.size(3), channels = h.size(1);
   int64_t *c = out<int64_t>(classes), *y = out<int64_t>(ys), *x = out<int64_t>(xs);
   for (int64_t i = 0; i < xs.numel(); ++i) {
@@ -75,6 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_peaks_op(Tensor heat, int64_t k,
     y[i] = found ? place % area / width : -1;
     x[i] = found ? place % width : -1;
   }
+#endif
   return {scores, classes, ys, xs};
 }
 

@@ -3,6 +3,9 @@
 #include <cstring>
 
 #include "bind/points_in_boxes.h"
+#ifdef TENFOLD_DEVICE
+#include "roi_pool/enlarge.h"
+#endif
 
 namespace tenfold::bind {
 namespace {
@@ -26,12 +29,17 @@ Tensor with_size(const Tensor& boxes, const std::vector<double>& enlarge) {
   const Tensor from = as_contiguous(boxes);
   Tensor to = boxes.dim() == 3 ? new_tensor({boxes.size(0), boxes.size(1), 7}, boxes.scalar_type())
                                : new_tensor({boxes.size(0), 7}, boxes.scalar_type());
+#ifdef TENFOLD_DEVICE
+  const T grown[3] = {static_cast<T>(enlarge[0]), static_cast<T>(enlarge[1]), static_cast<T>(enlarge[2])};
+  cuda::enlarge_boxes(stream(), in<T>(from), from.numel() / 7, grown, out<T>(to));
+#else
   T* row = out<T>(to);
   std::memcpy(row, in<T>(from), static_cast<size_t>(from.numel()) * sizeof(T));
   for (int64_t i = 0; i < from.numel() / 7; ++i, row += 7) {
     if (!(row[3] > 0 && row[4] > 0 && row[5] > 0)) continue;
     for (size_t a = 0; a < 3; ++a) row[3 + a] += static_cast<T>(enlarge[a]);
   }
+#endif
   return to;
 }
 

@@ -1,7 +1,7 @@
 #include "voxelize/voxelize.h"
 
+#include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <vector>
 
 #include "bind/common.h"
@@ -139,7 +139,7 @@ int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool
   Kernels<T>::voxelize(args);
   if (args.bad_row >= 0)
     check(r, false, ("points: row " + std::to_string(args.bad_row) + " is not finite; expected finite coordinates").c_str());
-  std::memcpy(dropped, args.dropped, sizeof args.dropped);
+  std::copy(args.dropped, args.dropped + 3, dropped);
   return args.count;
 }
 
@@ -177,7 +177,9 @@ Five voxelize_op(Tensor points, std::optional<Tensor> offsets, std::vector<doubl
   Tensor point2voxel = new_tensor({points.size(0)}, ScalarType::Int);
   Tensor dropped = new_tensor({3}, ScalarType::Long);
   Outputs o{points, points, points};
-  run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t voxels) { return o = allocate_outputs(r, voxels); });
+  int64_t counts[3];
+  run(r, point2voxel, counts, true, [&](int64_t voxels) { return o = allocate_outputs(r, voxels); });
+  put_values(dropped, counts, 3);
   return {o.voxels, o.coords, o.num_points, point2voxel, dropped};
 }
 
@@ -196,8 +198,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize_padded_op(
   Tensor dropped = new_tensor({3}, ScalarType::Long);
   Tensor count = new_tensor({}, ScalarType::Int);
   const Outputs o = allocate_outputs(r, rows);
-  const int64_t voxels = run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t) { return o; });
-  *out<int32_t>(count) = static_cast<int32_t>(voxels);
+  int64_t counts[3];
+  const auto voxels = static_cast<int32_t>(run(r, point2voxel, counts, true, [&](int64_t) { return o; }));
+  put_values(dropped, counts, 3);
+  put_values(count, &voxels, 1);
   return {o.voxels, o.coords, o.num_points, point2voxel, dropped, count};
 }
 
@@ -235,12 +239,15 @@ Tensor voxelize_out_op(Tensor points, std::optional<Tensor> offsets, std::vector
   check(r, num_points.dim() == 1, "out: num_points: expected shape (R,)");
   check(r, point2voxel.dim() == 1 && point2voxel.size(0) >= points.size(0), "out: point2voxel: too small; expected N rows");
   check(r, dropped.dim() == 1 && dropped.size(0) == 3, "out: dropped: expected shape (3,)");
-  const int64_t count = run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t needed) {
+  for (const Tensor* buffer : buffers) adopt(*buffer);
+  int64_t counts[3];
+  const int64_t count = run(r, point2voxel, counts, true, [&](int64_t needed) {
     const bool fits = voxels.size(0) >= needed && coords.size(0) >= needed && num_points.size(0) >= needed;
     if (!fits)
       check(r, false, ("out: too small; expected at least " + std::to_string(needed) + " rows").c_str());
     return Outputs{voxels, torch::stable::narrow(coords, 0, 0, needed), num_points};
   });
+  put_values(dropped, counts, 3);
   return new_tensor({count, 0}, r.points.scalar_type());
 }
 
@@ -270,6 +277,7 @@ Tensor backward_typed(const Tensor& grad, const Tensor& point2voxel, int64_t max
   args.voxels = grad.size(0);
   args.max_points = max_points;
   args.mean = mean;
+  args.parallel = torch_parallel();
   args.grad_points = out<T>(grad_points);
   Kernels<T>::backward(args);
   return grad_points;
@@ -285,9 +293,11 @@ Tensor voxelize_backward_op(Tensor grad, Tensor point2voxel, int64_t max_points,
   require(point2voxel.dim() == 1 && point2voxel.scalar_type() == ScalarType::Int, "point2voxel: expected (N,) int32");
   const Tensor g = as_contiguous(grad);
   const Tensor map = as_contiguous(point2voxel);
+#ifndef TENFOLD_DEVICE  // there the kernel takes a row outside for none
   const int32_t* index = in<int32_t>(map);
   for (int64_t i = 0; i < map.size(0); ++i)
     require(index[i] < grad.size(0), "point2voxel: expected rows of grad or -1");
+#endif
   if (g.scalar_type() == ScalarType::Float) return backward_typed<float>(g, map, max_points, mean);
   require(g.scalar_type() == ScalarType::Double, "grad: expected float32 or float64");
   return backward_typed<double>(g, map, max_points, mean);

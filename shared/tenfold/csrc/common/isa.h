@@ -7,6 +7,13 @@
 #define TENFOLD_ISA base  // bindings and host code
 #endif
 
+// Functions that kernels of every device share.
+#if defined(__CUDACC__)
+#define TENFOLD_HD __host__ __device__
+#else
+#define TENFOLD_HD
+#endif
+
 #define TENFOLD_BEGIN namespace tenfold { inline namespace TENFOLD_ISA {
 #define TENFOLD_END } }
 

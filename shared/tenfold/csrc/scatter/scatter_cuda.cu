@@ -7,7 +7,7 @@
 namespace tenfold::cuda {
 namespace {
 
-using device::Stream;
+using namespace device;
 
 template <class Index>
 struct SegmentKey {
@@ -25,7 +25,7 @@ struct Reduction {
   const T* feats;
   int64_t channels;
   Reduce reduce;
-  device::Segments segments;
+  Segments segments;
   T* out;
   int32_t* arg;
   int32_t* count;
@@ -57,7 +57,7 @@ struct Reduction {
 };
 
 struct SegmentCount {
-  device::Segments segments;
+  Segments segments;
   int32_t* count;
   __device__ void operator()(int64_t s) const { count[s] = segments.begin[s + 1] - segments.begin[s]; }
 };
@@ -66,13 +66,13 @@ template <class T, class Index>
 void reduce_rows(ScatterArgs<T>& a, const Index* index) {
   const Stream& stream = *a.parallel.stream;
   a.bad_row = -1;
-  if (a.validate) a.bad_row = device::first_bad(stream, a.n, device::IndexOutside<Index>{index, a.num});
+  if (a.validate) a.bad_row = first_bad(stream, a.n, IndexOutside<Index>{index, a.num});
   if (a.bad_row >= 0 || a.num == 0) return;
   auto* key = stream.scratch<uint32_t>(a.n);
-  device::each("scatter_key", stream, a.n, SegmentKey<Index>{index, a.num, key});
-  const device::Segments segments = device::make_segments(stream, key, a.n, a.num);
-  device::each("scatter_count", stream, a.num, SegmentCount{segments, a.count});
-  device::each("scatter_reduce", stream, a.num * a.channels,
+  each("scatter_key", stream, a.n, SegmentKey<Index>{index, a.num, key});
+  const Segments segments = make_segments(stream, key, a.n, a.num);
+  each("scatter_count", stream, a.num, SegmentCount{segments, a.count});
+  each("scatter_reduce", stream, a.num * a.channels,
                Reduction<T>{a.feats, a.channels, a.reduce, segments, a.out, a.arg, a.count});
 }
 
@@ -106,7 +106,7 @@ struct Backward {
 
 template <class T>
 void backward(ScatterBackwardArgs<T>& a) {
-  device::each("scatter_backward", *a.parallel.stream, a.n * a.channels, Backward<T>{a});
+  each("scatter_backward", *a.parallel.stream, a.n * a.channels, Backward<T>{a});
 }
 
 }  // namespace

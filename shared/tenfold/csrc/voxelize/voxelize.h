@@ -53,6 +53,7 @@ struct VoxelBackwardArgs {
   int64_t voxels;
   int64_t max_points;
   bool mean;
+  Parallel parallel;           // CUDA: its stream
   T* grad_points;              // (n, channels) out
 };
 
@@ -62,7 +63,7 @@ TENFOLD_BEGIN
 
 // The arithmetic that every device shares: a true division in the precision of the points.
 template <class T>
-static inline T voxel_cell(T coordinate, T lower, T size) {
+TENFOLD_HD static inline T voxel_cell(T coordinate, T lower, T size) {
   return std::floor((coordinate - lower) / size);
 }
 

@@ -56,7 +56,7 @@ def _families(sources: Path, name: str) -> set[str]:
     for folder, stem in re.findall(r'#include "(\w+)/(\w+)\.h"', (sources / name).read_text()):
         if folder == "bind":
             found |= _families(sources, f"bind/{stem}.h")
-        elif folder not in {"common", "emu"}:
+        elif folder != "common" and "TENFOLD_KERNEL(" in (sources / folder / f"{stem}.h").read_text():
             found.add(f"{folder}/{stem}")
     return found
 

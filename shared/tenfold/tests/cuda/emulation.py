@@ -78,7 +78,7 @@ class _Recorder(TorchDispatchMode):
             self.calls.append(Recorded(func._schema.name, before, None, str(error)))
             raise
         written = [cloned(a) for a, s in zip(args, func._schema.arguments, strict=False) if s.is_write]
-        outcome = cloned(result) if not written else (cloned(result), *written)
+        outcome = tuple(written) if result is None else (cloned(result), *written) if written else cloned(result)
         self.calls.append(Recorded(func._schema.name, before, outcome, None))
         return result
 
@@ -112,7 +112,7 @@ class Emulator:
         with torch.no_grad():
             result = op(*args)
         written = [a for a, s in zip(args, op._schema.arguments, strict=False) if s.is_write]
-        return (result, *written) if written else result
+        return tuple(written) if result is None else (result, *written) if written else result
 
     def replay(self, call: Recorded, rtol: float | None = None, orders: int = ORDERS) -> None:
         """Compare the emulated kernel with a recorded call; the result must not depend on the order."""
