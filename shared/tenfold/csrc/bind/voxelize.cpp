@@ -1,6 +1,5 @@
 #include "voxelize/voxelize.h"
 
-#include <algorithm>
 #include <chrono>
 #include <vector>
 
@@ -101,10 +100,16 @@ struct Kernels<double> {
   static void backward(VoxelBackwardArgs<double>& a) { dispatch::voxel_backward_f64(a); }
 };
 
+// Tensors for what is counted, where they are wanted. With `count` the host need not know the number of voxels.
+struct Counts {
+  const Tensor* dropped;
+  const Tensor* count;
+};
+
 // Runs the kernel and returns the number of voxels. `allocate(voxels)` returns the outputs, of at least so many
 // rows; `copy`: the voxels themselves are wanted.
 template <class T, class Allocate>
-int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool copy, Allocate allocate) {
+int64_t run_typed(const Request& r, int32_t* point2voxel, const Counts& counts, bool copy, Allocate allocate) {
   struct Context {
     const Request& request;
     Allocate& allocate;
@@ -125,6 +130,10 @@ int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool
   args.hash_multiplier = hash_multiplier();
   args.parallel = torch_parallel();
   args.point2voxel = point2voxel;
+#ifdef TENFOLD_DEVICE
+  args.dropped_there = counts.dropped != nullptr && counts.count != nullptr ? out<int64_t>(*counts.dropped) : nullptr;
+  args.count_there = counts.count != nullptr ? out<int32_t>(*counts.count) : nullptr;
+#endif
   args.context = &context;
   args.allocate = [](VoxelArgs<T>& a, void* opaque) {
     const Context& c = *static_cast<Context*>(opaque);
@@ -139,15 +148,18 @@ int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool
   Kernels<T>::voxelize(args);
   if (args.bad_row >= 0)
     check(r, false, ("points: row " + std::to_string(args.bad_row) + " is not finite; expected finite coordinates").c_str());
-  std::copy(args.dropped, args.dropped + 3, dropped);
+  if (args.count_there != nullptr) return args.count;
+  if (counts.dropped != nullptr) put_values(*counts.dropped, args.dropped, 3);
+  const auto count = static_cast<int32_t>(args.count);
+  if (counts.count != nullptr) put_values(*counts.count, &count, 1);
   return args.count;
 }
 
 template <class Allocate>
-int64_t run(const Request& r, const Tensor& point2voxel, int64_t* dropped, bool copy, Allocate allocate) {
+int64_t run(const Request& r, const Tensor& point2voxel, const Counts& counts, bool copy, Allocate allocate) {
   if (r.points.scalar_type() == ScalarType::Float)
-    return run_typed<float>(r, out<int32_t>(point2voxel), dropped, copy, allocate);
-  return run_typed<double>(r, out<int32_t>(point2voxel), dropped, copy, allocate);
+    return run_typed<float>(r, out<int32_t>(point2voxel), counts, copy, allocate);
+  return run_typed<double>(r, out<int32_t>(point2voxel), counts, copy, allocate);
 }
 
 Outputs allocate_outputs(const Request& r, int64_t rows) {
@@ -177,9 +189,7 @@ Five voxelize_op(Tensor points, std::optional<Tensor> offsets, std::vector<doubl
   Tensor point2voxel = new_tensor({points.size(0)}, ScalarType::Int);
   Tensor dropped = new_tensor({3}, ScalarType::Long);
   Outputs o{points, points, points};
-  int64_t counts[3];
-  run(r, point2voxel, counts, true, [&](int64_t voxels) { return o = allocate_outputs(r, voxels); });
-  put_values(dropped, counts, 3);
+  run(r, point2voxel, {&dropped, nullptr}, true, [&](int64_t voxels) { return o = allocate_outputs(r, voxels); });
   return {o.voxels, o.coords, o.num_points, point2voxel, dropped};
 }
 
@@ -198,10 +208,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize_padded_op(
   Tensor dropped = new_tensor({3}, ScalarType::Long);
   Tensor count = new_tensor({}, ScalarType::Int);
   const Outputs o = allocate_outputs(r, rows);
-  int64_t counts[3];
-  const auto voxels = static_cast<int32_t>(run(r, point2voxel, counts, true, [&](int64_t) { return o; }));
-  put_values(dropped, counts, 3);
-  put_values(count, &voxels, 1);
+  run(r, point2voxel, {&dropped, &count}, true, [&](int64_t) { return o; });
   return {o.voxels, o.coords, o.num_points, point2voxel, dropped, count};
 }
 
@@ -240,14 +247,12 @@ Tensor voxelize_out_op(Tensor points, std::optional<Tensor> offsets, std::vector
   check(r, point2voxel.dim() == 1 && point2voxel.size(0) >= points.size(0), "out: point2voxel: too small; expected N rows");
   check(r, dropped.dim() == 1 && dropped.size(0) == 3, "out: dropped: expected shape (3,)");
   for (const Tensor* buffer : buffers) adopt(*buffer);
-  int64_t counts[3];
-  const int64_t count = run(r, point2voxel, counts, true, [&](int64_t needed) {
+  const int64_t count = run(r, point2voxel, {&dropped, nullptr}, true, [&](int64_t needed) {
     const bool fits = voxels.size(0) >= needed && coords.size(0) >= needed && num_points.size(0) >= needed;
     if (!fits)
       check(r, false, ("out: too small; expected at least " + std::to_string(needed) + " rows").c_str());
     return Outputs{voxels, torch::stable::narrow(coords, 0, 0, needed), num_points};
   });
-  put_values(dropped, counts, 3);
   return new_tensor({count, 0}, r.points.scalar_type());
 }
 
@@ -257,9 +262,8 @@ std::tuple<Tensor, Tensor, Tensor> dynamic_voxelize_op(Tensor points, std::optio
   const Request r = make_request("dynamic_voxelize", points, offsets, size, lower, cells, kIndexLimit - 1,
                                  kIndexLimit - 1, true, sorted, validate);
   Tensor point2voxel = new_tensor({points.size(0)}, ScalarType::Int);
-  int64_t dropped[3];
   Outputs o{points, points, points};
-  run(r, point2voxel, dropped, false, [&](int64_t voxels) {
+  run(r, point2voxel, {nullptr, nullptr}, false, [&](int64_t voxels) {
     return o = {points, new_tensor({voxels, 4}, ScalarType::Int), new_tensor({voxels}, ScalarType::Int)};
   });
   return {o.coords, point2voxel, o.num_points};

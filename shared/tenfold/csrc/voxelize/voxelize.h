@@ -35,6 +35,8 @@ struct VoxelArgs {
   int64_t dropped[3];        // out: out of range, by the voxel cap, by the point cap
   int64_t bad_row;           // out: first row with a coordinate that is not finite, or -1: nothing else is written
   int64_t count;             // out: voxels
+  int64_t* dropped_there;    // CUDA: where `dropped` and `count` go on the device, if the host need not know them
+  int32_t* count_there;
   // Called once `count` is known; sets what follows. It may throw.
   void (*allocate)(VoxelArgs& args, void* context);
   void* context;

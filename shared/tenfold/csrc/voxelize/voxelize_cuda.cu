@@ -196,6 +196,33 @@ struct WriteVoxels {
   }
 };
 
+struct CopyOne {
+  const int32_t* from;
+  int32_t* to;
+  __device__ void operator()(int64_t) const { *to = *from; }
+};
+
+// A few numbers travel in the arguments of a kernel: a graph that is captured keeps them.
+constexpr int64_t kFew = 64;
+struct WriteFew {
+  int64_t value[kFew];
+  int64_t* to;
+  __device__ void operator()(int64_t i) const { to[i] = value[i]; }
+};
+
+const int64_t* offsets_there(const Stream& stream, const int64_t* offsets, int64_t count) {
+  auto* to = stream.scratch<int64_t>(count);
+  if (count > kFew) {
+    copy_to_device(stream, to, offsets, 8 * count);
+    return to;
+  }
+  WriteFew few{};
+  for (int64_t i = 0; i < count; ++i) few.value[i] = offsets[i];
+  few.to = to;
+  each("voxel_offsets", stream, count, few);
+  return to;
+}
+
 template <class T>
 void voxelize(VoxelArgs<T>& a) {
   const Stream& stream = *a.parallel.stream;
@@ -207,8 +234,7 @@ void voxelize(VoxelArgs<T>& a) {
   uint64_t none;
   if (__builtin_mul_overflow(per_element, static_cast<uint64_t>(a.batch), &none) || none >= uint64_t{1} << 63)
     throw std::runtime_error("[tenfold:ValueError]voxelize: grid: expected fewer than 2^63 cells in the whole batch on CUDA");
-  auto* offsets = stream.scratch<int64_t>(a.batch + 1);
-  copy_to_device(stream, offsets, a.offsets, 8 * (a.batch + 1));
+  const int64_t* offsets = offsets_there(stream, a.offsets, a.batch + 1);
   auto* key = stream.scratch<uint64_t>(a.n);
   each("voxel_point_key", stream, a.n, PointKey<T>{a.points, a.channels, a.grid, offsets, a.batch, none, key});
   Cells c{};
@@ -234,12 +260,17 @@ void voxelize(VoxelArgs<T>& a) {
   each("voxel_cells", stream, a.n + 1, FindCells{c});
   each("voxel_count", stream, 1, CountVoxels{c});
   each("voxel_names", stream, a.n, NameVoxels{c});
-  auto* dropped = stream.scratch<unsigned long long>(3);
+  auto* dropped = a.dropped_there != nullptr ? reinterpret_cast<unsigned long long*>(a.dropped_there)
+                                             : stream.scratch<unsigned long long>(3);
   fill_device(stream, dropped, 0, 24);
   each("voxel_points", stream, a.n, NamePoints{c, a.point2voxel, dropped});
-  // The number of voxels sizes the results: the one thing the host waits for.
-  a.count = read_back(stream, c.voxel_base + a.batch);
-  copy_to_host(stream, a.dropped, dropped, 24);
+  a.count = 0;
+  if (a.count_there != nullptr) {
+    each("voxel_number", stream, 1, CopyOne{c.voxel_base + a.batch, a.count_there});
+  } else {  // the number of voxels sizes the results: the one thing the host waits for
+    a.count = read_back(stream, c.voxel_base + a.batch);
+    copy_to_host(stream, a.dropped, dropped, 24);
+  }
   a.allocate(a, a.context);
   each("voxel_coords", stream, a.rows,
        WriteCoords{c, {a.grid.cells[0], a.grid.cells[1], a.grid.cells[2]}, a.coords, a.num_points});
