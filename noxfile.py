@@ -38,6 +38,7 @@ DEVELOPMENT = [
     ),
     *("lightning", "tensorboard", "torchmetrics", "matplotlib", "av"),
     *("onnx", "onnxscript", "onnxruntime", "scikit-learn"),
+    *("scenedetect-headless", "opentimelineio", "otio-cmx3600-adapter"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
     *("setuptools", "wheel", "ninja", "pybind11", "nox"),
 ]

@@ -1,5 +1,7 @@
 """The demo card and the experiment behind it, in a few steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,6 +36,13 @@ def test_arms_of_a_seed_start_alike_and_differ_where_they_say():
     assert not torch.equal(
         build(ARMS["many-lr0.01"], 1).state_dict()["backbone.conv1.weight"], whole["backbone.conv1.weight"]
     )
+
+
+def test_weights_times_a_thousand_change_nothing(monkeypatch):
+    """The normaliser divides by the sum of weights; a few steps end at nearly the same network."""
+    monkeypatch.setattr("ttfnet.experiment._PICTURES", {"train": 32, "val": 8})
+    monkeypatch.setitem(ARMS, "scaled-weights-lr0.01", replace(ARMS["scaled-weights-lr0.01"], steps=2))
+    assert 0 < measure("scaled-weights-lr0.01", 0)["distance to unscaled"] < 1e-2
 
 
 @pytest.mark.slow

@@ -256,12 +256,11 @@ def _steps_to(found: dict[int, float], wanted: float) -> float:
 def _distance(arm: Arm, seed: int, data: dict[str, CocoDataset], steps: int = 20) -> float:
     """Relative distance of the weights to those of the unscaled arm after a few steps."""
     short = replace(arm, steps=steps)
-    with torch.no_grad():
-        pair = [
-            torch.cat([p.flatten() for p in train_arm(each, seed, data).model.parameters()])
-            for each in (short, replace(short, control=""))
-        ]
-        return float((pair[0] - pair[1]).norm() / pair[1].norm())
+    pair = [
+        torch.cat([p.detach().flatten() for p in train_arm(each, seed, data).model.parameters()])
+        for each in (short, replace(short, control=""))
+    ]
+    return float((pair[0] - pair[1]).norm() / pair[1].norm())
 
 
 def _measure_oracle(seed: int) -> dict[str, float]:

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <memory>
 
-#include "common/stream.h"
+#include "common/device_stream.h"
 #ifdef TENFOLD_EMULATED
 #include "emu/emu.h"
 #endif

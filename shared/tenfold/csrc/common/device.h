@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "common/stream.h"
+#include "common/device_stream.h"
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>

@@ -1,24 +1,26 @@
-// Where a launcher of CUDA kernels works; free of CUDA's own headers, so that bindings can make one.
+// Stores past the caches, for outputs that have left them before anybody reads them.
 #pragma once
-#include <cstdint>
+#include "common/vec.h"
 
-namespace tenfold::device {
+TENFOLD_BEGIN
 
-// The current stream of the tensors' device, and memory that lives until the operator returns.
-struct Stream {
-  void* handle = nullptr;  // cudaStream_t
-  void* owner = nullptr;
-  void* (*allocate)(void* owner, int64_t count, int64_t element_bytes) = nullptr;
+// A store past the caches, to an address aligned to the vector. Whoever made such stores calls stream_end before another
+// thread may read.
+static inline void vstream(void* p, vint v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(static_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__SSE4_1__)
+  _mm_stream_si128(static_cast<__m128i*>(p), (__m128i)v);
+#else
+  std::memcpy(p, &v, sizeof v);
+#endif
+}
+static inline void stream_end() {
+#if defined(__SSE4_1__)
+  _mm_sfence();
+#endif
+}
 
-  template <class T>
-  T* scratch(int64_t count) const {
-    return static_cast<T*>(allocate(owner, count > 0 ? count : 1, sizeof(T)));
-  }
-};
-
-// Copies that wait for the stream (from the device) or for the host's bytes to be read (to the device), and a fill.
-void copy_to_host(const Stream& stream, void* to, const void* from, int64_t bytes);
-void copy_to_device(const Stream& stream, void* to, const void* from, int64_t bytes);
-void fill_device(const Stream& stream, void* to, int byte, int64_t bytes);
-
-}  // namespace tenfold::device
+TENFOLD_END

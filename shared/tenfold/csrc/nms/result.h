@@ -1,6 +1,6 @@
 // Rows that a suppression kept, on the device. CUDA library only.
 #pragma once
-#include "common/stream.h"
+#include "common/device_stream.h"
 
 namespace tenfold::cuda {
 

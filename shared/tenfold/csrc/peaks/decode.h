@@ -1,6 +1,6 @@
 // Places of peaks as classes and pixels, on the device. CUDA library only.
 #pragma once
-#include "common/stream.h"
+#include "common/device_stream.h"
 
 namespace tenfold::cuda {
 

@@ -1,6 +1,6 @@
 // Hits of every (box, piece of points) turned into places, on the device. CUDA library only.
 #pragma once
-#include "common/stream.h"
+#include "common/device_stream.h"
 #include "points_in_boxes/points_in_boxes.h"
 
 namespace tenfold::cuda {

@@ -304,6 +304,20 @@ def test_fit_and_test_on_one_s_own_data(tmp_path, write_own, tiny, capsys):
     assert len(balanced.train_frames(("Car",), (0, -13, -3, 26, 13, 1))) == 4
 
 
+def test_boxes_outside_the_range_are_counted_and_told_once(tmp_path, write_own, tiny):
+    root = write_own(tmp_path / "own")
+    narrow = {**tiny, "point_range": [0.0, -12.8, -3.0, 12.8, 12.8, 1.0]}
+    frames = LidarData(str(root), "custom").train_frames(("Car",), narrow["point_range"])
+    outside = [frame.outside for frame in map(frames.__getitem__, range(4))]
+    assert outside[:3] == [0, 0, 0]
+    assert outside[3] >= 1  # its car stands at x = 13, so that another frame stands in for it
+    task = LidarTask("second", "kitti", narrow, lr=0.01)
+    data = LidarData(str(root), "custom", batch_size=2)
+    with pytest.warns(UserWarning, match=r"left out of training: \d+ boxes .*beside 4 that are kept") as told:
+        tiny_trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(task, datamodule=data)
+    assert sum("left out of training" in str(w.message) for w in told) == 1
+
+
 def test_settings_that_do_not_fit(tmp_path, write_own):
     for wrong, message in (
         ({"dataset": "moon"}, "dataset: got 'moon'"),

@@ -6,7 +6,7 @@ A batch is a dict: ``points (sum N, 1 + C)`` float32 with the sample's place in 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -49,6 +49,9 @@ class Frame:
             the test split and in other layouts.
         truth: what the evaluation of other data sets needs, such as `tenfold.lidar.evaluation.NuScenesTruth`;
             None in training and on the test split.
+        camera: what a reader's frame holds in an attribute ``camera``, for detectors that look at images.
+        outside: boxes of the classes that training left out, because their centre is outside the range: of this
+            frame, and of frames without any other that it stands for.
     """
 
     index: int
@@ -59,6 +62,8 @@ class Frame:
     image_size: tuple[int, int] | None = None
     labels: KittiLabels | None = None
     truth: Any = None
+    camera: Any = None
+    outside: int = 0
 
 
 class Batch(TypedDict):
@@ -130,8 +135,10 @@ class DetectionFrames(Dataset[Frame]):
                 sample = shuffle(sample, sample_generator(self.seed, 0, index))
             return self._frame(index, frame, sample, evaluated=True)
         rng = sample_generator(self.seed, self.epoch, index)
+        outside = 0
         for _ in range(_TRIES):
             frame = self.frames[index]
+            outside += self._outside(frame)
             sample = training_sample(
                 frame,
                 rng,
@@ -141,12 +148,17 @@ class DetectionFrames(Dataset[Frame]):
                 sampler=self.sampler,
             )
             if len(sample.names):
-                return self._frame(index, frame, sample, evaluated=False)
+                made = self._frame(index, frame, sample, evaluated=False)
+                return replace(made, outside=outside)
             index = int(rng.integers(len(self)))
         raise UserInputError(
             f"{self.frames.root}: none of {_TRIES} random frames has an object of {', '.join(self.class_names)} in "
             f"the range {list(self.limits)}; `tenfold lidar check-data` counts what there is"
         )
+
+    def _outside(self, frame: LidarFrame) -> int:
+        known = keep_classes(Sample.from_frame(frame), self.class_names)
+        return len(known.names) - len(in_range(known, self.limits).names)
 
     def _frame(self, index: int, frame: LidarFrame, sample: Sample, *, evaluated: bool) -> Frame:
         points = sample.points
@@ -155,6 +167,7 @@ class DetectionFrames(Dataset[Frame]):
         if self.velocity and sample.boxes.shape[1] == 9:
             velocity = sample.boxes[:, 7:]
         gt_boxes = np.concatenate((sample.boxes[:, :7], velocity, labels), axis=1)
+        seen = getattr(frame, "camera", None)
         if isinstance(frame, KittiFrame):
             camera = (frame.calibration, frame.image_size)
             return Frame(
@@ -164,9 +177,10 @@ class DetectionFrames(Dataset[Frame]):
                 gt_boxes,
                 *camera,
                 evaluation_labels(frame) if evaluated else None,
+                camera=seen,
             )
         truth = truth_of(frame) if evaluated else None
-        return Frame(index, frame.frame_id, points, gt_boxes, truth=truth)
+        return Frame(index, frame.frame_id, points, gt_boxes, truth=truth, camera=seen)
 
 
 def collate(frames: Sequence[Frame]) -> Batch:

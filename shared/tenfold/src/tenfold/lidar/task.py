@@ -1,10 +1,12 @@
 """Training and evaluation of the LiDAR detectors with Lightning."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
@@ -221,15 +223,27 @@ class LidarData(LightningDataModule):
         )
 
 
-def simulate_into(root: Path, frames: tuple[int, int], seed: int) -> None:
+def simulate_into(
+    root: Path, frames: tuple[int, int], seed: int, image_size: tuple[int, int] | None = None
+) -> None:
     """Write small simulated scenes in KITTI's layout, unless the folder has them already.
+
+    Args:
+        root: target folder.
+        frames: of training and validation.
+        seed: of the scenes.
+        image_size: (height, width) of camera pictures to paint; None paints none, and the camera has KITTI's size.
 
     Raises:
         UserInputError: the folder holds something else.
     """
+    wanted: dict[str, Any] = {"frames": list(frames), "seed": seed}
+    options: dict[str, Any] = {}
+    if image_size is not None:
+        wanted["image_size"], options["image_size"] = list(image_size), image_size
     _simulate_once(
         root,
-        {"frames": list(frames), "seed": seed},
+        wanted,
         root / "training",
         lambda: simulate_kitti(
             root,
@@ -237,9 +251,10 @@ def simulate_into(root: Path, frames: tuple[int, int], seed: int) -> None:
             seed,
             config=SMALL_SCENE,
             sensor=SECTOR_32,
-            images=False,
+            images=image_size is not None,
             planes=True,
             progress=lambda scenes: bar(scenes, "simulate"),
+            **options,
         ),
     )
 
@@ -343,6 +358,7 @@ class LidarTask(LightningModule):
         self.result: Any = None
         self.records: list[Record] = []  # of the last test, for evaluations of one's own
         self._found: dict[int, Record] = {}
+        self._outside = np.zeros(2, dtype=np.int64)  # boxes that training left out, and those it kept
         try:
             self.views = make_views(tta_flips, tta_rotations, tta_scales)
         except ValueError as error:
@@ -360,8 +376,23 @@ class LidarTask(LightningModule):
         for name, value in losses.items():
             number = value.detach().float()
             self.log(f"train/{name}", number, prog_bar=name == "loss", batch_size=batch["batch_size"])
+        if self.current_epoch == 0:
+            self._outside += (
+                sum(frame.outside for frame in batch["frames"]),
+                int((batch["gt_boxes"][..., -1] > 0).sum()),
+            )
         loss: torch.Tensor = losses["loss"]
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Tells once how many boxes lie where the detector does not look."""
+        outside, kept = np.sum(_gathered(self._outside), axis=0) if self.current_epoch == 0 else (0, 0)
+        if outside and self.trainer.is_global_zero:
+            warnings.warn(
+                f"left out of training: {outside} boxes whose centre is outside {point_range(self.model)}, beside "
+                f"{kept} that are kept; `tenfold lidar check-data` counts them by class",
+                stacklevel=1,
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects the detections of one batch."""
