@@ -10,6 +10,7 @@ from typing import Any
 from devices.resources import RECORD as RESOURCES
 from devices.workloads import WORKLOADS
 from tenfold.build import find_sources
+from tenfold.build_cuda import families
 
 RESULTS = RESOURCES.parent
 EMULATED = RESULTS / "cuda-emulated.json"
@@ -26,12 +27,10 @@ def operators_of_files() -> dict[str, list[str]]:
     sources = find_sources()
     found: dict[str, list[str]] = {}
     for path in sorted(sources.glob("bind/*.cpp")):
-        text = path.read_text()
-        for op, function in re.findall(r'm\.impl\("(\w+)", TENFOLD_BOX\((\w+)\)\)', text):
-            for header in re.findall(r'#include "(\w+/\w+)\.h"', text):
-                kernels = sources / f"{header}_cuda.cu"
-                if kernels.is_file() and function:
-                    found.setdefault(f"{header}_cuda.cu", []).append(op)
+        operators = re.findall(r'm\.impl\("(\w+)", TENFOLD_BOX', path.read_text())
+        for family in families(sources, f"bind/{path.name}"):
+            if (sources / f"{family}_cuda.cu").is_file():
+                found.setdefault(f"{family}_cuda.cu", []).extend(operators)
     return found
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "cuda_home",
     "cuda_sources",
     "cuda_version",
+    "families",
     "kernel_resources",
 ]
 
@@ -85,12 +86,12 @@ def cuda_sources(sources: Path) -> list[Path]:
     return sorted(sources.glob("*/*_cuda.cu"))
 
 
-def _families(sources: Path, name: str) -> set[str]:
+def families(sources: Path, name: str) -> set[str]:
     """Headers of kernels that a file of bindings includes, itself or through a header of bindings."""
     found = set()
     for folder, stem in re.findall(r'#include "(\w+)/(\w+)\.h"', (sources / name).read_text()):
         if folder == "bind":
-            found |= _families(sources, f"bind/{stem}.h")
+            found |= families(sources, f"bind/{stem}.h")
         elif folder != "common" and "TENFOLD_KERNEL(" in (sources / folder / f"{stem}.h").read_text():
             found.add(f"{folder}/{stem}")
     return found
@@ -101,7 +102,7 @@ def _bindings(sources: Path) -> list[Path]:
     return [
         path
         for path in sorted(sources.glob("bind/*.cpp"))
-        if all((sources / f"{f}_cuda.cu").is_file() for f in _families(sources, f"bind/{path.name}"))
+        if all((sources / f"{f}_cuda.cu").is_file() for f in families(sources, f"bind/{path.name}"))
     ]
 
 
