@@ -1,5 +1,6 @@
 // The list of functions that the NumPy module offers; the one place that both bindings and tests go by.
 #pragma once
+#include "host/colour_capi.h"
 #include "host/greedy_capi.h"
 #include "host/grouping_capi.h"
 #include "host/iou_capi.h"
@@ -14,6 +15,7 @@
   X(coco)                         \
   X(greedy_assign)                \
   X(grouping_gains)               \
+  X(hsv_change)                   \
   X(kitti_counts)                 \
   X(kitti_scores)                 \
   X(nuscenes)                     \

@@ -11,7 +11,9 @@ from tenfold.eval import _kitti_records, _nuscenes_records, kitti, nuscenes, ran
 
 
 @pytest.mark.parametrize(
-    "module", [_kitti_records, kitti, range_bins, _nuscenes_records, nuscenes, voc3d], ids=lambda m: m.__name__
+    "module",
+    [_kitti_records, kitti, range_bins, _nuscenes_records, nuscenes, voc3d],
+    ids=lambda m: m.__name__,
 )
 def test_docstring_examples(module):
     result = doctest.testmod(module)

@@ -4,6 +4,7 @@ Importing this module loads no torch. Inputs are checked, never cast silently; t
 are owned by NumPy; functions are thread-safe.
 """
 
+from tenfold.host._colour import hsv_change
 from tenfold.host._greedy import (
     CocoMatches,
     NuscenesMatches,
@@ -33,6 +34,7 @@ __all__ = [
     "box_iou_frames",
     "greedy_assign",
     "grouping_gains",
+    "hsv_change",
     "match_coco",
     "match_kitti",
     "match_kitti_scores",

@@ -28,6 +28,7 @@ SIGNATURES = {
     "coco": "ippppppippp",
     "greedy_assign": "iipfp",
     "grouping_gains": "ipp",
+    "hsv_change": "iiipipp",
     "kitti_counts": "ipppppppppfippp",
     "kitti_scores": "ippppppfp",
     "nuscenes": "ipppppippp",

@@ -1,0 +1,205 @@
+"""Training: the recipes, resuming, evaluation on whole films, export, and the experiments behind the claims."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("lightning.pytorch")
+
+from moviescenes import experiment
+from moviescenes.cli import app
+from moviescenes.experiment import GENERATED, GeneratedArm, measure_generated, measure_real
+from moviescenes.segment import SceneSegmenter, load_model, save_model
+from moviescenes.task import SceneData, SceneTask
+from moviescenes.training import TrainSettings, predict_films, train_films
+from tenfold._errors import UserInputError
+from tenfold.testing import fit_and_resume, quiet_fit, quiet_trainer, require, sample_data
+from tenfold.train.demo import read_demo
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+RECIPES = sorted(app.config_folder().glob("*.yaml"))
+SMALL = {"dims": {"place": 32, "aud": 32}, "channels": 3, "hidden": 4, "head": 4, "lr": 0.01}
+DATA = {"dataset": "generated", "keys": ["place", "aud"], "films": [2, 1, 1], "batch_size": 8}
+
+
+def make():
+    return SceneTask(**SMALL), SceneData(**DATA)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
+def test_recipes_build_their_models(recipe):
+    settings = yaml.safe_load(recipe.read_text())
+    task, data = SceneTask(**settings["model"]), SceneData(**settings["data"])
+    count = sum(p.numel() for p in task.parameters())
+    if recipe.stem == "tiny":
+        assert count < 300_000
+    else:
+        assert round(count / 1e6, 2) == 33.12
+        assert (data.batch_size, settings["trainer"]["max_epochs"]) == (128, 30)
+        assert task.hparams["milestones"] == [15]
+        assert task.hparams["lr"] == 0.01
+        assert task.hparams["class_weights"] == ((1, 9) if recipe.stem == "paper" else (0.5, 5))
+    optimiser = task.configure_optimizers()["optimizer"]
+    assert type(optimiser) is torch.optim.Adam  # L2 in the gradient, not decoupled
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path):
+    fit_and_resume(make, tmp_path, stop_at=3, epochs=2)
+
+
+def test_fit_keeps_the_best_and_segment_uses_it(tmp_path, film):
+    task, data = make()
+    trainer = quiet_fit(tmp_path, task, data)
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["state_dict"].keys() == task.state_dict().keys()
+    results = trainer.validate(task, datamodule=data, verbose=False)
+    assert results[0]["val/ap"] == pytest.approx(task.results["ap"])
+    # Evaluation is that of the plain functions.
+    test = data.split("test")
+    p = predict_films(task.model, test)[0]
+    quiet_trainer(tmp_path).test(task, datamodule=data, verbose=False)
+    from moviescenes.metrics import evaluate_films
+
+    wanted = evaluate_films([(test[0].labels, p, test[0].shots)])
+    assert {key: task.results[key] for key in wanted} == pytest.approx(wanted, nan_ok=True)
+    assert "grouped_miou" in task.results
+    net, names = load_model(tmp_path / "checkpoints" / "last.ckpt")
+    assert names == {}
+    np.testing.assert_allclose(net.predict(test[0].arrays()), p)
+    save_model(tmp_path / "own.pt", net, {"place": "hsv-hist"})
+    again, names = load_model(tmp_path / "own.pt")
+    assert names == {"place": "hsv-hist"}
+    np.testing.assert_array_equal(again.predict(test[0].arrays()), net.predict(test[0].arrays()))
+    with pytest.raises(UserInputError, match=r"do not fit the model: .*place: got shape"):
+        SceneSegmenter(model=net).segment(film[0])
+
+
+def test_errors_of_configuration(tmp_path):
+    task, data = SceneTask(**SMALL), SceneData(**{**DATA, "seq_len": 8})
+    with pytest.raises(UserInputError, match=r"data\.seq_len: got 8; the model has 10"):
+        quiet_fit(tmp_path, task, data)
+    with pytest.raises(UserInputError, match="batch_size"):
+        SceneData(batch_size=0)
+    torch.save({"x": 1}, tmp_path / "x.pt")
+    with pytest.raises(UserInputError, match="no model of this package"):
+        load_model(tmp_path / "x.pt")
+    for words, message in (
+        (["fit", "--config", "pape"], "pape"),
+        (["fit", "--config", "tiny", "model.fusion=x"], "fusion"),
+        (["fit", "--config", "paper", f"data.root={tmp_path}"], "split318.json"),
+    ):
+        assert app(words) == 2, message
+
+
+def test_transfer_starts_from_other_weights(tmp_path):
+    first, data = make()
+    quiet_fit(tmp_path / "a", first, data, max_epochs=1)
+    source = str(tmp_path / "a" / "checkpoints" / "last.ckpt")
+    second = SceneTask(**SMALL, start_from=source, class_weights=(1, 2))
+    quiet_fit(tmp_path / "b", second, data, max_epochs=1, limit_train_batches=0, limit_val_batches=0)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_two_parts_equal_one(films):
+    """Gradients of a batch in two halves, weighted by what each counts, are those of the whole batch."""
+    from moviescenes.data.films import SegmentDataset
+    from moviescenes.losses import boundary_loss
+    from moviescenes.model import LGSS, LGSSConfig
+    from moviescenes.training import collate
+
+    torch.manual_seed(0)
+    net = LGSS(LGSSConfig(dims={"place": 8}, channels=3, hidden=3, head=3)).double()
+    data = SegmentDataset(films, ("place",))
+    windows, labels = collate([data[k] for k in range(6)])
+    windows = {key: value.double() for key, value in windows.items()}
+
+    def gradients(parts):
+        net.zero_grad()
+        total = torch.where(labels == 1, 9.0, 1.0).sum()
+        for part in parts:
+            share = torch.where(labels[part] == 1, 9.0, 1.0).sum() / total
+            loss = boundary_loss(net({k: v[part] for k, v in windows.items()}), labels[part])
+            (share * loss).backward()
+        return torch.cat([p.grad.flatten().clone() for p in net.parameters()])
+
+    torch.testing.assert_close(
+        gradients([slice(0, 6)]), gradients([slice(0, 2), slice(2, 6)]), atol=1e-12, rtol=0
+    )
+
+
+def test_the_same_seed_gives_the_same_weights(films):
+    from moviescenes.model import LGSSConfig
+
+    config = LGSSConfig(dims={"place": 8}, channels=3, hidden=3, head=3)
+    train = partial(train_films, config, films[:2], TrainSettings(epochs=2, batch=8))
+    one, two, other = train(0), train(0), train(1)
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+@pytest.mark.parametrize("name", ["lgss.pt2", pytest.param("lgss.onnx", marks=pytest.mark.slow)])
+def test_export(tmp_path, name, cli):
+    from moviescenes.model import LGSS, LGSSConfig
+
+    torch.manual_seed(0)
+    net = LGSS(LGSSConfig(dims={"place": 5, "aud": 4}, channels=3, hidden=3, head=3, seq_len=4)).eval()
+    save_model(tmp_path / "m.pt", net, {})
+    code, _, err = cli("export", "m.pt", name)
+    assert code == 0, err
+    x = {"place": torch.randn(1, 4, 4, 5), "aud": torch.randn(1, 4, 4, 4)}
+    wanted = net(x).softmax(-1)[..., 1].detach().numpy()
+    if name.endswith(".pt2"):
+        found = torch.export.load(tmp_path / name).module()(*x.values()).detach().numpy()
+    else:
+        session = require("onnxruntime").InferenceSession(str(tmp_path / name))
+        found = session.run(None, {key: value.numpy() for key, value in x.items()})[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert cli("export", "m.pt", "lgss.txt")[0] == 2
+
+
+def test_generated_arms_learn_and_controls_differ():
+    small = {"films": (10, 4), "epochs": 4}
+    found = {
+        name: measure_generated(name, 0, replace(GENERATED[name], **small))
+        for name in ("gen-random", "gen-bnet-place", "gen-labels-shuffled")
+    }
+    assert found["gen-bnet-place"]["AP"] > found["gen-random"]["AP"] + 10
+    assert found["gen-labels-shuffled"]["AP"] < found["gen-bnet-place"]["AP"] - 10
+    assert all(np.isfinite(value) for row in found.values() for value in row.values())
+    train, test = experiment.films_of(GeneratedArm("seq", order="shuffled", films=(1, 2)), 0)
+    plain = experiment.films_of(GeneratedArm("seq", films=(1, 2)), 0)[1]
+    assert sorted(map(bytes, test[0].features["place"])) == sorted(map(bytes, plain[0].features["place"]))
+    assert not np.array_equal(test[0].labels, plain[0].labels)
+    noisy = experiment.films_of(GeneratedArm("seq", sound="noise", films=(1, 1)), 0)[0][0]
+    assert not np.array_equal(noisy.features["aud"], train[0].features["aud"])
+
+
+def test_real_arms(monkeypatch):
+    root = sample_data("scene_features")
+    monkeypatch.setattr(experiment, "_EPOCHS", (1,))
+    monkeypatch.setattr(experiment, "_SHARES", (0.4,))
+    cosine = measure_real("real-bbc-ovsd-cosine", 0, root)
+    random = measure_real("real-bbc-ovsd-random", 0, root)
+    assert cosine["AP"] > random["AP"] + 10
+    assert cosine["window"] in (1, 2, 3, 4)
+
+
+@pytest.mark.slow
+def test_the_card(tmp_path, monkeypatch):
+    from moviescenes import demo
+
+    monkeypatch.setattr(demo, "_FILMS", (2, 2))
+    monkeypatch.setattr(demo, "_SCENES", 3)
+    result = demo.run_demo(tmp_path, epochs=1)
+    assert read_demo(tmp_path).rows == result.rows
+    assert result.passed
+    assert [path.name for path in result.pictures] == ["scenes.png"]
+    assert (tmp_path / "film.html").stat().st_size > 5000
