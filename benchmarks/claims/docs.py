@@ -14,7 +14,17 @@ from kernels.frames import REPOSITORY
 from kernels.output import write_text
 from tenfold.train.claims import RESULTS
 
-PACKAGES = ("denfi", "lidar", "moviescenes", "ssl-kd", "ttfnet", "unix-kd", "xview3d")
+PACKAGES = (
+    "denfi",
+    "lidar",
+    "moviescenes",
+    "pircnn",
+    "sparsepoint",
+    "ssl-kd",
+    "ttfnet",
+    "unix-kd",
+    "xview3d",
+)
 _MARKED = re.compile(r"(<!-- claims:begin -->\n).*?(<!-- claims:end -->)", re.DOTALL)
 
 

@@ -158,7 +158,8 @@ ROWS = (
         make=_map,
         ours=_conv("grid_sample"),
         normal=_array,
-        agree=within(1e-4),
+        # The features are noise: the last bit of a coordinate near 200, in float32, moves a value by up to 2e-4.
+        agree=within(5e-4),
         peers=(
             Peer(
                 "torchvision deform_conv2d",

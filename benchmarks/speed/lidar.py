@@ -21,6 +21,8 @@ _DETECTORS = {
 _TWO_STAGE = ("pointrcnn", "parta2", "pv_rcnn")
 # A quarter of the circle, as KITTI's camera sees it.
 _HALF_VIEW = np.pi / 4
+# Boxes above the score threshold, about what a trained detector has on a street.
+_CANDIDATES = 300
 
 
 @cache
@@ -34,15 +36,19 @@ def camera_points() -> tuple[torch.Tensor, str]:
 
 @cache
 def _model(name: str) -> Any:
-    """A detector with random weights and as many candidates as a trained one has: the time depends on them."""
+    """A detector with random weights whose final suppression has `_CANDIDATES` boxes: the time depends on them."""
     from tenfold.lidar import build_detector
 
     torch.manual_seed(0)
     model: Any = build_detector(name).eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if key.endswith(("conv_cls.bias", "point_head.cls_layers.6.bias")):
-                parameter.fill_(-4.0)
+    if name not in _TWO_STAGE:
+        with torch.no_grad():
+            points = camera_points()[0]
+            bev = model.bev(model.encode(points, 1), *(() if name == "second" else (1,)))
+            last, threshold = model.dense_head.conv_cls, model.config.post.score_threshold
+            last.weight /= model.dense(bev).classes.std()  # random layers leave small numbers
+            logits = model.dense(bev).classes.flatten(0, -2).amax(-1)
+            last.bias += np.log(threshold / (1 - threshold)) - logits.topk(_CANDIDATES).values[-1]
     return model
 
 
@@ -172,6 +178,30 @@ def _spconv(case: Case) -> Call:
     )
 
 
+def _spconv_whole(case: Case) -> Call:
+    """The same SECOND with spconv's layers in the place of ours; everything else is one code."""
+    import spconv.pytorch as spconv
+
+    from tenfold.lidar.models.voxel_backbone import height_compression
+    from tenfold.sparse import SparseTensor
+
+    model = case["model"]
+    encoder = _spconv_encoder(model.backbone_3d)
+
+    def run() -> Any:
+        v = model.voxels(case["points"], 1)
+        out = encoder(spconv.SparseConvTensor(v.features, v.coords, list(v.spatial_shape), 1))
+        encoded = SparseTensor(out.features, out.indices, tuple(out.spatial_shape), 1)
+        return model.dense_head.detect(model.dense(height_compression(encoded)), model.config.post)
+
+    return _without_gradient(run)
+
+
+def _best_scores(raw: Any, _case: Case) -> tuple[Any, ...]:
+    """The 50 highest scores: equal networks may still order two equal boxes differently."""
+    return (np.sort(raw[0]["scores"].numpy())[::-1][:50].copy(),)
+
+
 def _sorted_sites(raw: Any, _case: Case) -> tuple[Any, ...]:
     """Coordinates and features of the output in one order, ours or spconv's."""
     out = getattr(raw, "out", raw)
@@ -202,6 +232,9 @@ def _row(name: str, key: str, stage: str, ours: Callable[[Case], Call], **more: 
 _ENCODER_PEER = Peer(
     "spconv", "spconv", "spconv", _spconv, _sorted_sites, note="index tables included on both sides"
 )
+_WHOLE_PEER = Peer(
+    "SECOND on spconv", "spconv", "spconv", _spconv_whole, _best_scores, note="spconv's layers, all else ours"
+)
 ROWS = (
     _row("second", "voxelise", "voxels", _voxelise),
     _row("second", "encoder", "sparse encoder", _encode, normal=_sorted_sites, peers=(_ENCODER_PEER,)),
@@ -219,5 +252,6 @@ ROWS = (
             _row(name, "roi", "second stage, 100 regions", _second),
         )
     ),
-    *(_row(name, "frame", "whole frame", _whole) for name in _DETECTORS),
+    _row("second", "frame", "whole frame", _whole, normal=_best_scores, peers=(_WHOLE_PEER,)),
+    *(_row(name, "frame", "whole frame", _whole) for name in _DETECTORS if name != "second"),
 )

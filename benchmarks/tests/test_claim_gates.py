@@ -10,7 +10,7 @@ from claims.gates import judge
 from kernels.frames import REPOSITORY
 
 
-@pytest.mark.parametrize("package", ["denfi", "lidar", "moviescenes", "unix_kd", "ssl_kd", "ttfnet"])
+@pytest.mark.parametrize("package", GATED)
 def test_recorded_claims_hold(package):
     """A gate that the records break is a changed claim: its text must change with it."""
     found = importlib.import_module(f"claims.{package}").gates()
@@ -19,7 +19,7 @@ def test_recorded_claims_hold(package):
     assert not broken
 
 
-@pytest.mark.parametrize("package", ["denfi", "lidar", "moviescenes", "unix_kd", "ssl_kd", "ttfnet"])
+@pytest.mark.parametrize("package", GATED)
 def test_every_arm_of_a_gate_is_a_cell_of_the_claims(package, monkeypatch):
     module = importlib.import_module(f"claims.{package}")
     arms = {arm for claim in module.CLAIMS for arm in claim.arms}

@@ -4,19 +4,11 @@ import sys
 import pytest
 import torch
 
-# A narrow SECOND that looks at 25.6 m: a step takes milliseconds.
-NARROW = {
-    "point_range": [0.0, -12.8, -3.0, 25.6, 12.8, 1.0],
-    "voxel_size": [0.2, 0.2, 0.1],
-    "channels": [4, 4, 4, 8],
-    "out_channels": 8,
-    "bev_layers": [1],
-    "bev_strides": [1],
-    "bev_channels": [8],
-    "up_strides": [1],
-    "up_channels": [8],
-    "post": {"score_threshold": 0.1},
-}
+from tenfold.testing import TINY_DETECTORS
+
+# A narrow SECOND; the classes are those of the recipe.
+NARROW = {**TINY_DETECTORS["second"], "post": {"score_threshold": 0.1}}
+del NARROW["class_names"]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from denfi.model.variants import Variant
 from denfi.recipe import parameter_groups
 from tenfold.lidar import build_detector
 from tenfold.lidar.postprocess import PostProcess
+from tenfold.testing import TINY_DETECTORS
 
 GRID = BevGrid(0.0, -2.0, 0.4, 10, 12)
 
@@ -251,18 +252,7 @@ def test_others_are_refused():
 def test_a_two_stage_detector_trains_with_it(street):
     points, cars = street
     torch.manual_seed(0)
-    narrow = {
-        "max_voxels": (2000, 2000),
-        "point_range": (0.0, -12.8, -3.0, 25.6, 12.8, 1.0),
-        "class_names": ("Car",),
-    }
-    model = plug_in(
-        build_detector(
-            "parta2", **narrow, voxel_size=(0.2, 0.2, 0.1), channels=(4, 4, 4, 8), out_channels=8,
-            bev_layers=(1,), bev_strides=(1,), bev_channels=(8,), up_strides=(1,), up_channels=(8,),
-            pool_grid=4, pool_channels=8,
-        )
-    )  # fmt: skip
+    model = plug_in(build_detector("parta2", **TINY_DETECTORS["parta2"]))
     losses = model.train()(batch_of(points, boxes=[cars]))
     losses["loss"].backward()
     assert "boundary_iou" in losses

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from xview3d_tiny import TINY, tiny_views
+from xview3d_tiny import tiny_views
 
 from tenfold.geometry import Calibration
 from tenfold.lidar.kitti import write_calibration, write_labels
 from tenfold.lidar.predict import EXTENSIONS
 from tenfold.lidar.simulator import KITTI_64, SMALL_SCENE, kitti_labels, sample_scene, scan, view_objects
-from tenfold.testing import require, sample_data
+from tenfold.testing import TINY_DETECTORS, require, sample_data
 from xview3d import CONTROLS, from_settings, kitti_views, nuscenes_views
 from xview3d.cli import app
 from xview3d.presets import views_from
@@ -44,7 +44,10 @@ def recipe(path, views=2, **more):
     listed = [{name: getattr(view, name) for name in fields} for view in tiny_views("second")[:views]]
     listed = [{k: list(v) if isinstance(v, tuple) else v for k, v in view.items()} for view in listed]
     document = {
-        "model": {"detector": "second", "dataset": "kitti", "xview": {"views": listed}, "overrides": TINY["second"]},
+        "model": {
+            "detector": "second", "dataset": "kitti", "xview": {"views": listed},
+            "overrides": TINY_DETECTORS["second"],
+        },
         "data": {
             "root": "data", "simulate": [4, 2], "image_size": [375, 1242], "batch_size": 2, "counts": {},
         },

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from xview3d_tiny import DETECTORS, TINY, tiny_detector, tiny_model, tiny_views
+from xview3d_tiny import DETECTORS, tiny_detector, tiny_model, tiny_views
 
 from tenfold.lidar import build_detector
 from tenfold.sparse import SparseConv3d, SparseTensor
+from tenfold.testing import TINY_DETECTORS
 from xview3d import MainGrid, View, ViewEncoder, add_xview, load_base, nuscenes_views
 from xview3d.diagnostics import assert_branches_work, branch_effect
 
@@ -228,7 +229,9 @@ def test_key_points_gather_fused_stages_where_asked_to(batch):
 def test_parta2_without_anchors_has_views_on_its_points(batch):
     torch.manual_seed(0)
     base = build_detector(
-        "parta2", free=True, **{k: v for k, v in TINY["parta2"].items() if "bev" not in k and "up_" not in k}
+        "parta2",
+        free=True,
+        **{k: v for k, v in TINY_DETECTORS["parta2"].items() if "bev" not in k and "up_" not in k},
     )
     model = tiny_model("parta2", base)
     assert set(model.projectors) == {"sites"}
@@ -414,7 +417,7 @@ def test_points_that_are_no_numbers(name, batch):
 @every
 def test_a_view_that_does_not_cover_the_detector(name):
     view = tiny_views(name)[0]
-    bounds = list(view.resolved(TINY[name]["point_range"]).bounds)
+    bounds = list(view.resolved(TINY_DETECTORS[name]["point_range"]).bounds)
     bounds[3] = 8.0
     short = replace(view, range=tuple(bounds))
     with pytest.raises(ValueError, match="leaves out parts of the detector's range"):

@@ -8,6 +8,11 @@
 namespace tenfold::bind {
 namespace {
 
+// Of a tensor that exists already, each line that is written was read first, unless the store goes past the caches. A
+// fresh one gets its pages, and with them its lines, from the first stores. Smaller ones may still be cached when they
+// are used next.
+constexpr int64_t kStreamFrom = int64_t{16} << 20;
+
 void check_parts(const Tensor& idx, const std::optional<Tensor>& count, const char* op, bool per_group) {
   if (!count.has_value()) return;
   check(per_group && count->scalar_type() == ScalarType::Int && count->dim() == idx.dim() - 1,
@@ -18,8 +23,9 @@ void check_parts(const Tensor& idx, const std::optional<Tensor>& count, const ch
 
 template <class T, class Kernel>
 void run_group(Kernel kernel, const Tensor& feats, const Tensor& idx, const std::optional<Tensor>& count,
-               const std::optional<Tensor>& center, bool validate, const Tensor& result) {
+               const std::optional<Tensor>& center, bool validate, const Tensor& result, int64_t stream_from) {
   GroupArgs<T> args{};
+  args.stream_from = stream_from;
   args.feats = in<T>(feats);
   args.channels = feats.size(feats.dim() - 1);
   const bool grouped = count.has_value() || center.has_value();
@@ -33,7 +39,7 @@ void run_group(Kernel kernel, const Tensor& feats, const Tensor& idx, const std:
 }
 
 void group_into(const Tensor& feats, const Tensor& idx, const std::optional<Tensor>& count,
-                const std::optional<Tensor>& center, bool validate, const Tensor& result) {
+                const std::optional<Tensor>& center, bool validate, const Tensor& result, int64_t stream_from) {
   check_parts(idx, count, "group", idx.dim() >= 1);
   const ScalarType dtype = feats.scalar_type();
   if (center.has_value()) {
@@ -49,11 +55,13 @@ void group_into(const Tensor& feats, const Tensor& idx, const std::optional<Tens
   std::optional<Tensor> c;
   if (count.has_value()) n = as_contiguous(*count);
   if (center.has_value()) c = as_contiguous(*center);
-  if (dtype == ScalarType::Float) return run_group<float>(dispatch::group_f32, f, i, n, c, validate, result);
-  if (dtype == ScalarType::Double) return run_group<double>(dispatch::group_f64, f, i, n, c, validate, result);
+  if (dtype == ScalarType::Float)
+    return run_group<float>(dispatch::group_f32, f, i, n, c, validate, result, stream_from);
+  if (dtype == ScalarType::Double)
+    return run_group<double>(dispatch::group_f64, f, i, n, c, validate, result, stream_from);
   check((dtype == ScalarType::Half || dtype == ScalarType::BFloat16) && !center.has_value(),
         "group: feats: expected float32 or float64, or without a centre float16 or bfloat16");
-  run_group<uint16_t>(dispatch::group_b16, f, i, n, c, validate, result);
+  run_group<uint16_t>(dispatch::group_b16, f, i, n, c, validate, result, stream_from);
 }
 
 std::vector<int64_t> gathered_sizes(const Tensor& feats, const Tensor& idx) {
@@ -65,7 +73,7 @@ std::vector<int64_t> gathered_sizes(const Tensor& feats, const Tensor& idx) {
 
 Tensor group_cpu(Tensor feats, Tensor idx, std::optional<Tensor> count, std::optional<Tensor> center, bool validate) {
   Tensor result = empty_cpu(gathered_sizes(feats, idx), feats.scalar_type());
-  group_into(feats, idx, count, center, validate, result);
+  group_into(feats, idx, count, center, validate, result, 0);
   return result;
 }
 
@@ -74,7 +82,7 @@ void group_out_cpu(Tensor feats, Tensor idx, std::optional<Tensor> count, std::o
   check(result.is_contiguous() && result.scalar_type() == feats.scalar_type() &&
             sizes_of(result) == gathered_sizes(feats, idx),
         "group: out: expected a contiguous tensor of the result's shape and dtype");
-  group_into(feats, idx, count, center, validate, result);
+  group_into(feats, idx, count, center, validate, result, kStreamFrom);
 }
 
 template <class T, class Kernel>

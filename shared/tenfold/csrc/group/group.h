@@ -15,6 +15,7 @@ struct GroupArgs {
   IndexTable table;
   const int32_t* count;  // (elements, groups) or null: rows of a group with count <= 0 are zero
   const T* center;       // (elements, groups, 3) or null: subtracted from the first three channels
+  int64_t stream_from;   // outputs of so many bytes are written past the caches; 0: none is
   Parallel parallel;
   T* out;                // (elements, groups, k, channels) out
 };

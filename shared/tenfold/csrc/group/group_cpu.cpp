@@ -4,6 +4,7 @@
 
 #include "common/arena.h"
 #include "common/bytes.h"
+#include "common/stream.h"
 #include "common/table_check.h"
 #include "common/vec.h"
 
@@ -29,10 +30,27 @@ void prefetch_row(const T* feats, const IndexTable& t, int64_t entry, int64_t ba
 
 // ---- group ---------------------------------------------------------------------------------------------
 
+// Whether the rows of the output are whole, aligned vectors that are written past the caches.
+template <class T>
+bool streams(const GroupArgs<T>& a) {
+  const int64_t bytes = a.channels * static_cast<int64_t>(sizeof(T));
+  return a.stream_from > 0 && a.table.entries() * bytes >= a.stream_from && a.center == nullptr &&
+         bytes % sizeof(vint) == 0 && reinterpret_cast<uintptr_t>(a.out) % sizeof(vint) == 0;
+}
+
+inline void stream_bytes(void* to, const void* from, int64_t bytes) {
+  for (int64_t b = 0; b < bytes; b += sizeof(vint)) {
+    vint v;
+    std::memcpy(&v, static_cast<const char*>(from) + b, sizeof v);
+    vstream(static_cast<char*>(to) + b, v);
+  }
+}
+
 template <class T>
 void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
   const IndexTable& t = a.table;
   const int64_t last = end * t.k;
+  const bool streamed = streams(a);
   for (int64_t g = begin; g < end; ++g) {
     const int64_t base = g / t.groups * t.n;
     const bool empty = a.count != nullptr && a.count[g] <= 0;
@@ -45,13 +63,19 @@ void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
         fill_bytes(to, 0, static_cast<size_t>(a.channels) * sizeof(T));
         continue;
       }
-      copy_bytes(to, a.feats + (base + row) * a.channels, static_cast<size_t>(a.channels) * sizeof(T));
+      const T* from = a.feats + (base + row) * a.channels;
+      if (streamed) {
+        stream_bytes(to, from, a.channels * static_cast<int64_t>(sizeof(T)));
+        continue;
+      }
+      copy_bytes(to, from, static_cast<size_t>(a.channels) * sizeof(T));
       if constexpr (sizeof(T) > 2) {
         if (a.center != nullptr)
           for (int c = 0; c < 3; ++c) to[c] -= a.center[3 * g + c];
       }
     }
   }
+  if (streamed) stream_end();
 }
 
 template <class T>
@@ -91,88 +115,102 @@ void max_scalar(const T* feats, int64_t channels, const int32_t* rows, int64_t m
   }
 }
 
-// R vectors of channels at a time stay in registers. False where a NaN may be among them: the sum of the values then is
-// one, as it is for opposite infinities.
+// The rows of one group that take part. There is room for k, all of which are rows.
+struct Members {
+  int32_t* row;
+  int64_t count;
+};
+
 template <int R>
-bool max_of_numbers(const float* feats, int64_t channels, const int32_t* rows, int64_t m, float* out, int32_t* arg) {
-  vfloat best[R], sum[R];
+void prefetch_block(const float* p) {
+  for (int i = 0; i < R * kLanes; i += 16) prefetch(p + i);
+}
+
+// R vectors of channels at a time stay in registers. While a row is worked on, the same block of a row of the next group
+// is fetched, so that waiting for memory spreads over the work. False where a NaN may be among the values: their sum then
+// is one, as it is for opposite infinities.
+template <int R>
+bool max_of_numbers(const float* feats, const Members& at, const float* next_feats, const Members& next,
+                    int64_t channels, float* out, int32_t* arg) {
+  vfloat best[R], sum{};
   vint who[R];
   for (int r = 0; r < R; ++r) {
-    sum[r] = best[r] = vload(feats + rows[0] * channels + r * kLanes);
-    who[r] = vset(rows[0]);
+    best[r] = vload(feats + at.row[0] * channels + r * kLanes);
+    sum += best[r];
+    who[r] = vset(at.row[0]);
   }
-  for (int64_t j = 1; j < m; ++j) {
-    const float* v = feats + rows[j] * channels;
-    const vint row = vset(rows[j]);
+  prefetch_block<R>(next_feats + next.row[0] * channels);
+  for (int64_t j = 1; j < at.count; ++j) {
+    prefetch_block<R>(next_feats + next.row[j] * channels);
+    const float* v = feats + at.row[j] * channels;
+    const vint row = vset(at.row[j]);
     for (int r = 0; r < R; ++r) {
       const vfloat value = vload(v + r * kLanes);
       who[r] = value > best[r] ? row : who[r];
       best[r] = vmax(value, best[r]);
-      sum[r] += value;
+      sum += value;
     }
   }
-  vint numbers = vset(-1);
+  for (int64_t j = at.count; j < next.count; ++j) prefetch_block<R>(next_feats + next.row[j] * channels);
   for (int r = 0; r < R; ++r) {
     vstore(out + r * kLanes, best[r]);
     vstore(arg + r * kLanes, who[r]);
-    numbers &= sum[r] == sum[r];
   }
-  return veq(numbers, vint{}) == 0;
+  return veq(sum == sum, vint{}) == 0;
 }
 
 template <int R>
-void max_block(const float* feats, int64_t channels, const int32_t* rows, int64_t m, float* out, int32_t* arg) {
-  if (max_of_numbers<R>(feats, channels, rows, m, out, arg)) return;
-  max_scalar(feats, channels, rows, m, 0, R * kLanes, out, arg);
+void max_block(const float* feats, const Members& at, const float* next_feats, const Members& next, int64_t channels,
+               float* out, int32_t* arg) {
+  if (max_of_numbers<R>(feats, at, next_feats, next, channels, out, arg)) return;
+  max_scalar(feats, channels, at.row, at.count, 0, R * kLanes, out, arg);
 }
 
-void max_rows(const float* feats, int64_t channels, const int32_t* rows, int64_t m, float* out, int32_t* arg) {
+void max_rows(const float* feats, const Members& at, const float* next_feats, const Members& next, int64_t channels,
+              float* out, int32_t* arg) {
   int64_t c = 0;
-  for (; c + 4 * kLanes <= channels; c += 4 * kLanes) max_block<4>(feats + c, channels, rows, m, out + c, arg + c);
-  for (; c + kLanes <= channels; c += kLanes) max_block<1>(feats + c, channels, rows, m, out + c, arg + c);
-  if (c < channels) max_scalar(feats, channels, rows, m, c, channels, out, arg);
+  for (; c + 4 * kLanes <= channels; c += 4 * kLanes)
+    max_block<4>(feats + c, at, next_feats + c, next, channels, out + c, arg + c);
+  for (; c + kLanes <= channels; c += kLanes)
+    max_block<1>(feats + c, at, next_feats + c, next, channels, out + c, arg + c);
+  if (c < channels) max_scalar(feats, channels, at.row, at.count, c, channels, out, arg);
 }
-void max_rows(const double* feats, int64_t channels, const int32_t* rows, int64_t m, double* out, int32_t* arg) {
-  max_scalar(feats, channels, rows, m, 0, channels, out, arg);
+void max_rows(const double* feats, const Members& at, const double*, const Members&, int64_t channels, double* out,
+              int32_t* arg) {
+  max_scalar(feats, channels, at.row, at.count, 0, channels, out, arg);
 }
 
-// The rows of one group that take part; they are fetched while the group before is worked on.
 template <class T>
-int list_rows(const GroupMaxArgs<T>& a, int64_t g, int32_t* rows) {
+void list_rows(const GroupMaxArgs<T>& a, int64_t g, Members& to) {
   const IndexTable& t = a.table;
-  const char* feats = reinterpret_cast<const char*>(a.feats + g / t.groups * t.n * a.channels);
-  const int64_t bytes = a.channels * static_cast<int64_t>(sizeof(T));
   int64_t slots = t.k;
   if (a.count != nullptr && a.count[g] < slots) slots = a.count[g] > 0 ? a.count[g] : 0;
-  int m = 0;
+  to.count = 0;
   for (int64_t j = 0; j < slots; ++j) {
     const int64_t row = t.at(g * t.k + j);
-    if (row < 0 || row >= t.n) continue;
-    rows[m++] = static_cast<int32_t>(row);
-    for (int64_t b = 0; b < bytes && b < kFetched; b += 64) prefetch(feats + row * bytes + b);
+    if (row >= 0 && row < t.n) to.row[to.count++] = static_cast<int32_t>(row);
   }
-  return m;
 }
 
 template <class T>
 void group_max_range(const GroupMaxArgs<T>& a, int64_t begin, int64_t end) {
   const IndexTable& t = a.table;
   Scratch scratch;
-  int32_t* rows = scratch.take<int32_t>(t.k);
-  int32_t* rows_behind = scratch.take<int32_t>(t.k);
-  int m = begin < end ? list_rows(a, begin, rows) : 0;
+  Members at{scratch.zeros<int32_t>(t.k), 0}, next{scratch.zeros<int32_t>(t.k), 0};
+  if (begin < end) list_rows(a, begin, at);
   for (int64_t g = begin; g < end; ++g) {
-    const int behind = g + 1 < end ? list_rows(a, g + 1, rows_behind) : 0;
+    const int64_t after = g + 1 < end ? g + 1 : g;
+    list_rows(a, after, next);
     T* out = a.out + g * a.channels;
     int32_t* arg = a.arg + g * a.channels;
-    if (m == 0) {
+    if (at.count == 0) {
       fill_bytes(out, 0, static_cast<size_t>(a.channels) * sizeof(T));
       fill_bytes(arg, 0xff, static_cast<size_t>(a.channels) * sizeof(int32_t));
     } else if (a.channels > 0) {
-      max_rows(a.feats + g / t.groups * t.n * a.channels, a.channels, rows, m, out, arg);
+      const int64_t element = t.n * a.channels;
+      max_rows(a.feats + g / t.groups * element, at, a.feats + after / t.groups * element, next, a.channels, out, arg);
     }
-    std::swap(rows, rows_behind);
-    m = behind;
+    std::swap(at, next);
   }
 }
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 import tenfold
-from tenfold.eval import _kitti_records, _nuscenes_records, kitti, nuscenes, range_bins
+from tenfold.eval import _kitti_records, _nuscenes_records, kitti, nuscenes, range_bins, voc3d
 
 
 @pytest.mark.parametrize(
-    "module", [_kitti_records, kitti, range_bins, _nuscenes_records, nuscenes], ids=lambda m: m.__name__
+    "module",
+    [_kitti_records, kitti, range_bins, _nuscenes_records, nuscenes, voc3d],
+    ids=lambda m: m.__name__,
 )
 def test_docstring_examples(module):
     result = doctest.testmod(module)

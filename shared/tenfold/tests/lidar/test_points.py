@@ -136,6 +136,40 @@ def test_losses_of_points_equal_their_restatement():
     assert unused["point_cls"] == 0
 
 
+def test_a_box_and_its_rear_view_cost_the_same_without_direction():
+    """Points of a symmetric object tell its axis alone: taught both headings, the code can learn the axis only
+    where their mean is no answer."""
+    coder = PointResidualCoder(SIZES)
+    gt = torch.tensor([[[5.0, 5, 1.5, 6, 4, 3, 0.4, 1]]], dtype=torch.float64)
+    turned = gt.clone()
+    turned[..., 6] += math.pi
+    xyz = cloud(60, 3)
+    points = PointFeatures(xyz, xyz, torch.tensor([0, 60]))
+    found = {}
+    for direction in (True, False):
+        head = PointHead(8, 2, (), coder=coder, weights=PointWeights(direction=direction)).double()
+        codes = torch.zeros(60, 8, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([codes], 0.5)
+        for step in range(200):
+            # From slightly off the mean, as any start is.
+            outputs = PointOutputs(torch.zeros(60, 2, dtype=torch.float64), codes + 0.05)
+            loss = head.losses(outputs, points, gt if step % 2 else turned)["point_box"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        rows = assign_points(xyz, points.offsets, gt).inside
+        found[direction] = (codes[rows, 6:] + 0.05).detach()
+        exact = coder.encode(gt[0, :1, :7].expand(len(rows), 7), xyz[rows], torch.zeros(len(rows)).long())
+        for sign in (1.0, -1.0):
+            told = torch.zeros(60, 8, dtype=torch.float64)
+            told[rows] = torch.cat((exact[:, :6], sign * exact[:, 6:]), 1)
+            cost = head.losses(PointOutputs(torch.zeros(60, 2).double(), told), points, gt)["point_box"]
+            assert (cost < 1e-9) == (sign > 0 or not direction)
+    wanted = torch.tensor([math.cos(0.4), math.sin(0.4)], dtype=torch.float64)
+    assert (found[False] - wanted).abs().max() < 0.05
+    assert found[True].norm(dim=1).max() < 0.6
+
+
 def test_foreground_alone_looks_at_no_class():
     head = PointHead(8, 1, ())
     gt = torch.tensor([[[5.0, 5, 1.5, 6, 4, 3, 0, 3]]])

@@ -46,21 +46,25 @@ bool same(float a, float b) { return a == b || (a != a && b != b); }
 
 NATIVE_TEST(group) {
   Table t(random, random.size(9));
-  const int64_t channels = 3 + random.size(40);
+  const int64_t channels = random.chance(0.3) ? 32 : 3 + random.size(40);
   const auto feats = random.floats<float>(t.view.elements * t.view.n * channels, 4, random.chance(0.3) ? 0.03 : 0.0);
   const auto center = random.floats<float>(3 * t.groups(), 4);
   const bool counted = random.chance(0.5), centred = random.chance(0.5);
-  std::vector<float> out(t.view.entries() * channels);
+  const int64_t size = t.view.entries() * channels;
+  std::vector<float> room(size + 16);
+  const auto misplaced = reinterpret_cast<uintptr_t>(room.data()) / sizeof(float) % 16;
+  float* const out = room.data() + (random.chance(0.7) ? (16 - misplaced) % 16 : 0);  // aligned to 64 bytes, or not
   GroupArgs<float> a{};
+  a.stream_from = random.chance(0.5);
   a.feats = feats.data();
   a.channels = channels;
   a.table = t.view;
   a.count = counted ? t.count.data() : nullptr;
   a.center = centred ? center.data() : nullptr;
   a.parallel = native::parallel(random);
-  a.out = out.data();
+  a.out = out;
   KERNEL(group_f32)(a);
-  std::vector<uint16_t> half(feats.size()), half_out(out.size());
+  std::vector<uint16_t> half(feats.size()), half_out(size);
   for (uint16_t& h : half) h = static_cast<uint16_t>(random.next());
   GroupArgs<uint16_t> b{};
   b.feats = half.data();

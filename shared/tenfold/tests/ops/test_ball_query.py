@@ -157,7 +157,7 @@ def test_real_frames(name, radius):
         assert {i for i in inner[row] if complete or i <= highest} <= found
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw

@@ -109,13 +109,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_variants_are_caught(name):
-    caught = 0
-    for check in CHECKS:
-        try:
-            check(WRONG[name])
-        except AssertionError:
-            caught += 1
-    assert caught, f"no check notices: {name}"
+    kernels.assert_caught(CHECKS, WRONG[name])
 
 
 @pytest.mark.parametrize("border", ["zero", "clamp"])
@@ -168,7 +162,7 @@ def test_valid_rows_only():
     assert not p.grad[~valid].any()
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw

@@ -158,13 +158,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_variants_are_caught(name):
-    caught = 0
-    for check in CHECKS:
-        try:
-            check(WRONG[name])
-        except AssertionError:
-            caught += 1
-    assert caught, f"no check notices: {name}"
+    kernels.assert_caught(CHECKS, WRONG[name])
 
 
 # ---- real and random clouds ------------------------------------------------------------------------------
@@ -207,7 +201,7 @@ def requests(draw):
     return points, size, offsets, draw(st.sampled_from(ORDERS))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(requests())
 def test_equals_reference(request):
     points, size, offsets, order = request

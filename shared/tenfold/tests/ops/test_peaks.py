@@ -121,13 +121,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_variants_are_caught(name):
-    caught = 0
-    for check in CHECKS:
-        try:
-            check(WRONG[name])
-        except (AssertionError, TypeError):
-            caught += 1
-    assert caught, f"no check notices: {name}"
+    kernels.assert_caught(CHECKS, WRONG[name], (AssertionError, TypeError))
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 9])
@@ -168,7 +162,7 @@ def test_signed_zeros_tie():
     assert topk_peaks(heat, 3)[3].tolist() == [[1, 4, 7]]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw

@@ -221,7 +221,7 @@ def test_nuscenes_frame():
     assert bool((difference <= 1 + 0.1 * recorded).all())
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw

@@ -151,13 +151,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_variants_are_caught(name):
-    caught = 0
-    for check in CHECKS:
-        try:
-            check(WRONG[name])
-        except AssertionError:
-            caught += 1
-    assert caught, f"no check notices: {name}"
+    kernels.assert_caught(CHECKS, WRONG[name])
 
 
 # ---- against the reference -------------------------------------------------------------------------------
@@ -190,7 +184,7 @@ def requests(draw):
     return feats, index, num, draw(st.sampled_from(REDUCTIONS))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(requests())
 def test_equals_reference(request):
     feats, index, num, reduce = request

@@ -169,13 +169,7 @@ def test_definition(check, targets):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_variants_are_caught(name):
-    caught = 0
-    for check in CHECKS:
-        try:
-            check(WRONG[name])
-        except AssertionError:
-            caught += 1
-    assert caught, f"no check notices: {name}"
+    kernels.assert_caught(CHECKS, WRONG[name])
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.54, 0.54), (0.54, 0.1), (0.2, 0.9)])
@@ -223,7 +217,7 @@ def test_batch_equals_its_images():
     assert ttf_targets(boxes[:0], labels[:0], (96, 128), 3)[0].shape == (0, 3, 24, 32)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw

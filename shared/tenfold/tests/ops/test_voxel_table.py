@@ -122,13 +122,7 @@ def test_definition(check, query):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_variants_are_caught(name):
-    caught = 0
-    for check in CHECKS[:2]:
-        try:
-            check(lambda *args: dense_query(*args, **WRONG[name]))
-        except AssertionError:
-            caught += 1
-    assert caught, f"no check notices: {name}"
+    kernels.assert_caught(CHECKS[:2], lambda *args: dense_query(*args, **WRONG[name]))
 
 
 @pytest.mark.parametrize("v", [0, 1, 2, 100, 3000])
@@ -196,7 +190,7 @@ def test_real_voxels():
     assert torch.equal(idx[:, 0].long(), torch.arange(len(xyz)))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw

@@ -260,13 +260,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_variants_are_caught(name):
-    caught = 0
-    for check in CHECKS:
-        try:
-            check(WRONG[name])
-        except AssertionError:
-            caught += 1
-    assert caught, f"no check notices: {name}"
+    kernels.assert_caught(CHECKS, WRONG[name])
 
 
 def test_grid_rounds_half_away_from_zero():
@@ -315,7 +309,7 @@ def requests(draw):
     return points, size, UNIT[1], *caps, offsets, draw(st.booleans())
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(requests())
 def test_equals_reference(request):
     *args, offsets, mean = request

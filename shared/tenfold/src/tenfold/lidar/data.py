@@ -49,6 +49,7 @@ class Frame:
             the test split and in other layouts.
         truth: what the evaluation of other data sets needs, such as `tenfold.lidar.evaluation.NuScenesTruth`;
             None in training and on the test split.
+        camera: what a reader's frame holds in an attribute ``camera``, for detectors that look at images.
         outside: boxes of the classes that training left out, because their centre is outside the range: of this
             frame, and of frames without any other that it stands for.
     """
@@ -61,6 +62,7 @@ class Frame:
     image_size: tuple[int, int] | None = None
     labels: KittiLabels | None = None
     truth: Any = None
+    camera: Any = None
     outside: int = 0
 
 
@@ -165,6 +167,7 @@ class DetectionFrames(Dataset[Frame]):
         if self.velocity and sample.boxes.shape[1] == 9:
             velocity = sample.boxes[:, 7:]
         gt_boxes = np.concatenate((sample.boxes[:, :7], velocity, labels), axis=1)
+        seen = getattr(frame, "camera", None)
         if isinstance(frame, KittiFrame):
             camera = (frame.calibration, frame.image_size)
             return Frame(
@@ -174,9 +177,10 @@ class DetectionFrames(Dataset[Frame]):
                 gt_boxes,
                 *camera,
                 evaluation_labels(frame) if evaluated else None,
+                camera=seen,
             )
         truth = truth_of(frame) if evaluated else None
-        return Frame(index, frame.frame_id, points, gt_boxes, truth=truth)
+        return Frame(index, frame.frame_id, points, gt_boxes, truth=truth, camera=seen)
 
 
 def collate(frames: Sequence[Frame]) -> Batch:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 Detections = dict[str, npt.NDArray[Any]]
+Pixels = npt.NDArray[np.uint8]
 
 #: Setting of a recipe or checkpoint -> what a method package makes of a detector, the setting and the data set.
 EXTENSIONS: dict[str, Callable[[nn.Module, Any, str], nn.Module]] = {}
@@ -234,8 +235,12 @@ def find_objects(
     intensity_scale: float = 1.0,
     columns: int | None = None,
     views: Sequence[View] = (View(),),
+    run: Callable[[FloatArray, Calibration | None, Pixels | None], Detections] | None = None,
 ) -> Prediction:
     """What `predict` does before it writes: read a frame, detect, make the result files. Arguments as there.
+
+    ``run`` detects in the points that the camera sees, given its calibration and picture; for detectors that look
+    at the picture too. By default it is `detect`.
 
     Raises:
         UserInputError: an unreadable file, or an image without a calibration.
@@ -248,7 +253,7 @@ def find_objects(
     seen = points
     if calibration is not None and picture is not None:
         seen = points[calibration.in_image(points[:, :3], picture.shape[:2])]
-    found = detect(model, seen, views)
+    found = detect(model, seen, views) if run is None else run(seen, calibration, picture)
     kept = found["scores"] >= min_score
     found = {name: values[kept] for name, values in found.items()}
     return Prediction(
@@ -270,7 +275,7 @@ def _render(
     points: FloatArray,
     found: Detections,
     calibration: Calibration | None,
-    picture: npt.NDArray[np.uint8] | None,
+    picture: Pixels | None,
 ) -> dict[str, bytes]:
     """File name -> content of everything `predict` writes."""
     from tenfold.viz import bev_image, draw_boxes_3d, encode_image

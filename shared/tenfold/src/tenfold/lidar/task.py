@@ -223,15 +223,27 @@ class LidarData(LightningDataModule):
         )
 
 
-def simulate_into(root: Path, frames: tuple[int, int], seed: int) -> None:
+def simulate_into(
+    root: Path, frames: tuple[int, int], seed: int, image_size: tuple[int, int] | None = None
+) -> None:
     """Write small simulated scenes in KITTI's layout, unless the folder has them already.
+
+    Args:
+        root: target folder.
+        frames: of training and validation.
+        seed: of the scenes.
+        image_size: (height, width) of camera pictures to paint; None paints none, and the camera has KITTI's size.
 
     Raises:
         UserInputError: the folder holds something else.
     """
+    wanted: dict[str, Any] = {"frames": list(frames), "seed": seed}
+    options: dict[str, Any] = {}
+    if image_size is not None:
+        wanted["image_size"], options["image_size"] = list(image_size), image_size
     _simulate_once(
         root,
-        {"frames": list(frames), "seed": seed},
+        wanted,
         root / "training",
         lambda: simulate_kitti(
             root,
@@ -239,9 +251,10 @@ def simulate_into(root: Path, frames: tuple[int, int], seed: int) -> None:
             seed,
             config=SMALL_SCENE,
             sensor=SECTOR_32,
-            images=False,
+            images=image_size is not None,
             planes=True,
             progress=lambda scenes: bar(scenes, "simulate"),
+            **options,
         ),
     )
 

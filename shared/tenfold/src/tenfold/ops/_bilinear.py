@@ -52,7 +52,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     feat, uv, valid = ctx.saved_tensors
     need_feat, need_uv = ctx.needs_input_grad[:2]
-    grad_feat, grad_uv = _backward_op(grad, feat, uv, valid, ctx.border, need_feat, need_uv)
+    grad_feat, grad_uv = invoke(_backward_op, grad, feat, uv, valid, ctx.border, need_feat, need_uv)
     return grad_feat if need_feat else None, grad_uv if need_uv else None, None, None, None
 
 

@@ -86,7 +86,7 @@ def _max_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
 
 def _max_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (arg,) = ctx.saved_tensors
-    return _group_max_backward(grad, arg, ctx.shape[-2], len(ctx.shape) == 3), None, None, None
+    return invoke(_group_max_backward, grad, arg, ctx.shape[-2], len(ctx.shape) == 3), None, None, None
 
 
 _group = define(

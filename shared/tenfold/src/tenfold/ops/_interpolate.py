@@ -53,7 +53,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     feats, idx, weight = ctx.saved_tensors
     need_feats, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-    grad_feats, grad_weight = _interpolate_backward(grad, feats, idx, weight, need_feats, need_weight)
+    grad_feats, grad_weight = invoke(_interpolate_backward, grad, feats, idx, weight, need_feats, need_weight)
     return grad_feats if need_feats else None, None, grad_weight if need_weight else None, None
 
 

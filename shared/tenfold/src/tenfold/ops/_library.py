@@ -20,6 +20,7 @@ _LIBRARY = torch.library.Library("tenfold", "DEF")
 _MARK = "[tenfold:ValueError]"
 
 _references: dict[Any, Callable[..., Any]] = {}
+_differentiable: dict[Any, type[torch.autograd.Function]] = {}
 _use_reference = False
 
 #: op name -> contract number, raised whenever a documented edge case changes.
@@ -63,12 +64,35 @@ def define(
     __contract__[name] = contract
     op = getattr(torch.ops.tenfold, name).default
     _references[op] = reference
+    if backward is not None:
+        _differentiable[op] = _function(reference, backward, setup_context)
     return op
+
+
+def _function(
+    reference: Callable[..., Any], backward: Callable[..., Any], setup_context: Callable[..., Any] | None
+) -> type[torch.autograd.Function]:
+    """The reference with the operator's gradient formula, as torch's dispatcher joins them."""
+
+    class Reference(torch.autograd.Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return reference(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            if setup_context is not None:
+                setup_context(ctx, inputs, output)
+
+    Reference.backward = staticmethod(backward)  # type: ignore[method-assign]
+    return Reference
 
 
 @contextmanager
 def reference() -> Iterator[None]:
     """Run the readable references instead of the kernels, for this process, to compare both on one's own data.
+
+    Gradients too: a backward pass inside runs the references of the gradient formulas.
 
     Example:
         >>> import torch, tenfold
@@ -98,7 +122,10 @@ def _raise_value_error(error: RuntimeError) -> NoReturn:
 def invoke(op: Any, *args: Any) -> Any:
     """Call an operator; a content check that fails in the kernel comes back as a ValueError."""
     if _use_reference:
-        return _references[op](*args)
+        if op in _differentiable:
+            return _differentiable[op].apply(*args)
+        with torch.no_grad():
+            return _references[op](*args)
     try:
         return op(*args)
     except RuntimeError as error:

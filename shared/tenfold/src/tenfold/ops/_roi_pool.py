@@ -94,7 +94,7 @@ def _setup_point(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 
 
 def _point_gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    return (None, _point_backward(grad, *ctx.saved_tensors, ctx.rows), *([None] * 10))
+    return (None, invoke(_point_backward, grad, *ctx.saved_tensors, ctx.rows), *([None] * 10))
 
 
 def _setup_grid(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -106,7 +106,7 @@ def _setup_grid(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 def _grid_gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     arg, rois, points, *batch = ctx.saved_tensors
     options = (ctx.grid, ctx.max_points, ctx.maximum, ctx.margin, ctx.z_margin)
-    return (None, None, _grid_backward(grad, arg, rois, points, *options, *batch), *([None] * 11))
+    return (None, None, invoke(_grid_backward, grad, arg, rois, points, *options, *batch), *([None] * 11))
 
 
 _roi_point_pool = define(

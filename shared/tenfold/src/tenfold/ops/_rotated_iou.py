@@ -45,7 +45,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grad_pred, grad_target = _backward_op(grad, *ctx.saved_tensors, ctx.kind)
+    grad_pred, grad_target = invoke(_backward_op, grad, *ctx.saved_tensors, ctx.kind)
     return grad_pred, grad_target, None, None
 
 

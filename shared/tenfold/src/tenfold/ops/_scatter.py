@@ -55,7 +55,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     index, arg, count = ctx.saved_tensors
-    return (_scatter_backward(grad, index, arg, count, ctx.reduce), *([None] * 5))
+    return (invoke(_scatter_backward, grad, index, arg, count, ctx.reduce), *([None] * 5))
 
 
 _scatter = define(

@@ -92,11 +92,12 @@ def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None
     grad = grad.contiguous()
     if need_features:
         if ctx.symmetric:  # offset k brings i to o exactly where offset K-1-k brings o to i
-            d_features = _conv(grad, weight.flip(1).permute(2, 1, 0), None, table, True)
+            d_features = invoke(_conv, grad, weight.flip(1).permute(2, 1, 0), None, table, True)
         else:
-            d_features = _conv(grad, weight.permute(2, 1, 0), None, _invert(table, features.shape[0]), False)
+            back = invoke(_invert, table, features.shape[0])
+            d_features = invoke(_conv, grad, weight.permute(2, 1, 0), None, back, False)
     if need_weight:
-        d_weight = _weight_gradient(features, grad, table)
+        d_weight = invoke(_weight_gradient, features, grad, table)
     if need_bias and ctx.has_bias:
         d_bias = grad.sum(dim=0)
     return d_features, d_weight, d_bias, None, None

@@ -143,7 +143,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     (point2voxel,) = ctx.saved_tensors
-    return (_voxelize_backward(grad, point2voxel, ctx.max_points, ctx.mean), *([None] * 8))
+    return (invoke(_voxelize_backward, grad, point2voxel, ctx.max_points, ctx.mean), *([None] * 8))
 
 
 _voxelize = define(

@@ -44,19 +44,30 @@ def clip(polygon: Tensor, point: Tensor, normal: Tensor) -> Tensor:
     return torch.stack([inside, torch.where(crosses[..., None], crossing, inside)], 2).flatten(1, 2)
 
 
+def _beside(a: Tensor, b: Tensor) -> Tensor:
+    """(P,) rows where b lies beyond a side of a."""
+    c, s = a[:, 4:].cos(), a[:, 4:].sin()
+    x, y = corners(b, a[:, :2]).unbind(-1)
+    local, half = torch.stack([c * x + s * y, c * y - s * x], -1), a[:, 2:4] / 2
+    return ((local.amin(1) >= half) | (local.amax(1) <= -half)).any(-1)
+
+
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Area common to the BEV boxes a (P, 5) and b (P, 5), all finite and with positive sizes."""
     origin = (a[:, :2] + b[:, :2]) / 2
     frame, polygon = corners(a, origin), corners(b, origin)
+    normal = torch.stack([a[:, 4].cos(), a[:, 4].sin()], -1)
     for side in range(4):  # +x, +y, -x, -y: corner 0 lies on the first two, corner 2 on the others
-        direction = a[:, 4] + side * (torch.pi / 2)
-        normal = torch.stack([direction.cos(), direction.sin()], -1)
         polygon = clip(polygon, frame[:, 0 if side < 2 else 2], normal)
+        normal = torch.stack(
+            [-normal[:, 1], normal[:, 0]], -1
+        )  # a quarter turn; adding it to a huge yaw does nothing
     after = polygon.roll(-1, 1)
     area = 0.5 * (polygon[..., 0] * after[..., 1] - polygon[..., 1] * after[..., 0]).sum(-1)
-    # What rounding alone can produce is no overlap: touching boxes have none.
+    # What rounding alone can produce is no overlap: boxes with a side between them and touching ones have none.
     sa, sb = a[:, 2:4].sum(-1) / 2, b[:, 2:4].sum(-1) / 2
-    area = torch.where(area > (sa + sb) * torch.minimum(sa, sb) * 2.0**-46, area, 0.0)
+    none = _beside(a, b) | _beside(b, a) | (area <= (sa + sb) * torch.minimum(sa, sb) * 2.0**-46)
+    area = torch.where(none, 0.0, area)
     smaller = torch.minimum(a[:, 2] * a[:, 3], b[:, 2] * b[:, 3])
     return torch.where((a == b).all(-1), smaller, torch.minimum(area, smaller))
 

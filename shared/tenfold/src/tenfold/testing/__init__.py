@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tenfold.testing.browser import Page, open_page
     from tenfold.testing.cli import Example, example_lines, help_examples
     from tenfold.testing.data import missing, repository_root, require, sample_data
+    from tenfold.testing.detectors import TINY_DETECTORS
     from tenfold.testing.faults import corruptions
     from tenfold.testing.pages import (
         assert_commands_exist,
@@ -42,6 +43,7 @@ _ROOMS = {
     "browser": ["Page", "open_page"],
     "cli": ["Example", "example_lines", "help_examples"],
     "data": ["missing", "repository_root", "require", "sample_data"],
+    "detectors": ["TINY_DETECTORS"],
     "faults": ["corruptions"],
     "pages": ["assert_commands_exist", "assert_docstrings_hold", "page_examples", "run_page_examples"],
     "processes": [
@@ -65,6 +67,7 @@ _LAZY = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "QUIET_WORDS",
+    "TINY_DETECTORS",
     "Example",
     "KilledAndResumed",
     "Outcome",

@@ -12,6 +12,7 @@ from tenfold import _native
 from tenfold.testing.tensors import stride_variants, threads
 
 __all__ = [
+    "assert_caught",
     "assert_same",
     "check_levels",
     "check_op",
@@ -62,6 +63,20 @@ def assert_same(a: Any, b: Any, *, rtol: float | None = None, what: str = "resul
             continue
         same = (x == y) | ((x != x) & (y != y))
         assert bool(same.all()), f"{what}[{i}]: {int((~same).sum())} of {x.numel()} entries differ"
+
+
+def assert_caught(
+    checks: Sequence[Callable[[Any], Any]],
+    variant: Any,
+    errors: type[Exception] | tuple[type[Exception], ...] = AssertionError,
+) -> None:
+    """Assert that one of the checks fails for a wrong variant of an operator; the checks after it do not run."""
+    for check in checks:
+        try:
+            check(variant)
+        except errors:
+            return
+    raise AssertionError("no check notices the wrong variant")
 
 
 def check_threads(call: Callable[[], Any], counts: Sequence[int] = (1, 2, 3, 7)) -> None:

@@ -53,6 +53,12 @@ class Detector(nn.Module):
         names: tuple[str, ...] = self.config.class_names
         return names
 
+    @property
+    def point_columns(self) -> int:
+        """Columns of a point behind the batch index; a subclass may want more than the features."""
+        columns: int = self.config.point_features
+        return columns
+
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses in training, detections otherwise; see the class."""
         points, batch_size = self._checked_points(batch)
@@ -79,7 +85,7 @@ class Detector(nn.Module):
                 raise ValueError(f"{op}: batch: has no {key!r}; its keys are {', '.join(map(repr, batch))}")
         points, batch_size = batch["points"], int(batch["batch_size"])
         require_float(op, "points", points)
-        width = 1 + self.config.point_features
+        width = 1 + self.point_columns
         require_shape(
             op, "points", points, ("N", width), "columns are batch index, x, y, z and further features"
         )

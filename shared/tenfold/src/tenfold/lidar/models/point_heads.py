@@ -20,12 +20,21 @@ from tenfold.ops._checks import as_compute
 
 @dataclass(frozen=True)
 class PointWeights:
-    """Weights of the losses of points, and metres that the ring of ignored points adds to a box in total."""
+    """How points are taught.
+
+    Args:
+        classes, boxes, parts: weights of the losses.
+        enlarge: metres that the ring of ignored points adds to a box in total.
+        direction: whether the residual code tells the front of a box from its rear. Where the points do not (few
+            beams, boxes as symmetric as a box), the mean of both headings is what it learns, and proposals point
+            anywhere; with False a box and its mirror image in heading cost the same. Bins need no such thing.
+    """
 
     classes: float = 1.0
     boxes: float = 1.0
     parts: float = 1.0
     enlarge: float = 0.2
+    direction: bool = True
 
 
 class PointOutputs(NamedTuple):
@@ -142,7 +151,13 @@ class PointHead(nn.Module):
             return bin_box_loss(outputs.boxes[rows], targets.boxes, xyz, self.coder).sum()
         assert self.coder is not None
         wanted = self.coder.encode(targets.boxes, xyz, targets.labels[rows] - 1)
-        return smooth_l1(outputs.boxes[rows], wanted.to(outputs.boxes.dtype)).sum()
+        codes, wanted = outputs.boxes[rows], wanted.to(outputs.boxes.dtype)
+        loss = smooth_l1(codes, wanted).sum(1)
+        if not self.weights.direction:
+            # Cosine and sine come last; turned by pi, both change their sign.
+            other = smooth_l1(codes, torch.cat((wanted[:, :-2], -wanted[:, -2:]), 1)).sum(1)
+            loss = torch.minimum(loss, other)
+        return loss.sum()
 
     def _part_loss(self, outputs: PointOutputs, points: PointFeatures, targets: PointTargets) -> Tensor:
         assert outputs.parts is not None

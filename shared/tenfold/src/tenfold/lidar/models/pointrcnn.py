@@ -312,7 +312,7 @@ class PointRCNN(TwoStage):
         c = config or PointRCNNConfig()
         super().__init__(c)
         self.backbone_3d = PointNet2Backbone(
-            c.point_features - 3 if c.use_features else 0,
+            self.input_channels(),
             [sa_level(level) for level in c.levels],
             c.up_widths,
         )
@@ -326,6 +326,10 @@ class PointRCNN(TwoStage):
             weights=c.point_weights,
         )
         self.roi_head = PointRCNNHead(self.pooled_channels(width), c)
+
+    def input_channels(self) -> int:
+        """Features of a point, besides its coordinates, that the backbone sees."""
+        return self.config.point_features - 3 if self.config.use_features else 0
 
     def pooled_channels(self, width: int) -> int:
         """Channels of what `refine` returns, given those of the backbone."""
@@ -345,8 +349,12 @@ class PointRCNN(TwoStage):
     def first_stage(self, points: Tensor, batch_size: int, batch: Mapping[str, Any]) -> FirstStage:
         """Draw points, and propose a box at each."""
         drawn, counts = self.draw_points(in_xy_range(points, self.config.point_range), batch_size)
-        features = self.features(drawn).flatten(0, 1)
-        number = drawn.shape[1]
+        return self.told_by(self.features(drawn), drawn, counts)
+
+    def told_by(self, features: Tensor, drawn: Tensor, counts: Tensor, extra: Any = None) -> FirstStage:
+        """What the point head says of features (B, N, C) of drawn points (B, N, F)."""
+        batch_size, number = drawn.shape[:2]
+        features = features.flatten(0, 1)
         offsets = torch.arange(batch_size + 1, device=drawn.device) * number
         at = PointFeatures(drawn[..., :3].flatten(0, 1), features, offsets)
         told = self.point_head(features)
@@ -359,6 +367,7 @@ class PointRCNN(TwoStage):
             None,
             counts,
             (counts > 0).repeat_interleave(number),
+            extra,
         )
 
     def first_losses(self, first: FirstStage, gt_boxes: Tensor) -> dict[str, Tensor]:

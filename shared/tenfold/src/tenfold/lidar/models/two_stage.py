@@ -31,6 +31,7 @@ class FirstStage:
         outputs: of the anchor head, where there is one.
         measured: (B,) how much was measured in each frame; 0 is nothing.
         used: (N,) bool which points are measurements; None is all.
+        extra: what a subclass's first stage hands to its `refine` and losses.
     """
 
     boxes: Tensor
@@ -40,6 +41,7 @@ class FirstStage:
     outputs: Any
     measured: Tensor
     used: Tensor | None = None
+    extra: Any = None
 
 
 class TwoStage(Detector):

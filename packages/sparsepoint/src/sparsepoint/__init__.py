@@ -1,0 +1,145 @@
+"""SparsePoint and SRDet: sparse, end-to-end indoor 3D detection without suppression (arXiv 2103.10042).
+
+The names below load on first use; importing this file loads nothing.
+
+Example:
+    >>> import torch, sparsepoint
+    >>> model = sparsepoint.SparsePoint(sparsepoint.make_config("tiny", "rooms")).eval()
+    >>> output = model(torch.rand(2, 2048, 4) * 3)
+    >>> len(output.boxes), output.boxes[-1].shape
+    (3, torch.Size([2, 32, 7]))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsepoint.align import estimate_alignment
+    from sparsepoint.checkpoint import load_detector
+    from sparsepoint.classes import LABEL_SETS, LabelSet
+    from sparsepoint.coders import DirectCoder, PartialBinBoxCoder, RelativeHeadingCoder
+    from sparsepoint.config import PRESETS, SparsePointConfig, make_config
+    from sparsepoint.data import (
+        Augmentation,
+        CustomDetection,
+        Matterport3DDetection,
+        MMDet3DDetection,
+        PreparedScenes,
+        S3DISDetection,
+        ScanNetDetection,
+        SceneSamples,
+        SUNRGBDDetection,
+        SyntheticRooms,
+        collate,
+        open_scenes,
+    )
+    from sparsepoint.evaluation import IndoorAP, duplicates_per_gt, evaluate
+    from sparsepoint.losses import SetCriterion3d, Truth, make_criterion
+    from sparsepoint.matching import HungarianMatcher3d
+    from sparsepoint.models import (
+        DetectionOutput,
+        Detections3D,
+        LearnableProposals3d,
+        NoiseSuppression,
+        ProposalInteraction,
+        RefineHead,
+        RoIGridPool3d,
+        SparsePoint,
+        VoteModule,
+        VoteNet,
+        build,
+    )
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "align": ["estimate_alignment"],
+    "checkpoint": ["load_detector"],
+    "classes": ["LABEL_SETS", "LabelSet"],
+    "coders": ["DirectCoder", "PartialBinBoxCoder", "RelativeHeadingCoder"],
+    "config": ["PRESETS", "SparsePointConfig", "make_config"],
+    "data": [
+        "Augmentation",
+        "CustomDetection",
+        "MMDet3DDetection",
+        "Matterport3DDetection",
+        "PreparedScenes",
+        "S3DISDetection",
+        "SUNRGBDDetection",
+        "ScanNetDetection",
+        "SceneSamples",
+        "SyntheticRooms",
+        "collate",
+        "open_scenes",
+    ],
+    "evaluation": ["IndoorAP", "duplicates_per_gt", "evaluate"],
+    "losses": ["SetCriterion3d", "Truth", "make_criterion"],
+    "matching": ["HungarianMatcher3d"],
+    "models": [
+        "DetectionOutput",
+        "Detections3D",
+        "LearnableProposals3d",
+        "NoiseSuppression",
+        "ProposalInteraction",
+        "RefineHead",
+        "RoIGridPool3d",
+        "SparsePoint",
+        "VoteModule",
+        "VoteNet",
+        "build",
+    ],
+}
+_EXPORTS = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "LABEL_SETS",
+    "PRESETS",
+    "Augmentation",
+    "CustomDetection",
+    "DetectionOutput",
+    "Detections3D",
+    "DirectCoder",
+    "HungarianMatcher3d",
+    "IndoorAP",
+    "LabelSet",
+    "LearnableProposals3d",
+    "MMDet3DDetection",
+    "Matterport3DDetection",
+    "NoiseSuppression",
+    "PartialBinBoxCoder",
+    "PreparedScenes",
+    "ProposalInteraction",
+    "RefineHead",
+    "RelativeHeadingCoder",
+    "RoIGridPool3d",
+    "S3DISDetection",
+    "SUNRGBDDetection",
+    "ScanNetDetection",
+    "SceneSamples",
+    "SetCriterion3d",
+    "SparsePoint",
+    "SparsePointConfig",
+    "SyntheticRooms",
+    "Truth",
+    "VoteModule",
+    "VoteNet",
+    "build",
+    "collate",
+    "duplicates_per_gt",
+    "estimate_alignment",
+    "evaluate",
+    "load_detector",
+    "make_config",
+    "make_criterion",
+    "open_scenes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"sparsepoint.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
