@@ -45,7 +45,7 @@ def test_segment_writes_everything(cli, movie, tmp_path):
 
 def test_options(cli, movie, tmp_path):
     assert cli("shots", "movie.mp4", "--out", "shots.txt", "--images", "images")[0] == 0
-    assert len(list((tmp_path / "images").iterdir())) == 3 * len(movie.plan.lengths)
+    assert len(list((tmp_path / "images").iterdir())) == 3 * (len(movie.plan.hard_cuts) + 1)
     code, out, _ = cli("shots", "movie.mp4", "--detector", "adaptive", "--end", "1.5")
     assert code == 0
     assert len(out.splitlines()[0].split()) == 5
@@ -69,7 +69,7 @@ def test_options(cli, movie, tmp_path):
         assert (code, err) == (0, ""), more
         assert check(SceneList.from_json(tmp_path / "scenes" / "movie.json")), more
     assert cli("features", "movie.mp4", "--features", "aud=logmel-stats", "--shots", "shots.txt")[0] == 0
-    count = len(movie.plan.lengths)
+    count = len(movie.plan.hard_cuts) + 1
     assert np.load(tmp_path / "features" / "aud.npy").shape == (count, 192)
     assert (
         cli("segment", "movie.mp4", "--format", "edl", "--shots", "shots.txt", "--features", "npy:features")[

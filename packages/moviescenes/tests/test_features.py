@@ -180,6 +180,7 @@ def test_files_of_features(tmp_path):
         read_features(f"pkl:{tmp_path / 'g.pkl'}", 4)
 
 
+@pytest.mark.slow
 def test_weights_in_the_usual_layouts(tmp_path):
     import torchvision
 

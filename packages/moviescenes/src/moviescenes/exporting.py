@@ -29,7 +29,8 @@ class SegmentNetwork(nn.Module):
 
     def forward(self, *windows: Tensor) -> Tensor:
         """Probabilities (B, S) of windows (B, S, 2w, ...) in the order of `keys`."""
-        return self.model(dict(zip(self.keys, windows, strict=True))).softmax(-1)[..., 1]
+        logits: Tensor = self.model(dict(zip(self.keys, windows, strict=True)))
+        return logits.softmax(-1)[..., 1]
 
 
 def export(checkpoint: Path, output: Path) -> None:

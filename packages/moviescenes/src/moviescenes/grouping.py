@@ -101,7 +101,8 @@ def normalised(features: Mapping[str, npt.ArrayLike], *, centre: bool = False) -
     """
     out = {}
     for key, value in features.items():
-        flat = np.asarray(value, np.float64).reshape(len(value), -1)  # type: ignore[arg-type]
+        table = np.asarray(value, np.float64)
+        flat = table.reshape(len(table), int(np.prod(table.shape[1:])))
         empty = ~flat.any(1)
         if centre and (~empty).any():
             known = flat[~empty]
@@ -196,9 +197,9 @@ def _refined(
         raised = (scores - top[owner]).exp()
         alpha = raised / torch.zeros(len(sizes), dtype=torch.float64).index_add(0, owner, raised)[owner]
         value = _objective(similarity(alpha), edges)
-        if float(value) < best - 1e-12:
+        if value.item() < best - 1e-12:
             break
-        best, kept = float(value), alpha.detach().numpy().copy()
+        best, kept = value.item(), alpha.detach().numpy().copy()
         optimiser.zero_grad()
         (-value).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -271,7 +272,7 @@ def group_scenes(
     if threshold is not None:
         cuts = np.flatnonzero(score > threshold)
     else:
-        order = np.lexsort((np.arange(len(score)), -scaled))
+        order = np.argsort(-np.where(np.isfinite(score), scaled, -1.0), kind="stable")
         cuts = np.sort(order[: max(0, min(wanted - 1, len(score)))])
     history, values, survived = [cuts], [], np.zeros(len(score))
     shares = _weights(unit, weights)

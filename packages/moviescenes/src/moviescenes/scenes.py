@@ -236,16 +236,11 @@ class SceneList(Sequence[Scene]):
         if number["fps_num"] < 1 or number["fps_den"] < 1:
             raise UserInputError(f"{path}: video.fps_num, fps_den: expected numbers above 0")
         fps = Fraction(number["fps_num"], number["fps_den"])
-        video = VideoFacts(
-            member(document, "video.path", str, path=path),
-            fps,
-            *(
-                member(document, f"video.{n}", k, path=path)
-                for n, k in (("frames", int), ("duration", float))
-            ),
-            *(member(document, f"video.{n}", int, path=path) for n in ("width", "height")),
-            bool(member(document, "video.vfr", bool, path=path)),
-        )
+        kinds = {"path": str, "frames": int, "duration": float, "width": int, "height": int, "vfr": bool}
+        facts: dict[str, Any] = {
+            name: member(document, f"video.{name}", kind, path=path) for name, kind in kinds.items()
+        }
+        video = VideoFacts(fps=fps, **facts)
         shots = []
         for k in range(len(member(document, "shots", list, path=path))):
             names = (("start_frame", int), ("end_frame", int), ("start_time", float), ("end_time", float))

@@ -311,7 +311,7 @@ class SceneTask(LightningModule):
                 more = f"   after grouping {100 * grouped:6.2f}" if grouped is not None else ""
                 print(f"{key:10} {100 * self.results[key]:6.2f}{more}")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Adam with L2 in the gradient, and steps of the learning rate."""
         settings = self.hparams
         optimiser = torch.optim.Adam(self.parameters(), settings["lr"], weight_decay=settings["weight_decay"])

@@ -29,7 +29,8 @@ def clip_windows(boundaries: npt.ArrayLike, shots: int, half: int) -> Ints:
     [[0, 0, 1, 2], [3, 4, 5, 5]]
     """
     middle = np.asarray(boundaries, np.int64)[:, None]
-    return np.clip(middle + np.arange(1 - half, half + 1), 0, max(0, shots - 1))
+    found: Ints = np.clip(middle + np.arange(1 - half, half + 1), 0, max(0, shots - 1))
+    return found
 
 
 def segment_starts(boundaries: int, length: int, stride: int) -> Ints:
@@ -80,4 +81,5 @@ def average_segments(values: Floats, starts: Ints, boundaries: int, combine: str
     for start, row in zip(starts, values, strict=True):
         total[start : start + length] += row * weight
         count[start : start + length] += weight
-    return np.divide(total, count, out=np.full(boundaries, np.nan), where=count > 0)
+    found: Floats = np.divide(total, count, out=np.full(boundaries, np.nan), where=count > 0)
+    return found

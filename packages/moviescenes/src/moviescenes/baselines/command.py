@@ -62,11 +62,13 @@ def baselines(
         )
     source = _source(root, split, films)
     found = [source[k] for k in range(len(source))]
-    siamese = _siamese(root, train_films) if "siamese" in methods else None
+    known = dict(METHODS)
+    if "siamese" in methods:
+        known["siamese"] = _siamese(root, train_films).scenes
     table: dict[str, dict[str, float]] = {}
     print(f"{'':12} {'AP':>6} {'Miou':>6} {'Recall':>6} {'@3s':>6}")
     for name in methods:
-        said = [siamese.scenes(film) if name == "siamese" else METHODS[name](film) for film in found]
+        said = [known[name](film) for film in found]
         try:
             table[name] = evaluate_films(
                 [(film.labels, one.scores, film.shots) for film, one in zip(found, said, strict=True)],

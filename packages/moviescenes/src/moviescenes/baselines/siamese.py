@@ -27,7 +27,7 @@ def contrastive_loss(a: Tensor, b: Tensor, same: Tensor, margin: float = 1.0) ->
         same: (N,) whether both shots are of one scene.
         margin: distance from which pairs of two scenes cost nothing.
 
-    >>> contrastive_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([False])).item()
+    >>> round(contrastive_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([False])).item(), 4)
     0.5
     """
     distance = ((a - b) ** 2).sum(1).clamp_min(1e-12).sqrt()

@@ -36,7 +36,8 @@ def boundary_labels(shots: npt.ArrayLike, scenes: npt.ArrayLike) -> Ints:
     owner = inter.argmax(1)
     for k in np.flatnonzero(inter.max(1) == 0):  # a shot in a gap goes with the one before it
         owner[k] = owner[k - 1] if k else 0
-    return (owner[1:] != owner[:-1]).astype(np.int64)
+    found: Ints = (owner[1:] != owner[:-1]).astype(np.int64)
+    return found
 
 
 def labels_from_starts(
@@ -145,7 +146,8 @@ class BBCPlanetEarth:
         if annotator is not None:
             return self._one(episode, annotator, count)
         votes = np.sum([self._one(episode, name, count) for name in self.annotators], axis=0)
-        return (2 * votes > len(self.annotators)).astype(np.int64)
+        found: Ints = (2 * votes > len(self.annotators)).astype(np.int64)
+        return found
 
     def _one(self, episode: str, annotator: str, count: int) -> Ints:
         """First shots of scenes; 0 may be listed or not, and a last one may equal the number of shots."""

@@ -117,7 +117,8 @@ class _Texture:
         waves = np.stack(down, 1).astype(np.float32) @ np.stack(right).astype(np.float32)
         mix = np.clip(0.5 + 0.5 * waves, 0, 1)[..., None]
         low, high = (np.float32(255) * self.colours[k].astype(np.float32) for k in (1, 0))
-        return low + mix * (high - low)
+        pixels: npt.NDArray[np.float32] = low + mix * (high - low)
+        return pixels
 
 
 def _rgb(hue: float, saturation: float, value: float) -> npt.NDArray[np.float64]:
@@ -127,7 +128,7 @@ def _rgb(hue: float, saturation: float, value: float) -> npt.NDArray[np.float64]
 
 def film_frames(plan: FilmPlan, width: int, height: int) -> Iterator[Image]:
     """The pictures of a film, one after the other."""
-    textures = {}
+    textures: dict[tuple[int, int], _Texture] = {}
     for shot, length in enumerate(plan.lengths):
         key = (plan.scene_of[shot], plan.framing_of[shot])
         texture = textures.setdefault(key, _Texture(plan.seed, *key))

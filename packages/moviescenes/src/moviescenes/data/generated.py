@@ -74,7 +74,7 @@ def generate_films(
         first: number of the first film: films of one seed with other numbers are other films.
 
     >>> film = generate_films(1)[0]
-    >>> len(film), sorted(film.features), film.labels.sum() > 5
+    >>> len(film), sorted(film.features), int(film.labels.sum()) > 5
     (120, ['act', 'aud', 'cast', 'place'], True)
     """
     return [

@@ -84,7 +84,8 @@ class PickledRows:
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
         """Rows of these shots."""
-        return self.table[index]
+        rows: npt.NDArray[Any] = self.table[index]
+        return rows
 
 
 def _mean(value: Any) -> npt.NDArray[np.float64] | None:

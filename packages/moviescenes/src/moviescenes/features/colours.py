@@ -31,7 +31,8 @@ class ColourHistogram:
     def describe(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Histogram (640,)."""
         total = sum(_histograms(image) for image in images)
-        return np.sqrt(total / np.maximum(np.sum(total), 1e-12)).astype(np.float32).ravel()
+        root: npt.NDArray[np.float32] = np.sqrt(total / np.maximum(np.sum(total), 1e-12)).astype(np.float32)
+        return root.ravel()
 
 
 def _histograms(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -40,4 +41,5 @@ def _histograms(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     top, left = bins.shape[0] // 2, bins.shape[1] // 2
     parts = (bins, bins[:top, :left], bins[:top, left:], bins[top:, :left], bins[top:, left:])
     counts = [np.bincount(part.ravel(), minlength=_BINS) / max(1, part.size) for part in parts]
-    return np.stack(counts) * np.array([[1.0], [0.25], [0.25], [0.25], [0.25]])
+    weighted: npt.NDArray[np.float64] = np.stack(counts) * np.array([[1.0], *[[0.25]] * 4])
+    return weighted
