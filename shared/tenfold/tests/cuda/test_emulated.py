@@ -126,7 +126,7 @@ def test_batches_and_large_sizes(emulator):
         ops.voxelize_padded(flat, (0.5, 0.5, 1.0), (-3, -3, -3, 3, 3, 3), 3, 100, offsets=offsets, mean=True)
         ops.dynamic_voxelize(flat, (0.5, 0.5, 1.0), (-3, -3, -3, 3, 3, 3), offsets=offsets)
         ops.nms(boxes, torch.from_numpy(rng.random(2200).astype(np.float32)), 0.3)
-        ops.nms_padded(boxes[:300], torch.from_numpy(rng.random(300).astype(np.float32)), 0.3, 50)
+        ops.nms_padded(boxes[:300], torch.from_numpy(rng.random(300).astype(np.float32)), 0.3, max_out=50)
     replay(emulator, calls, orders=2)
 
 
