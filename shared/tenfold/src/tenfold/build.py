@@ -34,6 +34,8 @@ __all__ = [
 
 # The lowest stable ABI whose symbols are used: 2.10.
 TORCH_TARGET = "0x020a000000000000"
+# -Wno-maybe-uninitialized: GCC 12's own _mm512_castps512_ps256, which `vtop` uses, passes an operand that its header
+# leaves undefined on purpose, and the warning is given at every place that it is inlined into.
 COMMON_FLAGS = (
     "-O3 -std=c++17 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -ffp-contract=off -fno-math-errno "
     "-fno-trapping-math -fno-plt -Wall -Wextra -Wno-unused-parameter -Wno-psabi -Wno-maybe-uninitialized"
