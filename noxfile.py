@@ -158,6 +158,62 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def cuda(session: nox.Session) -> None:
+    """Compile every CUDA kernel for real GPUs, run all of them under the emulator; `-- wheel` builds the add-on."""
+    _prepare(session)
+    # Only real architectures are compiled here: this session shows that they can be, and what they need.
+    home = next(
+        (
+            p
+            for p in (os.environ.get("CUDA_HOME"), "/usr/local/cuda")
+            if p and Path(p, "bin", "nvcc").is_file()
+        ),
+        "",
+    )
+    variables = {"CUDA_HOME": home} if home else {}
+    if "wheel" in session.posargs:
+        wheel = _wheel(session, CORE / "cuda")
+        session.log(f"cuda: {wheel}")
+        return
+    _run(session, PYTHON, "-m", "devices", "compile", threads=2, **variables)
+    emulated = {"TENFOLD_EMULATED": "1", "TENFOLD_EMULATED_ORDERS": "10", **variables}
+    record = str(ROOT / "benchmarks" / "results" / "cuda-emulated.json")
+    tests = str(CORE / "tests" / "cuda")
+    _run(
+        session,
+        PYTHON,
+        "-m",
+        "pytest",
+        "-q",
+        tests,
+        *session.posargs,
+        TENFOLD_EMULATED_RECORD=record,
+        **emulated,
+    )
+    _run(session, PYTHON, "-m", "devices", "page", **variables)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """For whoever has a GPU: oracles, compute-sanitizer, benchmark; fills the last column of docs/kernels/cuda.md."""
+    _prepare(session)
+    _run(session, PYTHON, "-m", "tenfold.build", "--inplace", "--cuda")
+    tests = str(CORE / "tests" / "cuda" / "test_gpu.py")
+    _run(session, PYTHON, "-m", "pytest", "-q", tests, TENFOLD_GPU="1")
+    if shutil.which("compute-sanitizer"):
+        for tool in ("memcheck", "racecheck", "initcheck"):
+            session.run(
+                *("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", "--target-processes", "all"),
+                *(PYTHON, "-m", "pytest", "-q", tests),
+                env={"PYTHONPATH": str(CORE / "src"), "TENFOLD_GPU": "1", "TENFOLD_EMULATED_CALLS": "2"},
+                external=True,
+            )
+    else:
+        session.warn("compute-sanitizer is not installed: memcheck, racecheck and initcheck are left out")
+    _run(session, PYTHON, "-m", "devices", "run")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Kernels, then packages, against every installable peer: JSON, Markdown, plots, the README's table."""
     _prepare(session)

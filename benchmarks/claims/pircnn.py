@@ -132,7 +132,8 @@ CLAIMS = (
 
 
 def _ap(found: Means, more: str, less: str) -> float:
-    return found[more]["car AP"] - found[less]["car AP"]
+    gap: float = found[more]["car AP"] - found[less]["car AP"]
+    return gap
 
 
 def gates() -> list[Gate]:

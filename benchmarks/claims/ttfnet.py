@@ -256,6 +256,10 @@ def pictures() -> dict[str, str]:
     return {name: standalone(svg) for name, svg in drawn.items()}
 
 
+# Bounds that single runs suggested and three seeds did not confirm: shown with what was found, not asserted.
+_PILOTS = ("many samples - equal weights", "control, small objects")
+
+
 def _ap(found: Means, first: str, second: str | None = None) -> float:
     return found[first]["AP"] - (found[second]["AP"] if second else 0.0)
 
@@ -296,4 +300,6 @@ def gates() -> list[Gate]:
         ("control, the labels themselves: AP of 100", lambda m: _ap(m, "oracle"), 99.999),
         ("control, decoded targets: AP of at least 97", lambda m: m["oracle"]["AP of decoded targets"], 97.0),
     )
-    return [judge(text, value, least, "ttfnet") for text, value, least in wanted]
+    return [
+        judge(text, value, least, "ttfnet", pilot=text.startswith(_PILOTS)) for text, value, least in wanted
+    ]

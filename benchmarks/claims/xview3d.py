@@ -142,6 +142,8 @@ def gates() -> list[Gate]:
             lambda m, band=band: _difference(m, band, "xview", "ego2"),  # type: ignore[misc]
             1e-9,
             "xview3d",
+            # The farthest band was a tie over three seeds, not the advantage that single runs suggested.
+            pilot=band == bands[3],
         )
         for band in bands[2:]
     ]

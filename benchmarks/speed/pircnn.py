@@ -10,7 +10,7 @@ import torch
 from kernels.model import Call, Case, Peer, Row, Verdict, within
 from pircnn.calibration import KittiCalib
 from pircnn.data.columns import with_camera
-from pircnn.model import PIRCNN, SegUNet, neighbours
+from pircnn.model import PIRCNN, neighbours
 from pircnn.sampling import sample_image_features
 from speed.lidar import camera_points
 from tenfold.geometry import Calibration
@@ -40,7 +40,7 @@ def _state() -> dict[str, Any]:
     rows = with_camera(points[:, 1:].numpy(), calib, _IMAGE)
     torch.manual_seed(0)
     semantics = torch.rand(_CHANNELS, *_IMAGE)
-    batch = {
+    batch: dict[str, Any] = {
         "points": torch.from_numpy(np.insert(rows, 0, 0, axis=1)),
         "batch_size": 1,
         "maps": [semantics],
@@ -137,12 +137,6 @@ def _first(case: Case) -> Call:
     return _without_gradient(lambda: model.first_stage(case["batch"]["points"], 1, case["batch"]))
 
 
-def _network(case: Case) -> Call:
-    torch.manual_seed(0)
-    network, image = SegUNet().eval(), torch.zeros(1, 3, *_IMAGE)
-    return _without_gradient(lambda: network(image))
-
-
 ROWS = (
     Row(
         key="pircnn-frame",
@@ -171,12 +165,7 @@ ROWS = (
         make=_frame,
         ours=_fusion,
         agree=_no_comparison,
-        peers=(
-            Peer("first stage of PointRCNN", "tenfold", "tenfold", _first, same=False, note="for scale"),
-            Peer(
-                "image network", "pircnn", "pircnn", _network, same=False, note="13.4 M parameters, for scale"
-            ),
-        ),
+        peers=(Peer("first stage of PointRCNN", "tenfold", "tenfold", _first, same=False, note="for scale"),),
         parallel=True,
         growth=False,
     ),

@@ -43,7 +43,9 @@ class BuildPy(build_py):
     def run(self) -> None:
         super().run()
         package = Path(self.build_lib).resolve() / "tenfold"
-        shutil.copytree(ROOT / "csrc", package / "_csrc", dirs_exist_ok=True)
+        # The emulator is for tests and stays out of the wheel.
+        ignored = shutil.ignore_patterns("emu")
+        shutil.copytree(ROOT / "csrc", package / "_csrc", dirs_exist_ok=True, ignore=ignored)
         work = ROOT / "build" / "native-wheel"
         try:
             build(Layout(ROOT / "csrc", work, package))

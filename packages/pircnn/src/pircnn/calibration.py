@@ -155,7 +155,7 @@ class KittiCalib:
 
     def with_crop(self, x: float, y: float) -> KittiCalib:
         """After cutting x columns and y rows away at left and top; negative numbers pad."""
-        return self.with_image_matrix([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
+        return self.with_image_matrix(np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]]))
 
     def with_resize(self, sx: float, sy: float, half_pixel: bool = True) -> KittiCalib:
         """After resizing by these factors.
@@ -166,7 +166,7 @@ class KittiCalib:
             half_pixel: keep pixel areas aligned, as OpenCV and `interpolate(align_corners=False)` do.
         """
         shift_x, shift_y = ((sx - 1) / 2, (sy - 1) / 2) if half_pixel else (0.0, 0.0)
-        return self.with_image_matrix([[sx, 0, shift_x], [0, sy, shift_y], [0, 0, 1]])
+        return self.with_image_matrix(np.array([[sx, 0, shift_x], [0, sy, shift_y], [0, 0, 1]]))
 
     def with_stride(self, stride: float) -> KittiCalib:
         """Pixels of a feature map with this stride."""

@@ -23,6 +23,7 @@ from pircnn.experiment import (
     train_detector,
     train_segmentation,
 )
+from pircnn.model import SegUNet
 from pircnn.pictures import projection_picture, semantics_picture, stacked
 from pircnn.prepare import semantic_map
 from tenfold.io import make_folder, write_bytes
@@ -32,8 +33,8 @@ from tenfold.viz import encode_image
 __all__ = ["demo", "run_demo"]
 
 _ARMS = {"PI-RCNN": "pacf", "control: another scene's image": "pacf-shuffled"}
-_STEPS, _SEG_STEPS, _POOL, _HELD_OUT = 150, 60, 120, 40
-_SHOWN_SCORE, _SCALE = 0.3, 3
+_STEPS, _SEG_STEPS, _POOL, _HELD_OUT = 110, 60, 90, 30
+_SHOWN_SCORE, _SCALE = 0.2, 3
 
 
 def demo(out: Path = Path("demo"), seed: int = 0, threads: int = 1) -> None:
@@ -91,7 +92,7 @@ def run_demo(
         for title, run in runs.items()
     }
     picture = out / "what_the_image_tells.png"
-    write_bytes(picture, encode_image(_panels(runs, network, test[:2])))
+    write_bytes(picture, encode_image(_panels(runs, network, test[0], test[1])))
     fused, control = found.values()
     gradients = next(iter(runs.values())).gradients
     result = DemoResult(
@@ -140,27 +141,33 @@ def _teller(title: str, steps: int, progress: bool) -> Callable[[int], None]:
 
 
 def _panels(
-    runs: dict[str, Trained], network: torch.nn.Module, shown: tuple[ToyScene, ...]
+    runs: dict[str, Trained], network: SegUNet, scene: ToyScene, other: ToyScene
 ) -> npt.NDArray[np.uint8]:
-    panels = []
-    for number, scene in enumerate(shown):
-        other = shown[(number + 1) % len(shown)]
-        truth = projection_picture(
-            scene.image, scene.points, scene.calib, scene.boxes, (~scene.is_car).astype(int),
-            class_names=("car", "decoy"), size=1,
-        )  # fmt: skip
-        panels.append((f"scene {number + 1}: points, cars and decoys", truth))
-        semantics = semantic_map(network, scene.image)  # type: ignore[arg-type]
-        panels.append(("what the image network sees", semantics_picture(scene.image, semantics, SEG_NAMES)))
-        for title, run in runs.items():
-            seen = other if "control" in title else scene
-            told = semantic_map(network, seen.image)  # type: ignore[arg-type]
-            found = run.model.predict(scene.points, None, scene.calib, told)
-            kept = (found["scores"] >= _SHOWN_SCORE).numpy()
-            boxes, scores = found["boxes_3d"].numpy()[kept], found["scores"].numpy()[kept]
-            drawn = projection_picture(
-                scene.image, np.zeros((0, 3), np.float32), scene.calib, boxes, np.zeros(len(boxes), int), scores,
-                class_names=("car",),
-            )  # fmt: skip
-            panels.append((f"{title}: cars found", drawn))
+    """A scene, what the image network sees of it, and what each detector finds; the control sees `other`."""
+    truth = projection_picture(
+        scene.image,
+        scene.points,
+        scene.calib,
+        scene.boxes,
+        (~scene.is_car).astype(int),
+        class_names=("car", "decoy"),
+        size=1,
+    )
+    semantics = semantics_picture(scene.image, semantic_map(network, scene.image), SEG_NAMES)
+    panels = [("points, cars and decoys", truth), ("what the image network sees", semantics)]
+    for title, run in runs.items():
+        told = semantic_map(network, (other if "control" in title else scene).image)
+        found = run.model.predict(scene.points, None, scene.calib, told)
+        kept = (found["scores"] >= _SHOWN_SCORE).numpy()
+        boxes, scores = found["boxes_3d"].numpy()[kept], found["scores"].numpy()[kept]
+        drawn = projection_picture(
+            scene.image,
+            np.zeros((0, 3), np.float32),
+            scene.calib,
+            boxes,
+            np.zeros(len(boxes), int),
+            scores,
+            class_names=("car",),
+        )
+        panels.append((f"{title}: cars found with a score of {_SHOWN_SCORE} or more", drawn))
     return stacked(panels, scale=_SCALE)

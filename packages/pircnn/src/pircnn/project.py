@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pircnn.calibration import KittiCalib
 from pircnn.data.frames import check_camera
@@ -94,8 +96,12 @@ def _if_there(file: Path) -> Path | None:
 
 
 def _drawn(
-    picture: np.ndarray, rows: np.ndarray, camera: KittiCalib, objects: KittiLabels | None, size: int
-) -> np.ndarray:
+    picture: npt.NDArray[Any],
+    rows: npt.NDArray[Any],
+    camera: KittiCalib,
+    objects: KittiLabels | None,
+    size: int,
+) -> npt.NDArray[Any]:
     if objects is None or not len(objects):
         return projection_picture(picture, rows, camera, size=size)
     names = sorted(set(objects.names) - {DONT_CARE})
@@ -106,7 +112,11 @@ def _drawn(
 
 
 def _gap(
-    camera: KittiCalib, calibration: object, rows: np.ndarray, valid: np.ndarray, uv: np.ndarray
+    camera: KittiCalib,
+    calibration: object,
+    rows: npt.NDArray[Any],
+    valid: npt.NDArray[Any],
+    uv: npt.NDArray[Any],
 ) -> float:
     """Median distance in pixels between the two readings of the divisor."""
     if not valid.any():

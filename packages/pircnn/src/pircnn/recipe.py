@@ -30,7 +30,7 @@ def parameter_groups(
     own = list(model.image_net.parameters()) if model.image_net is not None else []
     image = {id(p) for p in own}
     rest = [p for p in model.parameters() if id(p) not in image]
-    groups = [{"params": rest, "lr": lr, "weight_decay": weight_decay}]
+    groups: list[dict[str, Any]] = [{"params": rest, "lr": lr, "weight_decay": weight_decay}]
     trained = [p for p in own if p.requires_grad]
     if trained:
         groups.append({"params": trained, "lr": lr * image_lr, "weight_decay": weight_decay})

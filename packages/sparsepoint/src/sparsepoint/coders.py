@@ -120,8 +120,8 @@ class PartialBinBoxCoder:
         >>> coder = PartialBinBoxCoder(((1.0, 1.0, 1.0), (2.0, 1.0, 0.5)), 12)
         >>> box = torch.tensor([[0.0, 0, 0, 2.2, 1.0, 0.4, 0.7]])
         >>> code = coder.encode(box, torch.tensor([1]))
-        >>> code.size_residual.round(decimals=3).tolist()
-        [[0.1, 0.0, -0.2]]
+        >>> [round(v, 3) for v in code.size_residual[0].tolist()]
+        [0.1, 0.0, -0.2]
         >>> torch.allclose(coder.decode(box[:, :3], code), box, atol=1e-6)
         True
     """

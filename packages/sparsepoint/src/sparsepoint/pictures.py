@@ -24,7 +24,7 @@ def _range(points: npt.NDArray[Any], boxes: npt.NDArray[Any]) -> tuple[float, fl
         reach = np.hypot(boxes[:, 3], boxes[:, 4])[:, None] / 2
         low = np.minimum(low, np.maximum((boxes[:, :2] - reach).min(0), low - 2))
         high = np.maximum(high, np.minimum((boxes[:, :2] + reach).max(0), high + 2))
-    middle, side = (low + high) / 2, max(float((high - low).max()), 0.5) / 2 + 0.2
+    middle, side = (low + high) / 2, max(float(np.max(high - low)), 0.5) / 2 + 0.2
     return middle[0] - side, middle[1] - side, middle[0] + side, middle[1] + side
 
 
@@ -32,7 +32,7 @@ def _camera(points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """(3, 4) projection from a corner above the room onto a square picture."""
     low, high = np.percentile(points, 1, axis=0), np.percentile(points, 99, axis=0)
     target = np.array([*(low + high)[:2] / 2, low[2]])
-    reach = float(max(np.linalg.norm((high - low)[:2]), 1.0))
+    reach = max(float(np.linalg.norm((high - low)[:2])), 1.0)
     eye = target + np.array([0.75, 0.75, 0.85]) * reach
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])

@@ -74,7 +74,7 @@ void run(Kernel kernel, const Tensor& xyz, const Tensor& centers, const Batch& b
 }
 
 // idx and count of every radius in turn.
-std::vector<Tensor> ball_query_multi_cpu(Tensor xyz, Tensor centers, std::vector<double> radii,
+std::vector<Tensor> ball_query_multi_op(Tensor xyz, Tensor centers, std::vector<double> radii,
                                          std::vector<double> min_radii, std::vector<int64_t> ks,
                                          std::optional<Tensor> lengths, std::optional<Tensor> center_lengths,
                                          std::optional<Tensor> offsets, std::optional<Tensor> center_offsets,
@@ -94,11 +94,11 @@ std::vector<Tensor> ball_query_multi_cpu(Tensor xyz, Tensor centers, std::vector
     check(r_min >= 0 && r_min <= r, "ball_query: min_radius: expected a number from 0 to radius");
     check(ks[s] >= 1 && ks[s] < kLimit, "ball_query: k: expected 1 to 2^31 - 1");
     if (q.dim() == 3) {
-      tables.push_back(empty_cpu({q.size(0), q.size(1), ks[s]}, ScalarType::Int));
-      tables.push_back(empty_cpu({q.size(0), q.size(1)}, ScalarType::Int));
+      tables.push_back(new_tensor({q.size(0), q.size(1), ks[s]}, ScalarType::Int));
+      tables.push_back(new_tensor({q.size(0), q.size(1)}, ScalarType::Int));
     } else {
-      tables.push_back(empty_cpu({q.size(0), ks[s]}, ScalarType::Int));
-      tables.push_back(empty_cpu({q.size(0)}, ScalarType::Int));
+      tables.push_back(new_tensor({q.size(0), ks[s]}, ScalarType::Int));
+      tables.push_back(new_tensor({q.size(0)}, ScalarType::Int));
     }
     scales.push_back({r, r_min, ks[s], out<int32_t>(tables[2 * s]), out<int32_t>(tables[2 * s + 1])});
   }
@@ -111,11 +111,11 @@ std::vector<Tensor> ball_query_multi_cpu(Tensor xyz, Tensor centers, std::vector
   return tables;
 }
 
-std::tuple<Tensor, Tensor> ball_query_cpu(Tensor xyz, Tensor centers, double radius, double min_radius, int64_t k,
+std::tuple<Tensor, Tensor> ball_query_op(Tensor xyz, Tensor centers, double radius, double min_radius, int64_t k,
                                           std::optional<Tensor> lengths, std::optional<Tensor> center_lengths,
                                           std::optional<Tensor> offsets, std::optional<Tensor> center_offsets,
                                           bool validate) {
-  const std::vector<Tensor> tables = ball_query_multi_cpu(xyz, centers, {radius}, {min_radius}, {k}, lengths,
+  const std::vector<Tensor> tables = ball_query_multi_op(xyz, centers, {radius}, {min_radius}, {k}, lengths,
                                                           center_lengths, offsets, center_offsets, validate);
   return {tables[0], tables[1]};
 }
@@ -123,9 +123,9 @@ std::tuple<Tensor, Tensor> ball_query_cpu(Tensor xyz, Tensor centers, double rad
 TENFOLD_CONTRACT(ball_query, 1);
 TENFOLD_CONTRACT(ball_query_multi, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("ball_query", TORCH_BOX(&ball_query_cpu));
-  m.impl("ball_query_multi", TORCH_BOX(&ball_query_multi_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("ball_query", TENFOLD_BOX(ball_query_op));
+  m.impl("ball_query_multi", TENFOLD_BOX(ball_query_multi_op));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Padded and stacked batches of points as row ranges of the flattened tensor (contract 2.2).
 #pragma once
 #include <string>
+#include <vector>
 
 #include "bind/common.h"
 
@@ -34,14 +35,14 @@ inline void row_ranges(const char* op, const char* name, const Tensor& t, const 
   };
   if (t.dim() == 3) {
     check(!offsets.has_value(), "batching: offsets: expected none with padded points");
-    std::optional<Tensor> length;
+    std::vector<int64_t> length;
     if (lengths.has_value()) {
       check_int64_vector(*lengths, "batching: lengths: expected int64 of shape (B,)");
       check(lengths->size(0) == elements, "batching: lengths: expected one entry per batch element");
-      length = as_contiguous(*lengths);
+      length = host_values(*lengths);
     }
     for (int64_t e = 0; e < elements; ++e) {
-      const int64_t count = length.has_value() ? in<int64_t>(*length)[e] : n;
+      const int64_t count = lengths.has_value() ? length[static_cast<size_t>(e)] : n;
       if (count < 0 || count > n) bad("lengths", e, count, "0 to ");
       range[e] = {e * n, count, n};
     }
@@ -52,8 +53,8 @@ inline void row_ranges(const char* op, const char* name, const Tensor& t, const 
     range[0] = {0, n, n};
     return;
   }
-  const Tensor offset = as_contiguous(*offsets);
-  const int64_t* o = in<int64_t>(offset);
+  const std::vector<int64_t> offset = host_values(*offsets);
+  const int64_t* o = offset.data();
   for (int64_t e = 0; e <= elements; ++e) {
     const bool fine = (e == 0 ? o[e] == 0 : o[e] >= o[e - 1]) && o[e] <= n && (e < elements || o[e] == n);
     if (!fine) bad("offsets", e, o[e], "values that rise from 0 to ");

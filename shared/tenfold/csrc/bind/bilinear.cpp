@@ -59,7 +59,7 @@ template <class T, class Kernel>
 Tensor run(Kernel kernel, const Inputs& inputs, int64_t border, bool validate) {
   BilinearArgs<T> args = make_args<T>(inputs, border);
   args.validate = validate;
-  Tensor result = empty_cpu({args.batch, args.n, args.channels}, inputs.feat.scalar_type());
+  Tensor result = new_tensor({args.batch, args.n, args.channels}, inputs.feat.scalar_type());
   args.out = out<T>(result);
   kernel(args);
   if (args.bad_batch < 0) return result;
@@ -67,7 +67,7 @@ Tensor run(Kernel kernel, const Inputs& inputs, int64_t border, bool validate) {
               std::to_string(args.bad_batch) + " is not finite; expected finite coordinates where valid");
 }
 
-Tensor bilinear_sample_cpu(Tensor feat, Tensor uv, std::optional<Tensor> valid, int64_t border, bool validate) {
+Tensor bilinear_sample_op(Tensor feat, Tensor uv, std::optional<Tensor> valid, int64_t border, bool validate) {
   check_inputs(feat, uv, valid, border);
   const Inputs inputs = prepared(feat, uv, valid);
   if (feat.scalar_type() == ScalarType::Float) return run<float>(dispatch::bilinear_f32, inputs, border, validate);
@@ -80,16 +80,16 @@ std::tuple<Tensor, Tensor> run_backward(Kernel kernel, const Tensor& grad, const
   BilinearArgs<T> args = make_args<T>(inputs, border);
   args.grad = in<T>(grad);
   const ScalarType dtype = inputs.feat.scalar_type();
-  Tensor grad_feat = need_feat ? empty_cpu({args.batch, args.channels, args.height, args.width}, dtype)
-                               : empty_cpu({0}, dtype);
-  Tensor grad_uv = need_uv ? empty_cpu({args.batch, args.n, 2}, dtype) : empty_cpu({0}, dtype);
+  Tensor grad_feat = need_feat ? new_tensor({args.batch, args.channels, args.height, args.width}, dtype)
+                               : new_tensor({0}, dtype);
+  Tensor grad_uv = need_uv ? new_tensor({args.batch, args.n, 2}, dtype) : new_tensor({0}, dtype);
   args.grad_feat = need_feat ? out<T>(grad_feat) : nullptr;
   args.grad_uv = need_uv ? out<T>(grad_uv) : nullptr;
   kernel(args);
   return {grad_feat, grad_uv};
 }
 
-std::tuple<Tensor, Tensor> bilinear_sample_backward_cpu(Tensor grad, Tensor feat, Tensor uv,
+std::tuple<Tensor, Tensor> bilinear_sample_backward_op(Tensor grad, Tensor feat, Tensor uv,
                                                         std::optional<Tensor> valid, int64_t border, bool need_feat,
                                                         bool need_uv) {
   check_inputs(feat, uv, valid, border);
@@ -106,9 +106,9 @@ std::tuple<Tensor, Tensor> bilinear_sample_backward_cpu(Tensor grad, Tensor feat
 TENFOLD_CONTRACT(bilinear_sample, 1);
 TENFOLD_CONTRACT(bilinear_sample_backward, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("bilinear_sample", TORCH_BOX(&bilinear_sample_cpu));
-  m.impl("bilinear_sample_backward", TORCH_BOX(&bilinear_sample_backward_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("bilinear_sample", TENFOLD_BOX(bilinear_sample_op));
+  m.impl("bilinear_sample_backward", TENFOLD_BOX(bilinear_sample_backward_op));
 }
 
 }  // namespace

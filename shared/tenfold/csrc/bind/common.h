@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/arena.h"
+#include "common/bytes.h"
 #include "common/isa.h"
 #include "common/parallel.h"
 
@@ -34,9 +35,14 @@ inline void check(bool ok, const char* message) {
   if (!ok) value_error(message);
 }
 
-inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+inline std::vector<int64_t> sizes_of(const Tensor& t) {
+  std::vector<int64_t> size;
+  for (int64_t d = 0; d < t.dim(); ++d) size.push_back(t.size(d));
+  return size;
+}
 
-inline Tensor empty_cpu(const int64_t* size, int64_t ndim, ScalarType dtype) {
+inline Tensor empty_tensor(const int64_t* size, int64_t ndim, ScalarType dtype, int32_t device_type,
+                           int32_t device_index) {
   constexpr int64_t kMostDims = 64;  // torch's own limit
   int64_t stride[kMostDims];
   check(ndim <= kMostDims, "empty: expected at most 64 dimensions");
@@ -47,21 +53,21 @@ inline Tensor empty_cpu(const int64_t* size, int64_t ndim, ScalarType dtype) {
   }
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      ndim, size, stride, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-      aoti_torch_device_type_cpu(), 0, &handle));
+      ndim, size, stride, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type,
+      device_index, &handle));
   return Tensor(handle);
 }
-inline Tensor empty_cpu(std::initializer_list<int64_t> size, ScalarType dtype) {
-  return empty_cpu(size.begin(), static_cast<int64_t>(size.size()), dtype);
-}
-inline Tensor empty_cpu(const std::vector<int64_t>& size, ScalarType dtype) {
-  return empty_cpu(size.data(), static_cast<int64_t>(size.size()), dtype);
-}
 
-inline std::vector<int64_t> sizes_of(const Tensor& t) {
-  std::vector<int64_t> size;
-  for (int64_t d = 0; d < t.dim(); ++d) size.push_back(t.size(d));
-  return size;
+// What follows differs between the two libraries that are made of these bindings: tensors of the call's device.
+#ifdef TENFOLD_DEVICE
+}  // namespace tenfold::bind
+#include "bind/device.h"
+namespace tenfold::bind {
+#else
+inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+inline Tensor new_tensor(const int64_t* size, int64_t ndim, ScalarType dtype) {
+  return empty_tensor(size, ndim, dtype, aoti_torch_device_type_cpu(), 0);
 }
 
 template <class T>
@@ -94,6 +100,40 @@ inline Parallel torch_parallel() {
         &call));
   };
   return parallel;
+}
+
+// Values of an int64 or int32 tensor, read by the host.
+inline std::vector<int64_t> host_values(const Tensor& t) {
+  const Tensor c = as_contiguous(t);
+  std::vector<int64_t> values(static_cast<size_t>(c.numel()));
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = c.scalar_type() == ScalarType::Long ? in<int64_t>(c)[i] : in<int32_t>(c)[i];
+  return values;
+}
+inline int64_t host_value(const Tensor& contiguous, int64_t at) {
+  return contiguous.scalar_type() == ScalarType::Long ? in<int64_t>(contiguous)[at] : in<int32_t>(contiguous)[at];
+}
+// Writes host values to the front of a tensor.
+template <class T>
+void put_values(const Tensor& t, const T* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out<T>(t)[i] = values[i];
+}
+inline void fill_with(const Tensor& t, int byte) {
+  fill_bytes(t.mutable_data_ptr(), byte, static_cast<size_t>(t.numel()) * static_cast<size_t>(t.element_size()));
+}
+
+// A tensor that the caller brought for results; only the emulated device must be told.
+inline void adopt(const Tensor&) {}
+
+#define TENFOLD_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m)
+#define TENFOLD_BOX(function) TORCH_BOX(&function)
+#endif
+
+inline Tensor new_tensor(std::initializer_list<int64_t> size, ScalarType dtype) {
+  return new_tensor(size.begin(), static_cast<int64_t>(size.size()), dtype);
+}
+inline Tensor new_tensor(const std::vector<int64_t>& size, ScalarType dtype) {
+  return new_tensor(size.data(), static_cast<int64_t>(size.size()), dtype);
 }
 
 // Every operator binding states the contract number it implements; Python compares it with its own.

@@ -50,12 +50,6 @@ Plan make_plan(const std::vector<RowRange>& ranges, const std::vector<int64_t>& 
   return plan;
 }
 
-// Entries behind an element's own samples.
-void fill_behind(const Plan& plan, int64_t* result) {
-  for (const FpsElement& e : plan.elements)
-    for (int64_t j = e.samples; j < plan.width; ++j) result[e.place + j] = -1;
-}
-
 template <class T, class Kernel>
 void run(Kernel kernel, const Tensor& xyz, int64_t dims, const std::vector<RowRange>& ranges, const Plan& plan,
          bool validate, const Tensor& result) {
@@ -76,7 +70,7 @@ void run(Kernel kernel, const Tensor& xyz, int64_t dims, const std::vector<RowRa
               " is not finite; expected finite coordinates");
 }
 
-Tensor fps_cpu(Tensor xyz, std::vector<int64_t> m, std::vector<int64_t> start, int64_t dims,
+Tensor fps_op(Tensor xyz, std::vector<int64_t> m, std::vector<int64_t> start, int64_t dims,
                std::optional<Tensor> lengths, std::optional<Tensor> offsets, bool validate) {
   check(xyz.dim() == 2 || xyz.dim() == 3, "farthest_point_sample: xyz: expected shape (N, C) or (B, N, C)");
   check(dims >= 1 && dims <= xyz.size(xyz.dim() - 1), "farthest_point_sample: dims: expected 1 to C");
@@ -89,14 +83,14 @@ Tensor fps_cpu(Tensor xyz, std::vector<int64_t> m, std::vector<int64_t> start, i
   std::vector<RowRange> ranges(static_cast<size_t>(batch_size(p, offsets)));
   row_ranges(kOp, "", p, lengths, offsets, ranges.data());
   const Plan plan = make_plan(ranges, m, start, p.dim() == 3);
-  Tensor result = empty_cpu(plan.size, ScalarType::Long);
+  Tensor result = new_tensor(plan.size, ScalarType::Long);
+  fill_with(result, 0xff);  // entries behind an element's own samples
   if (p.scalar_type() == ScalarType::Float) {
     run<float>(dispatch::fps_f32, p, dims, ranges, plan, validate, result);
   } else {
     check(p.scalar_type() == ScalarType::Double, "farthest_point_sample: xyz: expected float32 or float64");
     run<double>(dispatch::fps_f64, p, dims, ranges, plan, validate, result);
   }
-  fill_behind(plan, out<int64_t>(result));
   return result;
 }
 
@@ -117,7 +111,7 @@ void run_dist(Kernel kernel, const Tensor& dist, const Plan& plan, bool validate
               ") is not finite; expected finite distances");
 }
 
-Tensor fps_dist_cpu(Tensor dist, std::vector<int64_t> m, std::vector<int64_t> start, std::optional<Tensor> lengths,
+Tensor fps_dist_op(Tensor dist, std::vector<int64_t> m, std::vector<int64_t> start, std::optional<Tensor> lengths,
                     bool validate) {
   check(dist.dim() == 3 && dist.size(1) == dist.size(2), "farthest_point_sample: dist: expected shape (B, N, N)");
   check(dist.size(1) < kLimit, "farthest_point_sample: dist: expected fewer than 2^31 points");
@@ -125,23 +119,23 @@ Tensor fps_dist_cpu(Tensor dist, std::vector<int64_t> m, std::vector<int64_t> st
   std::vector<RowRange> ranges(static_cast<size_t>(d.size(0)));
   row_ranges(kOp, "", d, lengths, std::nullopt, ranges.data());
   const Plan plan = make_plan(ranges, m, start, true);
-  Tensor result = empty_cpu(plan.size, ScalarType::Long);
+  Tensor result = new_tensor(plan.size, ScalarType::Long);
+  fill_with(result, 0xff);
   if (d.scalar_type() == ScalarType::Float) {
     run_dist<float>(dispatch::fps_dist_f32, d, plan, validate, result);
   } else {
     check(d.scalar_type() == ScalarType::Double, "farthest_point_sample: dist: expected float32 or float64");
     run_dist<double>(dispatch::fps_dist_f64, d, plan, validate, result);
   }
-  fill_behind(plan, out<int64_t>(result));
   return result;
 }
 
 TENFOLD_CONTRACT(farthest_point_sample, 1);
 TENFOLD_CONTRACT(farthest_point_sample_dist, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("farthest_point_sample", TORCH_BOX(&fps_cpu));
-  m.impl("farthest_point_sample_dist", TORCH_BOX(&fps_dist_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("farthest_point_sample", TENFOLD_BOX(fps_op));
+  m.impl("farthest_point_sample_dist", TENFOLD_BOX(fps_dist_op));
 }
 
 }  // namespace

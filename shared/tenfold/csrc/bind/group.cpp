@@ -71,17 +71,18 @@ std::vector<int64_t> gathered_sizes(const Tensor& feats, const Tensor& idx) {
   return size;
 }
 
-Tensor group_cpu(Tensor feats, Tensor idx, std::optional<Tensor> count, std::optional<Tensor> center, bool validate) {
-  Tensor result = empty_cpu(gathered_sizes(feats, idx), feats.scalar_type());
+Tensor group_op(Tensor feats, Tensor idx, std::optional<Tensor> count, std::optional<Tensor> center, bool validate) {
+  Tensor result = new_tensor(gathered_sizes(feats, idx), feats.scalar_type());
   group_into(feats, idx, count, center, validate, result, 0);
   return result;
 }
 
-void group_out_cpu(Tensor feats, Tensor idx, std::optional<Tensor> count, std::optional<Tensor> center, bool validate,
+void group_out_op(Tensor feats, Tensor idx, std::optional<Tensor> count, std::optional<Tensor> center, bool validate,
                    Tensor result) {
   check(result.is_contiguous() && result.scalar_type() == feats.scalar_type() &&
             sizes_of(result) == gathered_sizes(feats, idx),
         "group: out: expected a contiguous tensor of the result's shape and dtype");
+  adopt(result);
   group_into(feats, idx, count, center, validate, result, kStreamFrom);
 }
 
@@ -100,7 +101,7 @@ void run_max(Kernel kernel, const Tensor& feats, const Tensor& idx, const std::o
   require_good_table("group_max", args.table, idx);
 }
 
-std::tuple<Tensor, Tensor> group_max_cpu(Tensor feats, Tensor idx, std::optional<Tensor> count, bool validate) {
+std::tuple<Tensor, Tensor> group_max_op(Tensor feats, Tensor idx, std::optional<Tensor> count, bool validate) {
   check(idx.dim() >= 1, "group_max: idx: expected shape (..., k)");
   check_parts(idx, count, "group_max", true);
   const Tensor f = as_contiguous(feats);
@@ -109,8 +110,8 @@ std::tuple<Tensor, Tensor> group_max_cpu(Tensor feats, Tensor idx, std::optional
   if (count.has_value()) n = as_contiguous(*count);
   std::vector<int64_t> size = gathered_sizes(feats, idx);
   size.erase(size.end() - 2);
-  Tensor best = empty_cpu(size, f.scalar_type());
-  Tensor arg = empty_cpu(size, ScalarType::Int);
+  Tensor best = new_tensor(size, f.scalar_type());
+  Tensor arg = new_tensor(size, ScalarType::Int);
   if (f.scalar_type() == ScalarType::Float) {
     run_max<float>(dispatch::group_max_f32, f, i, n, validate, best, arg);
   } else {
@@ -136,15 +137,15 @@ void run_max_backward(Kernel kernel, const Tensor& grad, const Tensor& arg, int6
   kernel(args);
 }
 
-Tensor group_max_backward_cpu(Tensor grad, Tensor arg, int64_t n, bool padded) {
+Tensor group_max_backward_op(Tensor grad, Tensor arg, int64_t n, bool padded) {
   check(grad.dim() >= (padded ? 2 : 1) && sizes_of(grad) == sizes_of(arg) && arg.scalar_type() == ScalarType::Int,
         "group_max_backward: arg: expected int32 of the shape of grad");
   check(n >= 0, "group_max_backward: n: expected a number >= 0");
   const Tensor g = as_contiguous(grad);
   const Tensor a = as_contiguous(arg);
   const int64_t channels = g.size(g.dim() - 1);
-  Tensor grad_feats = padded ? empty_cpu({g.size(0), n, channels}, g.scalar_type())
-                             : empty_cpu({n, channels}, g.scalar_type());
+  Tensor grad_feats = padded ? new_tensor({g.size(0), n, channels}, g.scalar_type())
+                             : new_tensor({n, channels}, g.scalar_type());
   if (g.scalar_type() == ScalarType::Float) {
     run_max_backward<float>(dispatch::group_max_backward_f32, g, a, n, padded, grad_feats);
   } else {
@@ -159,11 +160,11 @@ TENFOLD_CONTRACT(group_out, 1);
 TENFOLD_CONTRACT(group_max, 1);
 TENFOLD_CONTRACT(group_max_backward, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("group", TORCH_BOX(&group_cpu));
-  m.impl("group_out", TORCH_BOX(&group_out_cpu));
-  m.impl("group_max", TORCH_BOX(&group_max_cpu));
-  m.impl("group_max_backward", TORCH_BOX(&group_max_backward_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("group", TENFOLD_BOX(group_op));
+  m.impl("group_out", TENFOLD_BOX(group_out_op));
+  m.impl("group_max", TENFOLD_BOX(group_max_op));
+  m.impl("group_max_backward", TENFOLD_BOX(group_max_backward_op));
 }
 
 }  // namespace

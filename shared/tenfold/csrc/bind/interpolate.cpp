@@ -36,12 +36,12 @@ void run(Kernel kernel, const Tensor& feats, const Tensor& idx, const Tensor& we
   require_good_table("three_interpolate", args.table, idx);
 }
 
-Tensor interpolate_cpu(Tensor feats, Tensor idx, Tensor weight, bool validate) {
+Tensor interpolate_op(Tensor feats, Tensor idx, Tensor weight, bool validate) {
   check_inputs(feats, idx, weight);
   const Tensor f = as_contiguous(feats);
   const Tensor i = as_contiguous(idx);
   const Tensor w = as_contiguous(weight);
-  Tensor result = empty_cpu(result_sizes(f, i), f.scalar_type());
+  Tensor result = new_tensor(result_sizes(f, i), f.scalar_type());
   if (f.scalar_type() == ScalarType::Float)
     run<float>(dispatch::interpolate_f32, f, i, w, validate, result);
   else
@@ -64,7 +64,7 @@ void run_backward(Kernel kernel, const Tensor& grad, const Tensor& feats, const 
   kernel(args);
 }
 
-std::tuple<Tensor, Tensor> interpolate_backward_cpu(Tensor grad, Tensor feats, Tensor idx, Tensor weight,
+std::tuple<Tensor, Tensor> interpolate_backward_op(Tensor grad, Tensor feats, Tensor idx, Tensor weight,
                                                     bool need_feats, bool need_weight) {
   check_inputs(feats, idx, weight);
   check(grad.scalar_type() == feats.scalar_type() && sizes_of(grad) == result_sizes(feats, idx),
@@ -74,8 +74,8 @@ std::tuple<Tensor, Tensor> interpolate_backward_cpu(Tensor grad, Tensor feats, T
   const Tensor i = as_contiguous(idx);
   const Tensor w = as_contiguous(weight);
   const std::vector<int64_t> none = {0};
-  Tensor grad_feats = empty_cpu(need_feats ? sizes_of(f) : none, f.scalar_type());
-  Tensor grad_weight = empty_cpu(need_weight ? sizes_of(w) : none, f.scalar_type());
+  Tensor grad_feats = new_tensor(need_feats ? sizes_of(f) : none, f.scalar_type());
+  Tensor grad_weight = new_tensor(need_weight ? sizes_of(w) : none, f.scalar_type());
   const Tensor* to_feats = need_feats ? &grad_feats : nullptr;
   const Tensor* to_weight = need_weight ? &grad_weight : nullptr;
   if (f.scalar_type() == ScalarType::Float)
@@ -88,9 +88,9 @@ std::tuple<Tensor, Tensor> interpolate_backward_cpu(Tensor grad, Tensor feats, T
 TENFOLD_CONTRACT(interpolate, 1);
 TENFOLD_CONTRACT(interpolate_backward, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("interpolate", TORCH_BOX(&interpolate_cpu));
-  m.impl("interpolate_backward", TORCH_BOX(&interpolate_backward_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("interpolate", TENFOLD_BOX(interpolate_op));
+  m.impl("interpolate_backward", TENFOLD_BOX(interpolate_backward_op));
 }
 
 }  // namespace

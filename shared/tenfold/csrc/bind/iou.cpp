@@ -44,14 +44,14 @@ Tensor run(Kernel kernel, const Tensor& a, const Tensor& b, IouKind kind, IouMod
   args.paired = paired;
   args.validate = validate;
   args.parallel = torch_parallel();
-  Tensor result = paired ? empty_cpu({args.n}, a.scalar_type()) : empty_cpu({args.n, args.m}, a.scalar_type());
+  Tensor result = paired ? new_tensor({args.n}, a.scalar_type()) : new_tensor({args.n, args.m}, a.scalar_type());
   args.out = out<T>(result);
   kernel(args);
   if (args.bad_row >= 0) bad_row(name_of(kind), args.bad_which, args.bad_row);
   return result;
 }
 
-Tensor box_iou_cpu(Tensor a, Tensor b, int64_t kind, int64_t mode, bool paired, bool validate) {
+Tensor box_iou_op(Tensor a, Tensor b, int64_t kind, int64_t mode, bool paired, bool validate) {
   check_boxes(a, b);
   check(kind >= 0 && kind <= 2, "box_iou: kind: expected 0 (bev), 1 (3d) or 2 (aligned 3d)");
   check(mode >= 0 && mode <= 3, "box_iou: mode: expected 0 (iou), 1 (inter), 2 (iof) or 3 (giou)");
@@ -86,9 +86,9 @@ Pairs run_pairs(Kernel kernel, const Tensor& a, const Tensor& b, double threshol
   args.owner = &owner;
   args.allocate = [](PairsIouArgs<T>& self, int64_t count) {
     auto* o = static_cast<Owner*>(self.owner);
-    o->i = empty_cpu({count}, ScalarType::Long);
-    o->j = empty_cpu({count}, ScalarType::Long);
-    o->iou = empty_cpu({count}, o->dtype);
+    o->i = new_tensor({count}, ScalarType::Long);
+    o->j = new_tensor({count}, ScalarType::Long);
+    o->iou = new_tensor({count}, o->dtype);
     self.i = out<int64_t>(*o->i);
     self.j = out<int64_t>(*o->j);
     self.iou = out<T>(*o->iou);
@@ -98,7 +98,7 @@ Pairs run_pairs(Kernel kernel, const Tensor& a, const Tensor& b, double threshol
   return {*owner.i, *owner.j, *owner.iou};
 }
 
-Pairs pairs_iou_bev_cpu(Tensor a, Tensor b, double threshold, bool validate) {
+Pairs pairs_iou_bev_op(Tensor a, Tensor b, double threshold, bool validate) {
   check_boxes(a, b);
   check(threshold >= 0.0, "pairs_iou_bev: thr: expected a value >= 0");
   const Tensor ca = as_contiguous(a);
@@ -111,9 +111,9 @@ Pairs pairs_iou_bev_cpu(Tensor a, Tensor b, double threshold, bool validate) {
 TENFOLD_CONTRACT(box_iou, 1);
 TENFOLD_CONTRACT(pairs_iou_bev, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("box_iou", TORCH_BOX(&box_iou_cpu));
-  m.impl("pairs_iou_bev", TORCH_BOX(&pairs_iou_bev_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("box_iou", TENFOLD_BOX(box_iou_op));
+  m.impl("pairs_iou_bev", TENFOLD_BOX(pairs_iou_bev_op));
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ void run(Kernel kernel, const Tensor& ref, const Tensor& query, const Batch& bat
               " is not finite; expected finite coordinates");
 }
 
-std::tuple<Tensor, Tensor> knn_cpu(Tensor ref, Tensor query, int64_t k, std::optional<Tensor> lengths,
+std::tuple<Tensor, Tensor> knn_op(Tensor ref, Tensor query, int64_t k, std::optional<Tensor> lengths,
                                    std::optional<Tensor> query_lengths, std::optional<Tensor> offsets,
                                    std::optional<Tensor> query_offsets, bool root, bool validate) {
   check_points(ref, query);
@@ -85,8 +85,8 @@ std::tuple<Tensor, Tensor> knn_cpu(Tensor ref, Tensor query, int64_t k, std::opt
   const Batch batch = make_batch(p, q, lengths, query_lengths, offsets, query_offsets);
   std::vector<int64_t> size = sizes_of(q);
   size.back() = k;
-  Tensor dist2 = empty_cpu(size, p.scalar_type());
-  Tensor idx = empty_cpu(size, ScalarType::Int);
+  Tensor dist2 = new_tensor(size, p.scalar_type());
+  Tensor idx = new_tensor(size, ScalarType::Int);
   if (p.scalar_type() == ScalarType::Float) {
     run<float>(dispatch::knn_f32, p, q, batch, k, root, validate, dist2, idx);
   } else {
@@ -98,7 +98,7 @@ std::tuple<Tensor, Tensor> knn_cpu(Tensor ref, Tensor query, int64_t k, std::opt
 
 TENFOLD_CONTRACT(knn, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) { m.impl("knn", TORCH_BOX(&knn_cpu)); }
+TENFOLD_OPERATORS(m) { m.impl("knn", TENFOLD_BOX(knn_op)); }
 
 }  // namespace
 }  // namespace tenfold::bind

@@ -37,3 +37,8 @@ TENFOLD_EXPORT int tenfold_cpu_level() { return tenfold::cpu_level(); }
 TENFOLD_EXPORT int tenfold_set_cpu_level(int level) { return tenfold::set_cpu_level(level) ? 1 : 0; }
 TENFOLD_EXPORT void tenfold_empty_cache() { tenfold::arena_empty_cache(); }
 TENFOLD_EXPORT int64_t tenfold_scratch_peak(int reset) { return tenfold::arena_peak(reset != 0); }
+
+#ifdef TENFOLD_CUDA_MAJOR
+// The toolkit that compiled the kernels; torch must be built with the same major version.
+TENFOLD_EXPORT int tenfold_cuda_major() { return TENFOLD_CUDA_MAJOR; }
+#endif

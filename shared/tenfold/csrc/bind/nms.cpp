@@ -1,6 +1,7 @@
 #include "nms/nms.h"
 
 #include "bind/common.h"
+#include "bind/kept.h"
 
 namespace tenfold::bind {
 namespace {
@@ -23,7 +24,7 @@ struct Options {
   bool validate;
 };
 
-// Calls result(kept rows, their number) while the scratch that holds them lives.
+// Calls result(kept rows) while the scratch that holds them lives.
 template <class T, class Kernel, class F>
 auto run_as(Kernel kernel, const Options& options, const Tensor& boxes, const Tensor& scores, const int64_t* labels,
             const int64_t* batch, F&& result) {
@@ -42,9 +43,13 @@ auto run_as(Kernel kernel, const Options& options, const Tensor& boxes, const Te
   if (args.n >= kWorthThreads) args.parallel = torch_parallel();
   Scratch scratch;
   args.keep = scratch.take<int32_t>(args.n);
+#ifdef TENFOLD_DEVICE
+  args.parallel = torch_parallel();
+  args.kept_count = scratch.take<int32_t>(1);
+#endif
   kernel(args);
   if (args.bad_row >= 0) bad_row(options.op, args.bad_what, args.bad_row);
-  return result(args.keep, args.kept);
+  return result(Kept{args.keep, args.kept, args.kept_count});
 }
 
 template <class F>
@@ -67,14 +72,7 @@ auto run(const Options& options, const Tensor& boxes, const Tensor& scores, cons
   return run_as<double>(dispatch::nms_f64, options, b, s, labels, batch, result);
 }
 
-Tensor row_list(const int32_t* rows, int64_t count) {
-  const Tensor keep = empty_cpu({count}, ScalarType::Long);
-  int64_t* to = out<int64_t>(keep);
-  for (int64_t i = 0; i < count; ++i) to[i] = rows[i];
-  return keep;
-}
-
-Tensor nms_cpu(Tensor boxes, Tensor scores, double iou_threshold, std::optional<double> score_threshold,
+Tensor nms_op(Tensor boxes, Tensor scores, double iou_threshold, std::optional<double> score_threshold,
                std::optional<int64_t> max_out, bool validate) {
   return run({"nms", iou_threshold, score_threshold, max_out, validate}, boxes, scores, nullptr, nullptr, row_list);
 }
@@ -84,7 +82,7 @@ Tensor group_column(const Tensor& t, const Tensor& boxes, const char* message) {
   return as_contiguous(t);
 }
 
-Tensor batched_nms_cpu(Tensor boxes, Tensor scores, Tensor labels, double iou_threshold, std::optional<Tensor> batch,
+Tensor batched_nms_op(Tensor boxes, Tensor scores, Tensor labels, double iou_threshold, std::optional<Tensor> batch,
                        std::optional<double> score_threshold, std::optional<int64_t> max_out, bool validate) {
   check(boxes.dim() == 2, "batched_nms: boxes: expected shape (N, 4)");
   const Tensor l = group_column(labels, boxes, "batched_nms: labels: expected int64 of shape (N,)");
@@ -94,17 +92,13 @@ Tensor batched_nms_cpu(Tensor boxes, Tensor scores, Tensor labels, double iou_th
              g.has_value() ? in<int64_t>(*g) : nullptr, row_list);
 }
 
-std::tuple<Tensor, Tensor> nms_padded_cpu(Tensor boxes, Tensor scores, double iou_threshold, int64_t max_out,
+std::tuple<Tensor, Tensor> nms_padded_op(Tensor boxes, Tensor scores, double iou_threshold, int64_t max_out,
                                           std::optional<double> score_threshold, bool validate) {
   check(max_out >= 0 && max_out < (int64_t{1} << 31), "nms_padded: max_out: expected a count in [0, 2^31)");
-  const Tensor keep = empty_cpu({max_out}, ScalarType::Long);
-  const Tensor count = empty_cpu({}, ScalarType::Int);
+  const Tensor keep = new_tensor({max_out}, ScalarType::Long);
+  const Tensor count = new_tensor({}, ScalarType::Int);
   run({"nms_padded", iou_threshold, score_threshold, max_out, validate}, boxes, scores, nullptr, nullptr,
-      [&](const int32_t* rows, int64_t kept) {
-        int64_t* to = out<int64_t>(keep);
-        for (int64_t i = 0; i < max_out; ++i) to[i] = i < kept ? rows[i] : -1;
-        *out<int32_t>(count) = static_cast<int32_t>(kept);
-      });
+      [&](const Kept& kept) { write_rows(kept, keep, &count); });
   return {keep, count};
 }
 
@@ -112,10 +106,10 @@ TENFOLD_CONTRACT(nms, 1);
 TENFOLD_CONTRACT(batched_nms, 1);
 TENFOLD_CONTRACT(nms_padded, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("nms", TORCH_BOX(&nms_cpu));
-  m.impl("batched_nms", TORCH_BOX(&batched_nms_cpu));
-  m.impl("nms_padded", TORCH_BOX(&nms_padded_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("nms", TENFOLD_BOX(nms_op));
+  m.impl("batched_nms", TENFOLD_BOX(batched_nms_op));
+  m.impl("nms_padded", TENFOLD_BOX(nms_padded_op));
 }
 
 }  // namespace

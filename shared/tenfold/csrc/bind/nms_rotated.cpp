@@ -1,6 +1,7 @@
 #include "nms/nms_rotated.h"
 
 #include "bind/common.h"
+#include "bind/kept.h"
 
 namespace tenfold::bind {
 namespace {
@@ -27,7 +28,7 @@ const char* name_of(NmsMetric metric) {
   value_error(op + ": scores: " + where + " is NaN; expected numbers");
 }
 
-// Writes the kept rows through `result`, which is called with their number and gives the place for them.
+// Calls result(kept rows) while the scratch that holds them lives.
 template <class T, class Kernel, class Result>
 void run(Kernel kernel, const Tensor& boxes, const Tensor& scores, const Options& options, Result&& result) {
   NmsRotatedArgs<T> args{};
@@ -45,10 +46,12 @@ void run(Kernel kernel, const Tensor& boxes, const Tensor& scores, const Options
   args.parallel = torch_parallel();
   Scratch scratch;
   args.keep = scratch.take<int32_t>(args.n);
+#ifdef TENFOLD_DEVICE
+  args.kept_count = scratch.take<int32_t>(1);
+#endif
   kernel(args);
   if (args.bad_row >= 0) bad_row(name_of(options.metric), args.bad_what, args.bad_row);
-  int64_t* keep = result(args.kept);
-  for (int64_t i = 0; i < args.kept; ++i) keep[i] = args.keep[i];
+  result(Kept{args.keep, args.kept, args.kept_count});
 }
 
 void check_groups(const std::optional<Tensor>& groups, int64_t n) {
@@ -82,40 +85,32 @@ NmsMetric metric_of(int64_t metric) {
   return static_cast<NmsMetric>(metric);
 }
 
-Tensor nms_rotated_cpu(Tensor boxes, Tensor scores, std::optional<Tensor> labels, std::optional<Tensor> batch,
+Tensor nms_rotated_op(Tensor boxes, Tensor scores, std::optional<Tensor> labels, std::optional<Tensor> batch,
                        double iou_threshold, int64_t metric, std::optional<int64_t> pre_max,
                        std::optional<int64_t> post_max, bool validate) {
   std::optional<Tensor> keep;
   const Options options{labels, batch, iou_threshold, metric_of(metric), pre_max, post_max, validate};
-  dispatch_dtype(boxes, scores, options, [&](int64_t kept) {
-    keep = empty_cpu({kept}, ScalarType::Long);
-    return out<int64_t>(*keep);
-  });
+  dispatch_dtype(boxes, scores, options, [&](const Kept& kept) { keep = row_list(kept); });
   return *keep;
 }
 
-std::tuple<Tensor, Tensor> nms_rotated_padded_cpu(Tensor boxes, Tensor scores, std::optional<Tensor> labels,
+std::tuple<Tensor, Tensor> nms_rotated_padded_op(Tensor boxes, Tensor scores, std::optional<Tensor> labels,
                                                   double iou_threshold, int64_t metric,
                                                   std::optional<int64_t> pre_max, int64_t post_max, bool validate) {
   check(post_max >= 0 && post_max < (int64_t{1} << 31), "nms_rotated_padded: post_max: expected a count < 2^31");
-  Tensor keep = empty_cpu({post_max}, ScalarType::Long);
-  Tensor count = empty_cpu({}, ScalarType::Int);
+  Tensor keep = new_tensor({post_max}, ScalarType::Long);
+  Tensor count = new_tensor({}, ScalarType::Int);
   const Options options{labels, {}, iou_threshold, metric_of(metric), pre_max, post_max, validate};
-  dispatch_dtype(boxes, scores, options, [&](int64_t kept) {
-    int64_t* rows = out<int64_t>(keep);
-    for (int64_t i = kept; i < post_max; ++i) rows[i] = -1;
-    *out<int32_t>(count) = static_cast<int32_t>(kept);
-    return rows;
-  });
+  dispatch_dtype(boxes, scores, options, [&](const Kept& kept) { write_rows(kept, keep, &count); });
   return {keep, count};
 }
 
 TENFOLD_CONTRACT(nms_rotated, 1);
 TENFOLD_CONTRACT(nms_rotated_padded, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("nms_rotated", TORCH_BOX(&nms_rotated_cpu));
-  m.impl("nms_rotated_padded", TORCH_BOX(&nms_rotated_padded_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("nms_rotated", TENFOLD_BOX(nms_rotated_op));
+  m.impl("nms_rotated_padded", TENFOLD_BOX(nms_rotated_padded_op));
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include "peaks/peaks.h"
 
 #include "bind/common.h"
+#ifdef TENFOLD_DEVICE
+#include "peaks/decode.h"
+#endif
 
 namespace tenfold::bind {
 namespace {
@@ -22,10 +25,10 @@ void mark(Kernel kernel, const Tensor& heat, int64_t side, const Tensor& mask) {
   kernel(args);
 }
 
-Tensor peaks_at_cpu(Tensor heat, int64_t kernel) {
+Tensor peaks_at_op(Tensor heat, int64_t kernel) {
   check_heat(heat, kernel);
   const Tensor h = as_contiguous(heat);
-  Tensor mask = empty_cpu({h.size(0), h.size(1), h.size(2), h.size(3)}, ScalarType::Bool);
+  Tensor mask = new_tensor({h.size(0), h.size(1), h.size(2), h.size(3)}, ScalarType::Bool);
   if (h.scalar_type() == ScalarType::Float)
     mark<float>(dispatch::peaks_at_f32, h, kernel, mask);
   else
@@ -51,14 +54,14 @@ void find(Kernel kernel, const Tensor& heat, int64_t k, int64_t side, double thr
   kernel(args);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> topk_peaks_cpu(Tensor heat, int64_t k, int64_t kernel, double threshold,
+std::tuple<Tensor, Tensor, Tensor, Tensor> topk_peaks_op(Tensor heat, int64_t k, int64_t kernel, double threshold,
                                                           bool per_class) {
   check_heat(heat, kernel);
   check(k >= 0 && k < kLimit, "topk_peaks: k: expected 0 to 2^31 - 1");
   check(threshold == threshold, "topk_peaks: threshold: expected a number");
   const Tensor h = as_contiguous(heat);
   const auto table = [&](ScalarType dtype) {
-    return per_class ? empty_cpu({h.size(0), h.size(1), k}, dtype) : empty_cpu({h.size(0), k}, dtype);
+    return per_class ? new_tensor({h.size(0), h.size(1), k}, dtype) : new_tensor({h.size(0), k}, dtype);
   };
   Tensor scores = table(h.scalar_type());
   Tensor classes = table(ScalarType::Long), ys = table(ScalarType::Long), xs = table(ScalarType::Long);
@@ -66,6 +69,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_peaks_cpu(Tensor heat, int64_t k
     find<float>(dispatch::topk_peaks_f32, h, k, kernel, threshold, per_class, scores, xs);
   else
     find<double>(dispatch::topk_peaks_f64, h, k, kernel, threshold, per_class, scores, xs);
+#ifdef TENFOLD_DEVICE
+  cuda::decode_peaks(stream(), out<int64_t>(xs), xs.numel(), k, h.size(1), h.size(2), h.size(3), per_class,
+                     out<int64_t>(classes), out<int64_t>(ys), out<int64_t>(xs));
+#else
   const int64_t area = h.size(2) * h.size(3), width = h.size(3), channels = h.size(1);
   int64_t *c = out<int64_t>(classes), *y = out<int64_t>(ys), *x = out<int64_t>(xs);
   for (int64_t i = 0; i < xs.numel(); ++i) {
@@ -75,15 +82,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_peaks_cpu(Tensor heat, int64_t k
     y[i] = found ? place % area / width : -1;
     x[i] = found ? place % width : -1;
   }
+#endif
   return {scores, classes, ys, xs};
 }
 
 TENFOLD_CONTRACT(peaks_at, 1);
 TENFOLD_CONTRACT(topk_peaks, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("peaks_at", TORCH_BOX(&peaks_at_cpu));
-  m.impl("topk_peaks", TORCH_BOX(&topk_peaks_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("peaks_at", TENFOLD_BOX(peaks_at_op));
+  m.impl("topk_peaks", TENFOLD_BOX(topk_peaks_op));
 }
 
 }  // namespace

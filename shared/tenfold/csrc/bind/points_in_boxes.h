@@ -2,6 +2,10 @@
 #pragma once
 #include "points_in_boxes/points_in_boxes.h"
 
+#ifdef TENFOLD_DEVICE
+#include "points_in_boxes/lists.h"
+#endif
+
 #include <string>
 #include <vector>
 
@@ -124,13 +128,24 @@ struct Places {
 inline Places count_hits(const PointsBoxes& inputs, Scratch& scratch) {
   int64_t count = 0;
   for (const BoxElement& e : inputs.elements) count += box_pieces(e) * e.box_count;
-  Places places{scratch.zeros<int64_t>(count), count};
+  Places places{scratch.zeros<int64_t>(count + 1), count};
   BoxOutputs outputs{BoxOutput::count};
   outputs.place = places.entry;
   find_points(inputs, outputs);
   return places;
 }
 
+#ifdef TENFOLD_DEVICE
+inline int64_t to_lists(const PointsBoxes& inputs, const Places& places, int64_t* bound) {
+  return cuda::places_of_lists(stream(), inputs.elements.data(), static_cast<int64_t>(inputs.elements.size()),
+                               inputs.boxes.numel() / 7, places.entry, places.count, bound);
+}
+
+inline void to_table(const PointsBoxes& inputs, const Places& places, int64_t columns, int64_t* limit, int32_t* number) {
+  cuda::places_of_table(stream(), inputs.elements.data(), static_cast<int64_t>(inputs.elements.size()), columns,
+                        places.entry, limit, number);
+}
+#else
 // Replaces the hits of a box by the places of its pieces, from `from` on; returns where they end.
 inline int64_t to_places(int64_t* entry, int64_t pieces, int64_t from) {
   for (int64_t p = 0; p < pieces; ++p) {
@@ -158,12 +173,8 @@ inline int64_t to_lists(const PointsBoxes& inputs, const Places& places, int64_t
   return total;
 }
 
-// Writes the first `columns` points of every box into the rows of a table preset to -1, and the number of all its
-// points into `number`, preset to 0.
-inline void fill_table(const PointsBoxes& inputs, int64_t columns, int32_t* table, int32_t* number) {
-  Scratch scratch;
-  const Places places = count_hits(inputs, scratch);
-  int64_t* limit = scratch.take<int64_t>(inputs.boxes.numel() / 7);
+// Turns the hits to places in the rows of a table and writes the end of each row and the number of its hits.
+inline void to_table(const PointsBoxes& inputs, const Places& places, int64_t columns, int64_t* limit, int32_t* number) {
   int64_t next = 0;
   for (const BoxElement& e : inputs.elements) {
     const int64_t pieces = box_pieces(e);
@@ -173,6 +184,16 @@ inline void fill_table(const PointsBoxes& inputs, int64_t columns, int32_t* tabl
       number[row] = static_cast<int32_t>(to_places(places.entry + next, pieces, row * columns) - row * columns);
     }
   }
+}
+#endif
+
+// Writes the first `columns` points of every box into the rows of a table preset to -1, and the number of all its
+// points into `number`, preset to 0.
+inline void fill_table(const PointsBoxes& inputs, int64_t columns, int32_t* table, int32_t* number) {
+  Scratch scratch;
+  const Places places = count_hits(inputs, scratch);
+  int64_t* limit = scratch.take<int64_t>(inputs.boxes.numel() / 7);
+  to_table(inputs, places, columns, limit, number);
   BoxOutputs outputs{BoxOutput::fill};
   outputs.place = places.entry;
   outputs.point = table;

@@ -3,6 +3,9 @@
 #include <cstring>
 
 #include "bind/points_in_boxes.h"
+#ifdef TENFOLD_DEVICE
+#include "roi_pool/enlarge.h"
+#endif
 
 namespace tenfold::bind {
 namespace {
@@ -24,14 +27,19 @@ void check_feats(const Tensor& points, const Tensor& feats) {
 template <class T>
 Tensor with_size(const Tensor& boxes, const std::vector<double>& enlarge) {
   const Tensor from = as_contiguous(boxes);
-  Tensor to = boxes.dim() == 3 ? empty_cpu({boxes.size(0), boxes.size(1), 7}, boxes.scalar_type())
-                               : empty_cpu({boxes.size(0), 7}, boxes.scalar_type());
+  Tensor to = boxes.dim() == 3 ? new_tensor({boxes.size(0), boxes.size(1), 7}, boxes.scalar_type())
+                               : new_tensor({boxes.size(0), 7}, boxes.scalar_type());
+#ifdef TENFOLD_DEVICE
+  const T grown[3] = {static_cast<T>(enlarge[0]), static_cast<T>(enlarge[1]), static_cast<T>(enlarge[2])};
+  cuda::enlarge_boxes(stream(), in<T>(from), from.numel() / 7, grown, out<T>(to));
+#else
   T* row = out<T>(to);
   std::memcpy(row, in<T>(from), static_cast<size_t>(from.numel()) * sizeof(T));
   for (int64_t i = 0; i < from.numel() / 7; ++i, row += 7) {
     if (!(row[3] > 0 && row[4] > 0 && row[5] > 0)) continue;
     for (size_t a = 0; a < 3; ++a) row[3 + a] += static_cast<T>(enlarge[a]);
   }
+#endif
   return to;
 }
 
@@ -62,7 +70,7 @@ void pool_points(Kernel kernel, const Tensor& points, const Tensor& feats, const
   kernel(args);
 }
 
-std::tuple<Tensor, Tensor, Tensor> roi_point_pool_cpu(Tensor points, Tensor feats, Tensor boxes, int64_t k,
+std::tuple<Tensor, Tensor, Tensor> roi_point_pool_op(Tensor points, Tensor feats, Tensor boxes, int64_t k,
                                                       std::vector<double> enlarge, double margin, double z_margin,
                                                       Optional lengths, Optional box_lengths, Optional offsets,
                                                       Optional box_offsets, bool validate) {
@@ -80,11 +88,11 @@ std::tuple<Tensor, Tensor, Tensor> roi_point_pool_cpu(Tensor points, Tensor feat
         "roi_point_pool: k: the output would be too large");
   const bool padded = boxes.dim() == 3;
   const int64_t b = padded ? boxes.size(0) : 1, m = padded ? boxes.size(1) : rows;
-  Tensor pooled = padded ? empty_cpu({b, m, k, width}, f.scalar_type()) : empty_cpu({m, k, width}, f.scalar_type());
-  Tensor point = padded ? empty_cpu({b, m, k}, ScalarType::Int) : empty_cpu({m, k}, ScalarType::Int);
-  Tensor count = padded ? empty_cpu({b, m}, ScalarType::Int) : empty_cpu({m}, ScalarType::Int);
-  std::memset(out<int32_t>(point), 0xff, static_cast<size_t>(point.numel()) * sizeof(int32_t));
-  std::memset(out<int32_t>(count), 0, static_cast<size_t>(rows) * sizeof(int32_t));
+  Tensor pooled = padded ? new_tensor({b, m, k, width}, f.scalar_type()) : new_tensor({m, k, width}, f.scalar_type());
+  Tensor point = padded ? new_tensor({b, m, k}, ScalarType::Int) : new_tensor({m, k}, ScalarType::Int);
+  Tensor count = padded ? new_tensor({b, m}, ScalarType::Int) : new_tensor({m}, ScalarType::Int);
+  fill_with(point, 0xff);
+  fill_with(count, 0);
   fill_table(inputs, k, out<int32_t>(point), out<int32_t>(count));
   if (single)
     pool_points<float>(dispatch::roi_point_pool_f32, inputs.points, f, point, count, pooled);
@@ -104,7 +112,7 @@ void pool_points_backward(Kernel kernel, const Tensor& grad, const Tensor& point
   kernel(args);
 }
 
-Tensor roi_point_pool_backward_cpu(Tensor grad, Tensor point, Tensor count, int64_t rows) {
+Tensor roi_point_pool_backward_op(Tensor grad, Tensor point, Tensor count, int64_t rows) {
   const char* const message = "roi_point_pool_backward: expected grad (..., M, k, 3 + C), point (..., M, k), count (..., M)";
   const int64_t d = point.dim();
   check((d == 2 || d == 3) && grad.dim() == d + 1 && count.dim() == d - 1, message);
@@ -114,8 +122,8 @@ Tensor roi_point_pool_backward_cpu(Tensor grad, Tensor point, Tensor count, int6
   check(point.scalar_type() == ScalarType::Int && count.scalar_type() == ScalarType::Int, message);
   const Tensor g = as_contiguous(grad), p = as_contiguous(point), c = as_contiguous(count);
   const int64_t channels = g.size(d) - 3;
-  Tensor result = d == 3 ? empty_cpu({p.size(0), rows, channels}, g.scalar_type())
-                         : empty_cpu({rows, channels}, g.scalar_type());
+  Tensor result = d == 3 ? new_tensor({p.size(0), rows, channels}, g.scalar_type())
+                         : new_tensor({rows, channels}, g.scalar_type());
   if (g.scalar_type() == ScalarType::Float) {
     pool_points_backward<float>(dispatch::roi_point_pool_backward_f32, g, p, c, result);
   } else {
@@ -186,7 +194,7 @@ void pool_grid(Kernel kernel, PointsBoxes& inputs, const std::vector<int64_t>& g
   kernel(args);
 }
 
-std::tuple<Tensor, Tensor> roi_grid_pool3d_cpu(Tensor rois, Tensor points, Tensor feats, std::vector<int64_t> grid,
+std::tuple<Tensor, Tensor> roi_grid_pool3d_op(Tensor rois, Tensor points, Tensor feats, std::vector<int64_t> grid,
                                                int64_t max_points, bool maximum, bool need_arg, double margin,
                                                double z_margin, Optional lengths, Optional roi_lengths,
                                                Optional offsets, Optional roi_offsets, bool validate) {
@@ -201,11 +209,11 @@ std::tuple<Tensor, Tensor> roi_grid_pool3d_cpu(Tensor rois, Tensor points, Tenso
   const bool padded = rois.dim() == 3, with_arg = maximum && need_arg;
   const int64_t b = padded ? rois.size(0) : 1, m = padded ? rois.size(1) : rois.size(0);
   const ScalarType dtype = f.scalar_type();
-  Tensor pooled = padded ? empty_cpu({b, m, grid[0], grid[1], grid[2], channels}, dtype)
-                         : empty_cpu({m, grid[0], grid[1], grid[2], channels}, dtype);
-  Tensor arg = !with_arg ? empty_cpu({0}, ScalarType::Int)
-               : padded  ? empty_cpu({b, m, cells, channels}, ScalarType::Int)
-                         : empty_cpu({m, cells, channels}, ScalarType::Int);
+  Tensor pooled = padded ? new_tensor({b, m, grid[0], grid[1], grid[2], channels}, dtype)
+                         : new_tensor({m, grid[0], grid[1], grid[2], channels}, dtype);
+  Tensor arg = !with_arg ? new_tensor({0}, ScalarType::Int)
+               : padded  ? new_tensor({b, m, cells, channels}, ScalarType::Int)
+                         : new_tensor({m, cells, channels}, ScalarType::Int);
   int32_t* const who = with_arg ? out<int32_t>(arg) : nullptr;
   if (dtype == ScalarType::Float)
     pool_grid<float>(dispatch::roi_grid_pool_f32, inputs, grid, max_points, maximum, f, pooled, who);
@@ -231,7 +239,7 @@ void pool_grid_backward(Kernel kernel, PointsBoxes& inputs, const std::vector<in
   kernel(args);
 }
 
-Tensor roi_grid_pool3d_backward_cpu(Tensor grad, Tensor arg, Tensor rois, Tensor points, std::vector<int64_t> grid,
+Tensor roi_grid_pool3d_backward_op(Tensor grad, Tensor arg, Tensor rois, Tensor points, std::vector<int64_t> grid,
                                     int64_t max_points, bool maximum, double margin, double z_margin, Optional lengths,
                                     Optional roi_lengths, Optional offsets, Optional roi_offsets) {
   check_grid(grid, max_points);
@@ -244,8 +252,8 @@ Tensor roi_grid_pool3d_backward_cpu(Tensor grad, Tensor arg, Tensor rois, Tensor
   check(!maximum || (arg.scalar_type() == ScalarType::Int && arg.numel() == entries),
         "roi_grid_pool3d_backward: arg: expected int32, an entry per entry of grad");
   const Tensor g = as_contiguous(grad), a = as_contiguous(arg);
-  Tensor result = points.dim() == 3 ? empty_cpu({points.size(0), points.size(1), channels}, g.scalar_type())
-                                    : empty_cpu({points.size(0), channels}, g.scalar_type());
+  Tensor result = points.dim() == 3 ? new_tensor({points.size(0), points.size(1), channels}, g.scalar_type())
+                                    : new_tensor({points.size(0), channels}, g.scalar_type());
   if (g.scalar_type() == ScalarType::Float)
     pool_grid_backward<float>(dispatch::roi_grid_pool_backward_f32, inputs, grid, max_points, maximum, g, a, result);
   else
@@ -258,11 +266,11 @@ TENFOLD_CONTRACT(roi_point_pool_backward, 1);
 TENFOLD_CONTRACT(roi_grid_pool3d, 1);
 TENFOLD_CONTRACT(roi_grid_pool3d_backward, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("roi_point_pool", TORCH_BOX(&roi_point_pool_cpu));
-  m.impl("roi_point_pool_backward", TORCH_BOX(&roi_point_pool_backward_cpu));
-  m.impl("roi_grid_pool3d", TORCH_BOX(&roi_grid_pool3d_cpu));
-  m.impl("roi_grid_pool3d_backward", TORCH_BOX(&roi_grid_pool3d_backward_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("roi_point_pool", TENFOLD_BOX(roi_point_pool_op));
+  m.impl("roi_point_pool_backward", TENFOLD_BOX(roi_point_pool_backward_op));
+  m.impl("roi_grid_pool3d", TENFOLD_BOX(roi_grid_pool3d_op));
+  m.impl("roi_grid_pool3d_backward", TENFOLD_BOX(roi_grid_pool3d_backward_op));
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ Tensor value_of(Overlap overlap, Distance distance, const Tensor& pred, const Te
                 bool validate) {
   const int64_t n = pred.size(0);
   const int columns = static_cast<int>(pred.size(1));
-  Tensor value = empty_cpu({n}, pred.scalar_type());
+  Tensor value = new_tensor({n}, pred.scalar_type());
   if (kind == LossKind::diou) {
     RotatedLossArgs<T> args{};
     args.pred = in<T>(pred);
@@ -58,7 +58,7 @@ Tensor value_of(Overlap overlap, Distance distance, const Tensor& pred, const Te
   return value;
 }
 
-Tensor rotated_iou_cpu(Tensor pred, Tensor target, int64_t kind, bool validate) {
+Tensor rotated_iou_op(Tensor pred, Tensor target, int64_t kind, bool validate) {
   check_pair(pred, target, kind);
   const Tensor p = as_contiguous(pred), t = as_contiguous(target);
   const auto k = static_cast<LossKind>(kind);
@@ -78,15 +78,15 @@ std::tuple<Tensor, Tensor> gradients(Kernel kernel, const Tensor& grad, const Te
   args.kind = kind;
   args.parallel = torch_parallel();
   args.grad = in<T>(grad);
-  Tensor grad_pred = empty_cpu({pred.size(0), pred.size(1)}, pred.scalar_type());
-  Tensor grad_target = empty_cpu({pred.size(0), pred.size(1)}, pred.scalar_type());
+  Tensor grad_pred = new_tensor({pred.size(0), pred.size(1)}, pred.scalar_type());
+  Tensor grad_target = new_tensor({pred.size(0), pred.size(1)}, pred.scalar_type());
   args.grad_pred = out<T>(grad_pred);
   args.grad_target = out<T>(grad_target);
   kernel(args);
   return {grad_pred, grad_target};
 }
 
-std::tuple<Tensor, Tensor> rotated_iou_backward_cpu(Tensor grad, Tensor pred, Tensor target, int64_t kind) {
+std::tuple<Tensor, Tensor> rotated_iou_backward_op(Tensor grad, Tensor pred, Tensor target, int64_t kind) {
   check_pair(pred, target, kind);
   check(grad.dim() == 1 && grad.size(0) == pred.size(0) && grad.scalar_type() == pred.scalar_type(),
         "rotated_iou_backward: grad: expected shape (N,) and the dtype of pred");
@@ -99,9 +99,9 @@ std::tuple<Tensor, Tensor> rotated_iou_backward_cpu(Tensor grad, Tensor pred, Te
 TENFOLD_CONTRACT(rotated_iou, 1);
 TENFOLD_CONTRACT(rotated_iou_backward, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("rotated_iou", TORCH_BOX(&rotated_iou_cpu));
-  m.impl("rotated_iou_backward", TORCH_BOX(&rotated_iou_backward_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("rotated_iou", TENFOLD_BOX(rotated_iou_op));
+  m.impl("rotated_iou_backward", TENFOLD_BOX(rotated_iou_backward_op));
 }
 
 }  // namespace

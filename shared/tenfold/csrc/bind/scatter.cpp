@@ -44,12 +44,11 @@ void run(Kernel kernel, const Tensor& feats, const Tensor& index, Reduce reduce,
   args.count = out<int32_t>(count);
   kernel(args);
   if (args.bad_row < 0) return;
-  const int64_t value = args.index32 != nullptr ? args.index32[args.bad_row] : args.index64[args.bad_row];
-  value_error("scatter: index: row " + std::to_string(args.bad_row) + " holds " + std::to_string(value) +
+  value_error("scatter: index: row " + std::to_string(args.bad_row) + " holds " + std::to_string(host_value(index, args.bad_row)) +
               "; expected values from -1 to " + std::to_string(args.num - 1));
 }
 
-std::tuple<Tensor, Tensor, Tensor> scatter_cpu(Tensor feats, Tensor index, int64_t num, int64_t reduce, bool need_arg,
+std::tuple<Tensor, Tensor, Tensor> scatter_op(Tensor feats, Tensor index, int64_t num, int64_t reduce, bool need_arg,
                                                bool validate) {
   check(feats.dim() == 2, "scatter: feats: expected shape (N, C)");
   check_index(index);
@@ -60,9 +59,9 @@ std::tuple<Tensor, Tensor, Tensor> scatter_cpu(Tensor feats, Tensor index, int64
   const Tensor f = as_contiguous(feats);
   const Tensor i = as_contiguous(index);
   const int64_t channels = f.size(1);
-  Tensor result = empty_cpu({num, channels}, f.scalar_type());
-  Tensor arg = best && need_arg ? empty_cpu({num, channels}, ScalarType::Int) : empty_cpu({0, channels}, ScalarType::Int);
-  Tensor count = empty_cpu({num}, ScalarType::Int);
+  Tensor result = new_tensor({num, channels}, f.scalar_type());
+  Tensor arg = best && need_arg ? new_tensor({num, channels}, ScalarType::Int) : new_tensor({0, channels}, ScalarType::Int);
+  Tensor count = new_tensor({num}, ScalarType::Int);
   if (f.scalar_type() == ScalarType::Float) {
     run<float>(dispatch::scatter_f32, f, i, r, validate, result, arg, count);
   } else {
@@ -75,7 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> scatter_cpu(Tensor feats, Tensor index, int64
 template <class T, class Kernel>
 Tensor run_backward(Kernel kernel, const Tensor& grad, const Tensor& index, const Tensor& arg, const Tensor& count,
                     Reduce reduce) {
-  Tensor grad_feats = empty_cpu({index.size(0), grad.size(1)}, grad.scalar_type());
+  Tensor grad_feats = new_tensor({index.size(0), grad.size(1)}, grad.scalar_type());
   ScatterBackwardArgs<T> args{};
   args.grad = in<T>(grad);
   set_index(args, index);
@@ -91,7 +90,7 @@ Tensor run_backward(Kernel kernel, const Tensor& grad, const Tensor& index, cons
   return grad_feats;
 }
 
-Tensor scatter_backward_cpu(Tensor grad, Tensor index, Tensor arg, Tensor count, int64_t reduce) {
+Tensor scatter_backward_op(Tensor grad, Tensor index, Tensor arg, Tensor count, int64_t reduce) {
   check(grad.dim() == 2, "scatter_backward: grad: expected shape (num, C)");
   check_index(index);
   const Reduce r = as_reduce(reduce);
@@ -116,9 +115,9 @@ Tensor scatter_backward_cpu(Tensor grad, Tensor index, Tensor arg, Tensor count,
 TENFOLD_CONTRACT(scatter, 1);
 TENFOLD_CONTRACT(scatter_backward, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("scatter", TORCH_BOX(&scatter_cpu));
-  m.impl("scatter_backward", TORCH_BOX(&scatter_backward_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("scatter", TENFOLD_BOX(scatter_op));
+  m.impl("scatter_backward", TENFOLD_BOX(scatter_backward_op));
 }
 
 }  // namespace

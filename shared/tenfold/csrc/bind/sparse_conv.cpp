@@ -47,7 +47,7 @@ int64_t kernel_volume(const int64_t (&kernel)[3]) {
   return volume;
 }
 
-Tensor submanifold_cpu(Tensor coords, Ints spatial_shape, int64_t batch_size, Ints kernel_size, Ints dilation,
+Tensor submanifold_op(Tensor coords, Ints spatial_shape, int64_t batch_size, Ints kernel_size, Ints dilation,
                        bool validate) {
   SubmanifoldArgs args{};
   args.n = check_coords(coords);
@@ -63,14 +63,14 @@ Tensor submanifold_cpu(Tensor coords, Ints spatial_shape, int64_t batch_size, In
   args.coords = in<int32_t>(c);
   args.validate = validate;
   args.parallel = torch_parallel();
-  const Tensor table = empty_cpu({volume, args.n}, ScalarType::Int);
+  const Tensor table = new_tensor({volume, args.n}, ScalarType::Int);
   args.table = out<int32_t>(table);
   dispatch::rulebook_submanifold(args);
   if (validate) raise_fault(args.fault, args.fault_row);
   return table;
 }
 
-std::tuple<Tensor, Tensor> strided_cpu(Tensor coords, Ints spatial_shape, int64_t batch_size, Ints kernel_size,
+std::tuple<Tensor, Tensor> strided_op(Tensor coords, Ints spatial_shape, int64_t batch_size, Ints kernel_size,
                                        Ints stride, Ints padding, Ints dilation, bool validate) {
   StridedArgs args{};
   args.n = check_coords(coords);
@@ -103,8 +103,8 @@ std::tuple<Tensor, Tensor> strided_cpu(Tensor coords, Ints spatial_shape, int64_
   args.payload = scratch.take<uint64_t>(args.pairs + 1);
   args.order = scratch.take<int32_t>(args.pairs);
   dispatch::rulebook_strided_sites(args);
-  const Tensor out_coords = empty_cpu({args.out_rows, 4}, ScalarType::Int);
-  const Tensor table = empty_cpu({volume, args.out_rows}, ScalarType::Int);
+  const Tensor out_coords = new_tensor({args.out_rows, 4}, ScalarType::Int);
+  const Tensor table = new_tensor({volume, args.out_rows}, ScalarType::Int);
   args.out_coords = out<int32_t>(out_coords);
   args.table = out<int32_t>(table);
   dispatch::rulebook_strided_fill(args);
@@ -116,11 +116,11 @@ void check_table(const Tensor& table) {
   check(table.scalar_type() == ScalarType::Int, "sparse_conv: table: expected int32");
 }
 
-Tensor invert_cpu(Tensor table, int64_t rows) {
+Tensor invert_op(Tensor table, int64_t rows) {
   check_table(table);
   check(rows >= 0 && rows < kMaxRows, "rulebook_invert: rows: expected 0 <= rows < 2^31");
   const Tensor t = as_contiguous(table);
-  const Tensor inverse = empty_cpu({table.size(0), rows}, ScalarType::Int);
+  const Tensor inverse = new_tensor({table.size(0), rows}, ScalarType::Int);
   InvertArgs args{in<int32_t>(t), table.size(0), table.size(1), rows, torch_parallel(), out<int32_t>(inverse), false};
   dispatch::rulebook_invert(args);
   check(!args.bad, "rulebook_invert: table: an entry is not below rows");
@@ -152,14 +152,14 @@ Tensor conv(void (*kernel)(SparseConvArgs<T>&), const Tensor& features, const Te
   args.parallel = torch_parallel();
   const Tensor b = bias.has_value() ? as_contiguous(*bias) : x;
   args.bias = bias.has_value() ? in<T>(b) : nullptr;
-  const Tensor result = empty_cpu({args.out_rows, args.c_out}, x.scalar_type());
+  const Tensor result = new_tensor({args.out_rows, args.c_out}, x.scalar_type());
   args.out = out<T>(result);
   kernel(args);
   check(!args.bad, kBadTable);
   return result;
 }
 
-Tensor sparse_conv_cpu(Tensor features, Tensor weight, std::optional<Tensor> bias, Tensor table,
+Tensor sparse_conv_op(Tensor features, Tensor weight, std::optional<Tensor> bias, Tensor table,
                        bool /*symmetric: for the gradient only*/) {
   check_features(features, "sparse_conv: features: expected shape (V, C_in)");
   check_table(table);
@@ -191,14 +191,14 @@ Tensor conv_weight(void (*kernel)(SparseConvWeightArgs<T>&), const Tensor& featu
   args.c_out = g.size(1);
   args.offsets = t.size(0);
   args.parallel = torch_parallel();
-  const Tensor result = empty_cpu({args.c_out, args.offsets, args.c_in}, x.scalar_type());
+  const Tensor result = new_tensor({args.c_out, args.offsets, args.c_in}, x.scalar_type());
   args.grad_weight = out<T>(result);
   kernel(args);
   check(!args.bad, kBadTable);
   return result;
 }
 
-Tensor sparse_conv_weight_cpu(Tensor features, Tensor grad, Tensor table) {
+Tensor sparse_conv_weight_op(Tensor features, Tensor grad, Tensor table) {
   check_features(features, "sparse_conv_weight: features: expected shape (V, C_in)");
   check_table(table);
   check(grad.dim() == 2 && grad.size(0) == table.size(1) && grad.scalar_type() == features.scalar_type(),
@@ -215,8 +215,8 @@ std::tuple<Tensor, Tensor> max_pool(void (*kernel)(SparseMaxPoolArgs<T>&), const
   SparseMaxPoolArgs<T> args{};
   const Tensor x = as_contiguous(features);
   const Tensor t = as_contiguous(table);
-  const Tensor result = empty_cpu({t.size(1), x.size(1)}, x.scalar_type());
-  const Tensor arg = empty_cpu({t.size(1), x.size(1)}, ScalarType::Int);
+  const Tensor result = new_tensor({t.size(1), x.size(1)}, x.scalar_type());
+  const Tensor arg = new_tensor({t.size(1), x.size(1)}, ScalarType::Int);
   args.features = in<T>(x);
   args.table = in<int32_t>(t);
   args.in_rows = x.size(0);
@@ -231,7 +231,7 @@ std::tuple<Tensor, Tensor> max_pool(void (*kernel)(SparseMaxPoolArgs<T>&), const
   return {result, arg};
 }
 
-std::tuple<Tensor, Tensor> sparse_max_pool_cpu(Tensor features, Tensor table) {
+std::tuple<Tensor, Tensor> sparse_max_pool_op(Tensor features, Tensor table) {
   check_features(features, "sparse_max_pool: features: expected shape (V, C)");
   check_table(table);
   if (features.scalar_type() == ScalarType::Float)
@@ -247,13 +247,13 @@ TENFOLD_CONTRACT(sparse_conv, 1);
 TENFOLD_CONTRACT(sparse_conv_weight, 1);
 TENFOLD_CONTRACT(sparse_max_pool, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("rulebook_submanifold", TORCH_BOX(&submanifold_cpu));
-  m.impl("rulebook_strided", TORCH_BOX(&strided_cpu));
-  m.impl("rulebook_invert", TORCH_BOX(&invert_cpu));
-  m.impl("sparse_conv", TORCH_BOX(&sparse_conv_cpu));
-  m.impl("sparse_conv_weight", TORCH_BOX(&sparse_conv_weight_cpu));
-  m.impl("sparse_max_pool", TORCH_BOX(&sparse_max_pool_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("rulebook_submanifold", TENFOLD_BOX(submanifold_op));
+  m.impl("rulebook_strided", TENFOLD_BOX(strided_op));
+  m.impl("rulebook_invert", TENFOLD_BOX(invert_op));
+  m.impl("sparse_conv", TENFOLD_BOX(sparse_conv_op));
+  m.impl("sparse_conv_weight", TENFOLD_BOX(sparse_conv_weight_op));
+  m.impl("sparse_max_pool", TENFOLD_BOX(sparse_max_pool_op));
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ inline void require_good_table(const char* op, const IndexTable& table, const Te
     rest /= size;
   }
   if (idx.dim() == 1) entry += ",";
-  value_error(std::string(op) + ": idx: entry (" + entry + ") is " + std::to_string(table.at(table.bad_entry)) +
+  value_error(std::string(op) + ": idx: entry (" + entry + ") is " + std::to_string(host_value(idx, table.bad_entry)) +
               "; expected values from -1 to " + std::to_string(table.n - 1));
 }
 

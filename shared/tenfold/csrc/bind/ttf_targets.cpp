@@ -5,7 +5,7 @@
 namespace tenfold::bind {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor> ttf_targets_cpu(Tensor boxes, Tensor labels, int64_t num_classes, int64_t height,
+std::tuple<Tensor, Tensor, Tensor> ttf_targets_op(Tensor boxes, Tensor labels, int64_t num_classes, int64_t height,
                                                    int64_t width, int64_t stride, double alpha, double beta,
                                                    int64_t area, int64_t weight, int64_t shape, bool validate) {
   constexpr int64_t kLimit = int64_t{1} << 31;
@@ -41,9 +41,9 @@ std::tuple<Tensor, Tensor, Tensor> ttf_targets_cpu(Tensor boxes, Tensor labels, 
   args.circular = shape == 1;
   args.validate = validate;
   args.parallel = torch_parallel();
-  Tensor heat = empty_cpu({args.batch, num_classes, height, width}, ScalarType::Float);
-  Tensor target = empty_cpu({args.batch, 4, height, width}, ScalarType::Float);
-  Tensor weights = empty_cpu({args.batch, height, width}, ScalarType::Float);
+  Tensor heat = new_tensor({args.batch, num_classes, height, width}, ScalarType::Float);
+  Tensor target = new_tensor({args.batch, 4, height, width}, ScalarType::Float);
+  Tensor weights = new_tensor({args.batch, height, width}, ScalarType::Float);
   args.heat = out<float>(heat);
   args.target = out<float>(target);
   args.weight_map = out<float>(weights);
@@ -60,7 +60,7 @@ std::tuple<Tensor, Tensor, Tensor> ttf_targets_cpu(Tensor boxes, Tensor labels, 
 
 TENFOLD_CONTRACT(ttf_targets, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) { m.impl("ttf_targets", TORCH_BOX(&ttf_targets_cpu)); }
+TENFOLD_OPERATORS(m) { m.impl("ttf_targets", TENFOLD_BOX(ttf_targets_op)); }
 
 }  // namespace
 }  // namespace tenfold::bind

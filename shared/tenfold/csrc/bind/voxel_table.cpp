@@ -25,16 +25,17 @@ void set_coords(Args& args, const Tensor& coords) {
     args.coords64 = in<int64_t>(coords);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> voxel_table_cpu(Tensor coords, bool validate) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> voxel_table_op(Tensor coords, bool validate) {
   check_coords(coords);
   const Tensor c = as_contiguous(coords);
   const int64_t v = c.size(0);
-  Tensor keys = empty_cpu({v}, ScalarType::Long), rows = empty_cpu({v}, ScalarType::Int);
-  Tensor directory = empty_cpu({2 * v + 1}, ScalarType::Int), meta = empty_cpu({kTableMeta}, ScalarType::Long);
+  Tensor keys = new_tensor({v}, ScalarType::Long), rows = new_tensor({v}, ScalarType::Int);
+  Tensor directory = new_tensor({2 * v + 1}, ScalarType::Int), meta = new_tensor({kTableMeta}, ScalarType::Long);
   VoxelTableArgs args{};
   set_coords(args, c);
   args.v = v;
   args.validate = validate;
+  args.parallel = torch_parallel();
   args.keys = out<int64_t>(keys);
   args.rows = out<int32_t>(rows);
   args.directory = out<int32_t>(directory);
@@ -54,19 +55,11 @@ struct Table {
   VoxelTableView view;
 };
 
-Table open_table(const Tensor& keys, const Tensor& rows, const Tensor& directory, const Tensor& meta) {
-  const int64_t v = keys.numel();
-  check(keys.dim() == 1 && keys.scalar_type() == ScalarType::Long && v < kRows, "voxel_table: keys: expected (V,) int64");
-  check(rows.dim() == 1 && rows.size(0) == v && rows.scalar_type() == ScalarType::Int,
-        "voxel_table: rows: expected (V,) int32");
-  check(directory.dim() == 1 && directory.size(0) == 2 * v + 1 && directory.scalar_type() == ScalarType::Int,
-        "voxel_table: directory: expected (2 V + 1,) int32");
-  check(meta.dim() == 1 && meta.size(0) == kTableMeta && meta.scalar_type() == ScalarType::Long,
-        "voxel_table: meta: expected (9,) int64");
-  Table t{as_contiguous(keys), as_contiguous(rows), as_contiguous(directory), as_contiguous(meta), {}};
-  t.view = {in<int64_t>(t.keys), in<int32_t>(t.rows), in<int32_t>(t.directory), in<int64_t>(t.meta), v};
-  if (v == 0) return t;
-  const int64_t* m = t.view.meta;
+#ifndef TENFOLD_DEVICE
+void check_content(const VoxelTableView& view) {
+  const int64_t v = view.v;
+  if (v == 0) return;
+  const int64_t* m = view.meta;
   unsigned __int128 cells = 1;
   bool fine = m[8] >= 0 && m[8] < 63;
   for (int a = 4; a < 8; ++a) {
@@ -79,15 +72,32 @@ Table open_table(const Tensor& keys, const Tensor& rows, const Tensor& directory
   check(fine, "voxel_table: meta: expected the tensors of one VoxelTable");
   int32_t before = 0;
   for (int64_t i = 0; i <= 2 * v && fine; ++i) {
-    fine = t.view.directory[i] >= before && t.view.directory[i] <= v;
-    before = t.view.directory[i];
+    fine = view.directory[i] >= before && view.directory[i] <= v;
+    before = view.directory[i];
   }
-  for (int64_t i = 0; i < v; ++i) fine &= t.view.rows[i] >= 0 && t.view.rows[i] < v;
+  for (int64_t i = 0; i < v; ++i) fine &= view.rows[i] >= 0 && view.rows[i] < v;
   check(fine, "voxel_table: directory, rows: expected the tensors of one VoxelTable");
+}
+#endif
+
+Table open_table(const Tensor& keys, const Tensor& rows, const Tensor& directory, const Tensor& meta) {
+  const int64_t v = keys.numel();
+  check(keys.dim() == 1 && keys.scalar_type() == ScalarType::Long && v < kRows, "voxel_table: keys: expected (V,) int64");
+  check(rows.dim() == 1 && rows.size(0) == v && rows.scalar_type() == ScalarType::Int,
+        "voxel_table: rows: expected (V,) int32");
+  check(directory.dim() == 1 && directory.size(0) == 2 * v + 1 && directory.scalar_type() == ScalarType::Int,
+        "voxel_table: directory: expected (2 V + 1,) int32");
+  check(meta.dim() == 1 && meta.size(0) == kTableMeta && meta.scalar_type() == ScalarType::Long,
+        "voxel_table: meta: expected (9,) int64");
+  Table t{as_contiguous(keys), as_contiguous(rows), as_contiguous(directory), as_contiguous(meta), {}};
+  t.view = {in<int64_t>(t.keys), in<int32_t>(t.rows), in<int32_t>(t.directory), in<int64_t>(t.meta), v};
+#ifndef TENFOLD_DEVICE  // there it would stop the stream: a directory that was tampered with is read as it is
+  check_content(t.view);
+#endif
   return t;
 }
 
-Tensor lookup_cpu(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor coords) {
+Tensor lookup_op(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor coords) {
   check_coords(coords);
   const Table table = open_table(keys, rows, directory, meta);
   const Tensor c = as_contiguous(coords);
@@ -96,7 +106,7 @@ Tensor lookup_cpu(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tenso
   set_coords(args, c);
   args.m = c.size(0);
   args.parallel = torch_parallel();
-  Tensor result = empty_cpu({c.size(0)}, ScalarType::Int);
+  Tensor result = new_tensor({c.size(0)}, ScalarType::Int);
   args.out = out<int32_t>(result);
   dispatch::lookup(args);
   return result;
@@ -117,7 +127,7 @@ std::tuple<Tensor, Tensor> run_query(Kernel kernel, const Table& table, const Te
   args.k = k;
   args.validate = validate;
   args.parallel = torch_parallel();
-  Tensor idx = empty_cpu({args.m, k}, ScalarType::Int), count = empty_cpu({args.m}, ScalarType::Int);
+  Tensor idx = new_tensor({args.m, k}, ScalarType::Int), count = new_tensor({args.m}, ScalarType::Int);
   args.idx = out<int32_t>(idx);
   args.count = out<int32_t>(count);
   kernel(args);
@@ -127,7 +137,7 @@ std::tuple<Tensor, Tensor> run_query(Kernel kernel, const Table& table, const Te
   return {idx, count};
 }
 
-std::tuple<Tensor, Tensor> voxel_query_cpu(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor xyz_vox,
+std::tuple<Tensor, Tensor> voxel_query_op(Tensor keys, Tensor rows, Tensor directory, Tensor meta, Tensor xyz_vox,
                                            Tensor coords, Tensor xyz_query, std::vector<int64_t> ranges,
                                            double radius, int64_t k, bool validate) {
   check_coords(coords);
@@ -153,10 +163,10 @@ TENFOLD_CONTRACT(voxel_table, 1);
 TENFOLD_CONTRACT(lookup, 1);
 TENFOLD_CONTRACT(voxel_query, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("voxel_table", TORCH_BOX(&voxel_table_cpu));
-  m.impl("lookup", TORCH_BOX(&lookup_cpu));
-  m.impl("voxel_query", TORCH_BOX(&voxel_query_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("voxel_table", TENFOLD_BOX(voxel_table_op));
+  m.impl("lookup", TENFOLD_BOX(lookup_op));
+  m.impl("voxel_query", TENFOLD_BOX(voxel_query_op));
 }
 
 }  // namespace

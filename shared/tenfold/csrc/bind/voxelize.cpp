@@ -1,7 +1,6 @@
 #include "voxelize/voxelize.h"
 
 #include <chrono>
-#include <cstring>
 #include <vector>
 
 #include "bind/common.h"
@@ -47,10 +46,7 @@ std::vector<int64_t> read_offsets(const Request& r, const std::optional<Tensor>&
   check(r, offsets->dim() == 1 && offsets->size(0) >= 1, "offsets: expected shape (B + 1,)");
   const ScalarType dtype = offsets->scalar_type();
   check(r, dtype == ScalarType::Long || dtype == ScalarType::Int, "offsets: expected int64 or int32");
-  const Tensor o = as_contiguous(*offsets);
-  std::vector<int64_t> values(static_cast<size_t>(o.size(0)));
-  for (size_t i = 0; i < values.size(); ++i)
-    values[i] = dtype == ScalarType::Long ? in<int64_t>(o)[i] : in<int32_t>(o)[i];
+  const std::vector<int64_t> values = host_values(*offsets);
   check(r, values.front() == 0 && values.back() == n, "offsets: expected to start at 0 and to end at N");
   for (size_t i = 1; i < values.size(); ++i)
     check(r, values[i] >= values[i - 1], "offsets: decrease; expected a non-decreasing list");
@@ -104,10 +100,16 @@ struct Kernels<double> {
   static void backward(VoxelBackwardArgs<double>& a) { dispatch::voxel_backward_f64(a); }
 };
 
+// Tensors for what is counted, where they are wanted. With `count` the host need not know the number of voxels.
+struct Counts {
+  const Tensor* dropped;
+  const Tensor* count;
+};
+
 // Runs the kernel and returns the number of voxels. `allocate(voxels)` returns the outputs, of at least so many
 // rows; `copy`: the voxels themselves are wanted.
 template <class T, class Allocate>
-int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool copy, Allocate allocate) {
+int64_t run_typed(const Request& r, int32_t* point2voxel, const Counts& counts, bool copy, Allocate allocate) {
   struct Context {
     const Request& request;
     Allocate& allocate;
@@ -128,6 +130,10 @@ int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool
   args.hash_multiplier = hash_multiplier();
   args.parallel = torch_parallel();
   args.point2voxel = point2voxel;
+#ifdef TENFOLD_DEVICE
+  args.dropped_there = counts.dropped != nullptr && counts.count != nullptr ? out<int64_t>(*counts.dropped) : nullptr;
+  args.count_there = counts.count != nullptr ? out<int32_t>(*counts.count) : nullptr;
+#endif
   args.context = &context;
   args.allocate = [](VoxelArgs<T>& a, void* opaque) {
     const Context& c = *static_cast<Context*>(opaque);
@@ -142,22 +148,25 @@ int64_t run_typed(const Request& r, int32_t* point2voxel, int64_t* dropped, bool
   Kernels<T>::voxelize(args);
   if (args.bad_row >= 0)
     check(r, false, ("points: row " + std::to_string(args.bad_row) + " is not finite; expected finite coordinates").c_str());
-  std::memcpy(dropped, args.dropped, sizeof args.dropped);
+  if (args.count_there != nullptr) return args.count;
+  if (counts.dropped != nullptr) put_values(*counts.dropped, args.dropped, 3);
+  const auto count = static_cast<int32_t>(args.count);
+  if (counts.count != nullptr) put_values(*counts.count, &count, 1);
   return args.count;
 }
 
 template <class Allocate>
-int64_t run(const Request& r, const Tensor& point2voxel, int64_t* dropped, bool copy, Allocate allocate) {
+int64_t run(const Request& r, const Tensor& point2voxel, const Counts& counts, bool copy, Allocate allocate) {
   if (r.points.scalar_type() == ScalarType::Float)
-    return run_typed<float>(r, out<int32_t>(point2voxel), dropped, copy, allocate);
-  return run_typed<double>(r, out<int32_t>(point2voxel), dropped, copy, allocate);
+    return run_typed<float>(r, out<int32_t>(point2voxel), counts, copy, allocate);
+  return run_typed<double>(r, out<int32_t>(point2voxel), counts, copy, allocate);
 }
 
 Outputs allocate_outputs(const Request& r, int64_t rows) {
   const int64_t channels = r.points.size(1);
   const ScalarType dtype = r.points.scalar_type();
-  return {r.mean ? empty_cpu({rows, channels}, dtype) : empty_cpu({rows, r.max_points, channels}, dtype),
-          empty_cpu({rows, 4}, ScalarType::Int), empty_cpu({rows}, ScalarType::Int)};
+  return {r.mean ? new_tensor({rows, channels}, dtype) : new_tensor({rows, r.max_points, channels}, dtype),
+          new_tensor({rows, 4}, ScalarType::Int), new_tensor({rows}, ScalarType::Int)};
 }
 
 Request make_request(const char* op, const Tensor& points, const std::optional<Tensor>& offsets,
@@ -173,18 +182,18 @@ Request make_request(const char* op, const Tensor& points, const std::optional<T
 
 using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Five voxelize_cpu(Tensor points, std::optional<Tensor> offsets, std::vector<double> size, std::vector<double> lower,
+Five voxelize_op(Tensor points, std::optional<Tensor> offsets, std::vector<double> size, std::vector<double> lower,
                   std::vector<int64_t> cells, int64_t max_points, int64_t max_voxels, bool mean, bool validate) {
   const Request r =
       make_request("voxelize", points, offsets, size, lower, cells, max_points, max_voxels, mean, false, validate);
-  Tensor point2voxel = empty_cpu({points.size(0)}, ScalarType::Int);
-  Tensor dropped = empty_cpu({3}, ScalarType::Long);
+  Tensor point2voxel = new_tensor({points.size(0)}, ScalarType::Int);
+  Tensor dropped = new_tensor({3}, ScalarType::Long);
   Outputs o{points, points, points};
-  run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t voxels) { return o = allocate_outputs(r, voxels); });
+  run(r, point2voxel, {&dropped, nullptr}, true, [&](int64_t voxels) { return o = allocate_outputs(r, voxels); });
   return {o.voxels, o.coords, o.num_points, point2voxel, dropped};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize_padded_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize_padded_op(
     Tensor points, std::optional<Tensor> offsets, std::vector<double> size, std::vector<double> lower,
     std::vector<int64_t> cells, int64_t max_points, int64_t max_voxels, bool mean, bool validate) {
   const Request r = make_request("voxelize_padded", points, offsets, size, lower, cells, max_points, max_voxels,
@@ -195,12 +204,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize_padded_cpu(
         "max_voxels: expected fewer than 2^31 rows for the whole batch");
   check(r, mean || rows == 0 || max_points <= (kIndexLimit - 1) / rows,
         "max_points: expected fewer than 2^31 rows in all voxels together; mean=True has no such limit");
-  Tensor point2voxel = empty_cpu({points.size(0)}, ScalarType::Int);
-  Tensor dropped = empty_cpu({3}, ScalarType::Long);
-  Tensor count = empty_cpu({}, ScalarType::Int);
+  Tensor point2voxel = new_tensor({points.size(0)}, ScalarType::Int);
+  Tensor dropped = new_tensor({3}, ScalarType::Long);
+  Tensor count = new_tensor({}, ScalarType::Int);
   const Outputs o = allocate_outputs(r, rows);
-  const int64_t voxels = run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t) { return o; });
-  *out<int32_t>(count) = static_cast<int32_t>(voxels);
+  run(r, point2voxel, {&dropped, &count}, true, [&](int64_t) { return o; });
   return {o.voxels, o.coords, o.num_points, point2voxel, dropped, count};
 }
 
@@ -213,7 +221,7 @@ bool overlaps(const Tensor& a, const Tensor& b) {
 
 // Writes the voxels to the front of buffers of any larger size. Their number is the length of the result, which
 // has no content: a compiled graph knows sizes, but would have to stop to read a value.
-Tensor voxelize_out_cpu(Tensor points, std::optional<Tensor> offsets, std::vector<double> size,
+Tensor voxelize_out_op(Tensor points, std::optional<Tensor> offsets, std::vector<double> size,
                         std::vector<double> lower, std::vector<int64_t> cells, int64_t max_points,
                         int64_t max_voxels, bool mean, bool validate, Tensor voxels, Tensor coords,
                         Tensor num_points, Tensor point2voxel, Tensor dropped) {
@@ -238,25 +246,25 @@ Tensor voxelize_out_cpu(Tensor points, std::optional<Tensor> offsets, std::vecto
   check(r, num_points.dim() == 1, "out: num_points: expected shape (R,)");
   check(r, point2voxel.dim() == 1 && point2voxel.size(0) >= points.size(0), "out: point2voxel: too small; expected N rows");
   check(r, dropped.dim() == 1 && dropped.size(0) == 3, "out: dropped: expected shape (3,)");
-  const int64_t count = run(r, point2voxel, out<int64_t>(dropped), true, [&](int64_t needed) {
+  for (const Tensor* buffer : buffers) adopt(*buffer);
+  const int64_t count = run(r, point2voxel, {&dropped, nullptr}, true, [&](int64_t needed) {
     const bool fits = voxels.size(0) >= needed && coords.size(0) >= needed && num_points.size(0) >= needed;
     if (!fits)
       check(r, false, ("out: too small; expected at least " + std::to_string(needed) + " rows").c_str());
     return Outputs{voxels, torch::stable::narrow(coords, 0, 0, needed), num_points};
   });
-  return empty_cpu({count, 0}, r.points.scalar_type());
+  return new_tensor({count, 0}, r.points.scalar_type());
 }
 
-std::tuple<Tensor, Tensor, Tensor> dynamic_voxelize_cpu(Tensor points, std::optional<Tensor> offsets,
+std::tuple<Tensor, Tensor, Tensor> dynamic_voxelize_op(Tensor points, std::optional<Tensor> offsets,
                                                         std::vector<double> size, std::vector<double> lower,
                                                         std::vector<int64_t> cells, bool sorted, bool validate) {
   const Request r = make_request("dynamic_voxelize", points, offsets, size, lower, cells, kIndexLimit - 1,
                                  kIndexLimit - 1, true, sorted, validate);
-  Tensor point2voxel = empty_cpu({points.size(0)}, ScalarType::Int);
-  int64_t dropped[3];
+  Tensor point2voxel = new_tensor({points.size(0)}, ScalarType::Int);
   Outputs o{points, points, points};
-  run(r, point2voxel, dropped, false, [&](int64_t voxels) {
-    return o = {points, empty_cpu({voxels, 4}, ScalarType::Int), empty_cpu({voxels}, ScalarType::Int)};
+  run(r, point2voxel, {nullptr, nullptr}, false, [&](int64_t voxels) {
+    return o = {points, new_tensor({voxels, 4}, ScalarType::Int), new_tensor({voxels}, ScalarType::Int)};
   });
   return {o.coords, point2voxel, o.num_points};
 }
@@ -264,7 +272,7 @@ std::tuple<Tensor, Tensor, Tensor> dynamic_voxelize_cpu(Tensor points, std::opti
 template <class T>
 Tensor backward_typed(const Tensor& grad, const Tensor& point2voxel, int64_t max_points, bool mean) {
   const int64_t channels = grad.size(grad.dim() - 1);
-  Tensor grad_points = empty_cpu({point2voxel.size(0), channels}, grad.scalar_type());
+  Tensor grad_points = new_tensor({point2voxel.size(0), channels}, grad.scalar_type());
   VoxelBackwardArgs<T> args{};
   args.grad = in<T>(grad);
   args.point2voxel = in<int32_t>(point2voxel);
@@ -273,12 +281,13 @@ Tensor backward_typed(const Tensor& grad, const Tensor& point2voxel, int64_t max
   args.voxels = grad.size(0);
   args.max_points = max_points;
   args.mean = mean;
+  args.parallel = torch_parallel();
   args.grad_points = out<T>(grad_points);
   Kernels<T>::backward(args);
   return grad_points;
 }
 
-Tensor voxelize_backward_cpu(Tensor grad, Tensor point2voxel, int64_t max_points, bool mean) {
+Tensor voxelize_backward_op(Tensor grad, Tensor point2voxel, int64_t max_points, bool mean) {
   const char* op = "voxelize_backward";
   const auto require = [&](bool ok, const char* message) {
     if (!ok) value_error(std::string(op) + ": " + message);
@@ -288,9 +297,11 @@ Tensor voxelize_backward_cpu(Tensor grad, Tensor point2voxel, int64_t max_points
   require(point2voxel.dim() == 1 && point2voxel.scalar_type() == ScalarType::Int, "point2voxel: expected (N,) int32");
   const Tensor g = as_contiguous(grad);
   const Tensor map = as_contiguous(point2voxel);
+#ifndef TENFOLD_DEVICE  // there the kernel takes a row outside for none
   const int32_t* index = in<int32_t>(map);
   for (int64_t i = 0; i < map.size(0); ++i)
     require(index[i] < grad.size(0), "point2voxel: expected rows of grad or -1");
+#endif
   if (g.scalar_type() == ScalarType::Float) return backward_typed<float>(g, map, max_points, mean);
   require(g.scalar_type() == ScalarType::Double, "grad: expected float32 or float64");
   return backward_typed<double>(g, map, max_points, mean);
@@ -302,12 +313,12 @@ TENFOLD_CONTRACT(voxelize_out, 1);
 TENFOLD_CONTRACT(voxelize_backward, 1);
 TENFOLD_CONTRACT(dynamic_voxelize, 1);
 
-STABLE_TORCH_LIBRARY_IMPL(tenfold, CPU, m) {
-  m.impl("voxelize", TORCH_BOX(&voxelize_cpu));
-  m.impl("voxelize_padded", TORCH_BOX(&voxelize_padded_cpu));
-  m.impl("voxelize_out", TORCH_BOX(&voxelize_out_cpu));
-  m.impl("voxelize_backward", TORCH_BOX(&voxelize_backward_cpu));
-  m.impl("dynamic_voxelize", TORCH_BOX(&dynamic_voxelize_cpu));
+TENFOLD_OPERATORS(m) {
+  m.impl("voxelize", TENFOLD_BOX(voxelize_op));
+  m.impl("voxelize_padded", TENFOLD_BOX(voxelize_padded_op));
+  m.impl("voxelize_out", TENFOLD_BOX(voxelize_out_op));
+  m.impl("voxelize_backward", TENFOLD_BOX(voxelize_backward_op));
+  m.impl("dynamic_voxelize", TENFOLD_BOX(dynamic_voxelize_op));
 }
 
 }  // namespace

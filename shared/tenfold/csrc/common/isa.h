@@ -7,11 +7,27 @@
 #define TENFOLD_ISA base  // bindings and host code
 #endif
 
+// Functions that kernels of every device share.
+#if defined(__CUDACC__)
+#define TENFOLD_HD __host__ __device__
+#else
+#define TENFOLD_HD
+#endif
+
 #define TENFOLD_BEGIN namespace tenfold { inline namespace TENFOLD_ISA {
 #define TENFOLD_END } }
 
 // A kernel is `void name(Args&)`. The declaration names its builds; the dispatcher picks one at call time.
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(TENFOLD_DEVICE)
+// Bindings and kernels of the CUDA library: one build, which the launcher of the same name belongs to.
+#define TENFOLD_KERNEL(name, Args)                                            \
+  namespace tenfold {                                                         \
+  namespace cuda { void name(Args&); }                                        \
+  namespace dispatch {                                                        \
+  static inline void name(Args& args) { cuda::name(args); }                   \
+  }                                                                           \
+  }
+#elif defined(__x86_64__) || defined(_M_X64)
 #define TENFOLD_KERNEL(name, Args)                                            \
   namespace tenfold {                                                         \
   namespace v2 { void name(Args&); }                                          \

@@ -9,11 +9,16 @@
 
 namespace tenfold {
 
+namespace device {
+struct Stream;
+}
+
 struct Parallel {
   using Body = void (*)(void* context, int64_t task);
   // Runs body for every task in [0, tasks), in any order, and returns when all are done.
   void (*run)(int64_t tasks, Body body, void* context) = nullptr;
   int threads = 1;
+  const device::Stream* stream = nullptr;  // CUDA kernels: where they are launched
 };
 
 }  // namespace tenfold

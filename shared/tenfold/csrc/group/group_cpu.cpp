@@ -46,11 +46,10 @@ inline void stream_bytes(void* to, const void* from, int64_t bytes) {
   }
 }
 
-template <class T>
+template <bool kStreamed, class T>
 void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
   const IndexTable& t = a.table;
   const int64_t last = end * t.k;
-  const bool streamed = streams(a);
   for (int64_t g = begin; g < end; ++g) {
     const int64_t base = g / t.groups * t.n;
     const bool empty = a.count != nullptr && a.count[g] <= 0;
@@ -64,7 +63,7 @@ void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
         continue;
       }
       const T* from = a.feats + (base + row) * a.channels;
-      if (streamed) {
+      if constexpr (kStreamed) {
         stream_bytes(to, from, a.channels * static_cast<int64_t>(sizeof(T)));
         continue;
       }
@@ -75,7 +74,7 @@ void group_rows(const GroupArgs<T>& a, int64_t begin, int64_t end) {
       }
     }
   }
-  if (streamed) stream_end();
+  if constexpr (kStreamed) stream_end();
 }
 
 template <class T>
@@ -83,8 +82,11 @@ void group(GroupArgs<T>& a) {
   IndexTable& t = a.table;
   if (!check_table(t, a.count)) return;
   const int64_t bytes = t.k * a.channels * static_cast<int64_t>(sizeof(T));
-  parallel_ranges(a.parallel, t.elements * t.groups, piece_of(bytes),
-                  [&](int64_t, int64_t begin, int64_t end) { group_rows(a, begin, end); });
+  const bool streamed = streams(a);
+  parallel_ranges(a.parallel, t.elements * t.groups, piece_of(bytes), [&](int64_t, int64_t begin, int64_t end) {
+    if (streamed) return group_rows<true>(a, begin, end);
+    group_rows<false>(a, begin, end);
+  });
 }
 
 // ---- group_max -----------------------------------------------------------------------------------------
@@ -132,11 +134,11 @@ void prefetch_block(const float* p) {
 template <int R>
 bool max_of_numbers(const float* feats, const Members& at, const float* next_feats, const Members& next,
                     int64_t channels, float* out, int32_t* arg) {
-  vfloat best[R], sum{};
+  vfloat best[R], sum[2] = {};
   vint who[R];
   for (int r = 0; r < R; ++r) {
     best[r] = vload(feats + at.row[0] * channels + r * kLanes);
-    sum += best[r];
+    sum[r % 2] += best[r];
     who[r] = vset(at.row[0]);
   }
   prefetch_block<R>(next_feats + next.row[0] * channels);
@@ -148,7 +150,7 @@ bool max_of_numbers(const float* feats, const Members& at, const float* next_fea
       const vfloat value = vload(v + r * kLanes);
       who[r] = value > best[r] ? row : who[r];
       best[r] = vmax(value, best[r]);
-      sum += value;
+      sum[r % 2] += value;
     }
   }
   for (int64_t j = at.count; j < next.count; ++j) prefetch_block<R>(next_feats + next.row[j] * channels);
@@ -156,7 +158,8 @@ bool max_of_numbers(const float* feats, const Members& at, const float* next_fea
     vstore(out + r * kLanes, best[r]);
     vstore(arg + r * kLanes, who[r]);
   }
-  return veq(sum == sum, vint{}) == 0;
+  sum[0] += sum[1];
+  return veq(sum[0] == sum[0], vint{}) == 0;
 }
 
 template <int R>

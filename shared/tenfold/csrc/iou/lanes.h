@@ -11,14 +11,6 @@
 #include <immintrin.h>
 #endif
 
-#ifndef TENFOLD_HD
-#if defined(__CUDACC__)
-#define TENFOLD_HD __host__ __device__
-#else
-#define TENFOLD_HD
-#endif
-#endif
-
 TENFOLD_BEGIN
 
 // As the x86 instructions: the second operand where the comparison is false, so a NaN in a gives b.

@@ -5,6 +5,7 @@
 #include <initializer_list>
 
 #include "common/arena.h"
+#include "iou/extent.h"
 #include "iou/rotated.h"
 
 TENFOLD_BEGIN
@@ -18,32 +19,6 @@ static inline RectArrays take_rects(Scratch& scratch, int64_t n) {
   RectArrays a;
   for (double** field : {&a.cx, &a.cy, &a.hx, &a.hy, &a.c, &a.s, &a.r}) *field = scratch.take<double>(n);
   return a;
-}
-
-// How a row of 5 (x, y, dx, dy, yaw) or 7 (x, y, z, dx, dy, dz, yaw) columns is read.
-struct RectFormat {
-  int columns;
-  bool aligned;  // the yaw is ignored
-  bool volume;   // a box without height has no extent either
-};
-
-enum class Extent { full, none, not_finite };
-
-// Classifies a box. Sizes <= 0 and products that leave the range of double make a box without extent.
-template <class T>
-Extent box_extent(const T* row, const RectFormat& format) {
-  double sum = 0.0;  // 0 * x is 0 for finite x, else NaN
-  for (int k = 0; k < format.columns; ++k) sum += 0.0 * static_cast<double>(row[k]);
-  if (!(sum == 0.0)) return Extent::not_finite;
-  const int size = format.columns == 7 ? 3 : 2;
-  const double w = row[size], l = row[size + 1];
-  if (!(w > 0.0 && l > 0.0)) return Extent::none;
-  double product = w * l;
-  if (format.volume) {
-    if (!(static_cast<double>(row[5]) > 0.0)) return Extent::none;
-    product *= static_cast<double>(row[5]);
-  }
-  return product > 0.0 && product < HUGE_VAL && w * l < HUGE_VAL ? Extent::full : Extent::none;
 }
 
 // Circumscribed radius from its square; the excess keeps rounding from separating touching circles.

@@ -1,6 +1,7 @@
 #include "iou/rotated_loss.h"
 
 #include "iou/boundary.h"
+#include "iou/pair.h"
 #include "iou/rects.h"
 
 TENFOLD_BEGIN
@@ -8,23 +9,6 @@ TENFOLD_BEGIN
 namespace {
 
 constexpr int64_t kPairsPerTask = 512;
-constexpr int kFlat[5] = {kX, kY, kDx, kDy, kYaw};
-
-template <class T>
-Solid solid_of(const T* row, int columns) {
-  Solid b{{0, 0, 0, 1, 1, 1, 0}, 1, 0};
-  for (int k = 0; k < columns; ++k) b.v[columns == 7 ? k : kFlat[k]] = row[k];
-  cosine_sine(b.v[kYaw], b.c, b.s);
-  return b;
-}
-
-template <class T>
-bool pair_has_extent(const RotatedLossArgs<T>& a, int64_t i) {
-  const RectFormat format{a.columns, false, a.columns == 7};
-  return box_extent(a.pred + i * a.columns, format) == Extent::full &&
-         box_extent(a.target + i * a.columns, format) == Extent::full;
-}
-
 template <class T>
 bool inputs_finite(RotatedLossArgs<T>& a) {
   const RectFormat format{a.columns, false, a.columns == 7};
@@ -54,11 +38,6 @@ void diou(RotatedLossArgs<T>& a) {
 }
 
 template <class T>
-void write(T* row, int columns, const double* g, double factor) {
-  for (int k = 0; k < columns; ++k) row[k] = static_cast<T>(g[columns == 7 ? k : kFlat[k]] * factor);
-}
-
-template <class T>
 void backward(RotatedLossArgs<T>& a) {
   const Enclosure enclosure = a.kind == LossKind::iou    ? Enclosure::none
                               : a.kind == LossKind::giou ? Enclosure::hull
@@ -71,8 +50,8 @@ void backward(RotatedLossArgs<T>& a) {
         overlap_gradients(p, t, enclosure, a.columns == 5, gp, gt);
       }
       const double factor = a.grad[i];
-      write(a.grad_pred + i * a.columns, a.columns, gp, factor);
-      write(a.grad_target + i * a.columns, a.columns, gt, factor);
+      write_gradient(a.grad_pred + i * a.columns, a.columns, gp, factor);
+      write_gradient(a.grad_target + i * a.columns, a.columns, gt, factor);
     }
   });
 }

@@ -22,6 +22,7 @@ struct NmsArgs {
   Parallel parallel;
   int32_t* keep;             // (n,) work space; out: the kept rows, best first, in its first `kept` places
   int64_t kept;              // out
+  int32_t* kept_count;  // CUDA, out: the number on the device, in the place of `kept`
   int64_t bad_row;           // out: first row that fails validation, or -1
   int bad_what;              // out: 1 non-finite box, 2 inverted box, 3 NaN score
 };

@@ -25,6 +25,7 @@ struct NmsRotatedArgs {
   Parallel parallel;
   int32_t* keep;    // (n,) out: kept rows, best first
   int64_t kept;     // out
+  int32_t* kept_count;  // CUDA, out: the number on the device, in the place of `kept`
   int64_t bad_row;  // out: first row that fails validation, or -1
   int bad_what;     // out: 1 box not finite, 2 NaN score
 };

@@ -44,7 +44,11 @@ struct PointsInBoxesArgs {
 };
 
 // Points are worked on in pieces of this many rows of an element.
+#ifdef TENFOLD_DEVICE
+constexpr int64_t kBoxPiece = 2048;  // a warp's walk
+#else
 constexpr int64_t kBoxPiece = 32768;
+#endif
 inline int64_t box_pieces(const BoxElement& e) { return (e.point_count + kBoxPiece - 1) / kBoxPiece; }
 
 }  // namespace tenfold

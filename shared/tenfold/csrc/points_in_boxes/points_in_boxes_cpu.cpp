@@ -6,6 +6,7 @@
 #include "common/arena.h"
 #include "common/grid.h"
 #include "common/vec.h"
+#include "points_in_boxes/inside.h"
 
 TENFOLD_BEGIN
 
@@ -15,10 +16,7 @@ constexpr int64_t kBruteBoxes = 8;
 constexpr int64_t kBrutePoints = 128;
 
 template <class T>
-struct Box {
-  T center[3];
-  T half[3];  // margins included
-  T cosine, sine;
+struct Box : PlacedBox<T> {
   int32_t row;           // in its element
   int32_t low[2], high[2];  // cells in x and y
   bool whole;            // covers so many cells that all points are tried
@@ -93,26 +91,12 @@ static inline lane_mask inside(const Box<float>& box, float* const* column, int6
 }
 static inline lane_mask inside(const Box<double>& box, double* const* column, int64_t i) {
   lane_mask m = 0;
-  for (int l = 0; l < kLanes; ++l) {
-    const double dx = column[0][i + l] - box.center[0];
-    const double dy = column[1][i + l] - box.center[1];
-    const double dz = column[2][i + l] - box.center[2];
-    const double lx = dx * box.cosine + dy * box.sine;
-    const double ly = dy * box.cosine - dx * box.sine;
-    const bool in = (std::fabs(lx) < box.half[0]) & (std::fabs(ly) < box.half[1]) & (std::fabs(dz) <= box.half[2]);
-    m |= static_cast<lane_mask>(in) << l;
-  }
+  for (int l = 0; l < kLanes; ++l)
+    m |= static_cast<lane_mask>(inside_box(box, column[0][i + l], column[1][i + l], column[2][i + l])) << l;
   return m;
 }
 
 // ---- boxes ----------------------------------------------------------------------------------------------
-
-template <class T>
-bool usable(const T* b) {
-  for (int c = 0; c < 7; ++c)
-    if (!std::isfinite(b[c])) return false;
-  return b[3] > 0 && b[4] > 0 && b[5] > 0;
-}
 
 // Half the extent in x (axis 0) or y that no point inside exceeds. With u the rounding unit, a point that
 // passes has |local| <= half + 5 u * distance, so its true offset is below |c| hx + |s| hy by a relative
@@ -134,12 +118,7 @@ void collect_boxes(const PointsInBoxesArgs<T>& args, Element<T>& element) {
     const T* b = args.boxes + 7 * (element.rows.box_begin + j);
     if (!usable(b)) continue;
     Box<T>& box = element.boxes[element.num_boxes++];
-    for (int a = 0; a < 3; ++a) {
-      box.center[a] = b[a];
-      box.half[a] = b[3 + a] / 2 + (a < 2 ? margin : z_margin);
-    }
-    box.cosine = static_cast<T>(std::cos(static_cast<double>(b[6])));
-    box.sine = static_cast<T>(std::sin(static_cast<double>(b[6])));
+    place_box(b, margin, z_margin, box);
     box.row = static_cast<int32_t>(j);
   }
 }

@@ -6,6 +6,7 @@
 
 #include "common/arena.h"
 #include "common/grid.h"
+#include "ttf_targets/plan.h"
 
 TENFOLD_BEGIN
 
@@ -28,30 +29,10 @@ struct Span {
 };
 
 Span gaussian(int64_t center, double extent, int64_t size, float* room) {
-  const double reach = std::floor(extent / 2);
-  const int64_t radius = static_cast<int64_t>(reach);
-  const double sigma = (2 * reach + 1) / 6;
-  Span span{center - radius < 0 ? 0 : center - radius, center + radius + 1 > size ? size : center + radius + 1, room};
-  for (int64_t i = span.begin; i < span.end; ++i) {
-    const double d = static_cast<double>(i - center);
-    room[i - span.begin] = static_cast<float>(std::exp(-d * d / (2 * sigma * sigma)));
-  }
+  const KernelSpan kernel = kernel_span(center, extent, size);
+  const Span span{kernel.begin, kernel.end, room};
+  for (int64_t i = span.begin; i < span.end; ++i) room[i - span.begin] = kernel.value(i);
   return span;
-}
-
-double clipped_side(double low, double high, int64_t size) {
-  const double last = static_cast<double>(size - 1);
-  const auto clip = [&](double v) { return v < 0 ? 0.0 : v > last ? last : v; };
-  return clip(high) - clip(low);
-}
-
-double importance_of(double area, BoxImportance mode) {
-  switch (mode) {
-    case BoxImportance::log: return std::log(area) > 0 ? std::log(area) : 0.0;
-    case BoxImportance::root: return std::sqrt(area);
-    case BoxImportance::area: return area;
-    default: return 1.0;
-  }
 }
 
 struct Maps {

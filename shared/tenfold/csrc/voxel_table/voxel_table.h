@@ -14,6 +14,7 @@ struct VoxelTableArgs {
   const int64_t* coords64;
   int64_t v;
   bool validate;
+  Parallel parallel;   // CUDA: its stream
   int64_t* keys;       // (v,) out, ascending
   int32_t* rows;       // (v,) out
   int32_t* directory;  // (2 v + 1,) out: first place whose key >> shift is at least the index

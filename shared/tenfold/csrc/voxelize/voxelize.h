@@ -35,6 +35,8 @@ struct VoxelArgs {
   int64_t dropped[3];        // out: out of range, by the voxel cap, by the point cap
   int64_t bad_row;           // out: first row with a coordinate that is not finite, or -1: nothing else is written
   int64_t count;             // out: voxels
+  int64_t* dropped_there;    // CUDA: where `dropped` and `count` go on the device, if the host need not know them
+  int32_t* count_there;
   // Called once `count` is known; sets what follows. It may throw.
   void (*allocate)(VoxelArgs& args, void* context);
   void* context;
@@ -53,6 +55,7 @@ struct VoxelBackwardArgs {
   int64_t voxels;
   int64_t max_points;
   bool mean;
+  Parallel parallel;           // CUDA: its stream
   T* grad_points;              // (n, channels) out
 };
 
@@ -62,7 +65,7 @@ TENFOLD_BEGIN
 
 // The arithmetic that every device shares: a true division in the precision of the points.
 template <class T>
-static inline T voxel_cell(T coordinate, T lower, T size) {
+TENFOLD_HD static inline T voxel_cell(T coordinate, T lower, T size) {
   return std::floor((coordinate - lower) / size);
 }
 

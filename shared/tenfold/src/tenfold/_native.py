@@ -7,6 +7,7 @@ fit, the operators run their reference (`tenfold.ref`) and warn once each.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
 import struct
@@ -19,6 +20,7 @@ from tenfold._errors import SlowPathWarning
 __all__ = ["empty_cache", "load", "scratch_peak", "set_cpu_level", "show_config", "status"]
 
 _LIBRARY = "_tenfold_cpu.so"
+_CUDA_LIBRARY = "_tenfold_cuda.so"
 
 
 @dataclass
@@ -31,7 +33,17 @@ class Status:
     warned: set[str] = field(default_factory=set)
 
 
+@dataclass
+class CudaStatus:
+    """What the loader found of the CUDA kernels, which come in a distribution of their own."""
+
+    path: Path | None = None
+    reason: str = "tenfold.ops has not been imported yet"
+    operators: int = 0
+
+
 status = Status()
+cuda_status = CudaStatus()
 
 
 def _candidates() -> list[Path]:
@@ -97,6 +109,58 @@ def load(contracts: dict[str, int]) -> None:
     )
 
 
+def _cuda_candidates(major: str) -> list[Path]:
+    from tenfold.build import cache_folder
+
+    found = [cache_folder() / _CUDA_LIBRARY, Path(__file__).resolve().parent / _CUDA_LIBRARY]
+    spec = importlib.util.find_spec(f"tenfold_cu{major}")
+    if spec is not None and spec.origin is not None:
+        found.append(Path(spec.origin).parent / _CUDA_LIBRARY)
+    return [path for path in found if path.is_file()]
+
+
+def load_cuda(contracts: dict[str, int]) -> None:
+    """Load the CUDA kernels where torch has CUDA of the major version that compiled them.
+
+    Args:
+        contracts: the contract number of every operator that has a compiled kernel.
+    """
+    import torch
+
+    if os.environ.get("TENFOLD_NATIVE", "1") == "0":
+        cuda_status.reason = "switched off by TENFOLD_NATIVE=0"
+        return
+    if torch.version.cuda is None:
+        cuda_status.reason = "this torch has no CUDA"
+        return
+    major = torch.version.cuda.split(".")[0]
+    reasons = []
+    for path in _cuda_candidates(major):
+        if _truncated(path):
+            reasons.append(f"{path}: the file is truncated")
+            continue
+        try:
+            library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_LAZY)
+        except OSError as error:
+            reasons.append(f"{path.name}: {error}")
+            continue
+        library.tenfold_contract.argtypes = [ctypes.c_char_p]
+        has = {op: library.tenfold_contract(op.encode()) for op in contracts}
+        wrong = [op for op, number in has.items() if number not in (0, contracts[op])]
+        if wrong or library.tenfold_cuda_major() != int(major):
+            reasons.append(
+                f"{path}: made for CUDA {library.tenfold_cuda_major()} or for other contracts; rebuild it"
+            )
+            break  # its kernels are registered by now
+        torch.ops.load_library(str(path))
+        cuda_status.path, cuda_status.reason = path, ""
+        cuda_status.operators = sum(number != 0 for number in has.values())
+        return
+    cuda_status.reason = "; ".join(reasons) or (
+        f"not installed (`pip install tenfold-cu{major}`, or `python -m tenfold.build --cuda` where nvcc is)"
+    )
+
+
 def slow_path(op: str) -> None:
     """Note that ``op`` runs its reference: one warning per op, or an error when native code is required.
 
@@ -132,11 +196,14 @@ def show_config() -> str:
         if platform.machine().lower() not in {"x86_64", "amd64"}:
             level = platform.machine()
         native = f"{level} from {status.path}"
+    cuda = f"none: {cuda_status.reason}"
+    if cuda_status.path is not None:
+        cuda = f"{cuda_status.operators} operators from {cuda_status.path}"
     return "\n".join(
         [
             f"tenfold {tenfold.__version__}",
             f"  native kernels  {native}",
-            "  CUDA kernels    none (CPU tensors only; others run the reference)",
+            f"  CUDA kernels    {cuda}",
             f"  torch           {torch.__version__}",
             f"  threads         {torch.get_num_threads()} of {os.cpu_count()} cores",
             f"  python          {platform.python_version()} on {platform.platform()}",

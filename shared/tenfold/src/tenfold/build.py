@@ -19,7 +19,18 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BuildError", "Layout", "build", "cache_folder", "find_sources", "main"]
+__all__ = [
+    "BuildError",
+    "Layout",
+    "Ninja",
+    "build",
+    "cache_folder",
+    "find_sources",
+    "main",
+    "run_ninja",
+    "tool",
+    "torch_folder",
+]
 
 # The lowest stable ABI whose symbols are used: 2.10.
 TORCH_TARGET = "0x020a000000000000"
@@ -74,14 +85,24 @@ def cache_folder() -> Path:
     return base / f"{__version__}-{sysconfig.get_platform()}"
 
 
-def _torch_folder() -> Path:
+def torch_folder() -> Path:
+    """Return the folder of the torch package, without importing it.
+
+    Raises:
+        BuildError: torch is not installed here.
+    """
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         raise BuildError("tenfold.build: torch is not importable here; its headers are needed")
     return Path(spec.origin).parent
 
 
-def _tool(names: list[str], what: str) -> str:
+def tool(names: list[str], what: str) -> str:
+    """Return the first of the commands that exists.
+
+    Raises:
+        BuildError: none does.
+    """
     for name in names:
         words = shlex.split(name)
         if words and shutil.which(words[0]):
@@ -104,7 +125,7 @@ def _escape(path: Path | str) -> str:
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-class _Ninja:
+class Ninja:
     """The lines of one ninja file."""
 
     def __init__(self, compiler: str, layout: Layout) -> None:
@@ -122,17 +143,24 @@ class _Ninja:
             "  description = link $out",
         ]
 
-    def compile(self, source: Path, variant: str, flags: str) -> str:
+    def rule(self, name: str, command: str) -> None:
+        """Add a compiler that writes dependencies as GCC does."""
+        self.lines += [f"rule {name}", f"  command = {command}", "  depfile = $out.d", "  deps = gcc"]
+        self.lines += ["  description = compile $in $variant"]
+
+    def compile(self, source: Path, variant: str, flags: str, rule: str = "cxx") -> str:
+        """Add one object; returns its name."""
         name = source.relative_to(self.layout.sources).with_suffix("")
         target = self.layout.work / variant / f"{str(name).replace('/', '.')}.o"
         self.lines += [
-            f"build {_escape(target)}: cxx {_escape(source)}",
+            f"build {_escape(target)}: {rule} {_escape(source)}",
             f"  flags = {flags}",
             f"  variant = [{variant}]",
         ]
         return _escape(target)
 
     def link(self, target: Path, objects: list[str], flags: str) -> None:
+        """Add a shared object."""
         self.lines += [f"build {_escape(target)}: link {' '.join(objects)}", f"  ldflags = {flags}"]
 
 
@@ -140,10 +168,10 @@ def _host_extension_suffix() -> str:
     return str(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
-def _write_ninja(layout: Layout) -> Path:
-    compiler = _tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler")
-    torch = _torch_folder()
-    ninja = _Ninja(compiler, layout)
+def _write_ninja(layout: Layout) -> Ninja:
+    compiler = tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler")
+    torch = torch_folder()
+    ninja = Ninja(compiler, layout)
     include = f"-I{shlex.quote(str(layout.sources))}"
     kernels = sorted(layout.sources.glob("*/*_cpu.cpp"))
     # Baseline objects come first: where the C++ library's own templates meet, the linker keeps the first
@@ -177,10 +205,25 @@ def _write_ninja(layout: Layout) -> Path:
         flags = f"{COMMON_FLAGS} {include} -isystem {python} -isystem {shlex.quote(pybind11.get_include())}"
         target = layout.output / f"_tenfold_host{_host_extension_suffix()}"
         ninja.link(target, [*base, *host, ninja.compile(module, "pybind", flags), *levels], LINK_FLAGS)
+    return ninja
+
+
+def run_ninja(ninja: Ninja, layout: Layout, *, jobs: int | None = None, verbose: bool = False) -> None:
+    """Write the ninja file and bring its targets up to date.
+
+    Raises:
+        BuildError: no ninja, or a file does not compile.
+    """
     path = layout.work / "build.ninja"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(ninja.lines) + "\n")
-    return path
+    layout.output.mkdir(parents=True, exist_ok=True)
+    command = [_ninja(), "-f", str(path), "-C", str(layout.work)]
+    command += [f"-j{jobs}"] if jobs else []
+    command += ["-v"] if verbose else []
+    result = subprocess.run(command, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"tenfold.build: compilation failed (ninja exit code {result.returncode})")
 
 
 def build(layout: Layout, *, jobs: int | None = None, verbose: bool = False) -> None:
@@ -189,14 +232,7 @@ def build(layout: Layout, *, jobs: int | None = None, verbose: bool = False) -> 
     Raises:
         BuildError: no compiler, no ninja, no torch headers, or a file does not compile.
     """
-    ninja_file = _write_ninja(layout)
-    layout.output.mkdir(parents=True, exist_ok=True)
-    command = [_ninja(), "-f", str(ninja_file), "-C", str(layout.work)]
-    command += [f"-j{jobs}"] if jobs else []
-    command += ["-v"] if verbose else []
-    result = subprocess.run(command, check=False)
-    if result.returncode != 0:
-        raise BuildError(f"tenfold.build: compilation failed (ninja exit code {result.returncode})")
+    run_ninja(_write_ninja(layout), layout, jobs=jobs, verbose=verbose)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -205,6 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--inplace", action="store_true", help="write beside the Python sources of a checkout"
     )
+    parser.add_argument("--cuda", action="store_true", help="compile the CUDA kernels as well (needs nvcc)")
     parser.add_argument("--jobs", type=int, help="compile this many files at a time")
     parser.add_argument("--verbose", action="store_true", help="print the compiler's command lines")
     options = parser.parse_args(argv)
@@ -217,6 +254,10 @@ def main(argv: list[str] | None = None) -> int:
             cache = cache_folder()
             layout = Layout(sources, cache / "objects", cache)
         build(layout, jobs=options.jobs, verbose=options.verbose)
+        if options.cuda:
+            from tenfold.build_cuda import build_cuda
+
+            build_cuda(Layout(sources, layout.work / "cuda", layout.output), jobs=options.jobs)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 2

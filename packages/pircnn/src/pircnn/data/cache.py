@@ -98,7 +98,7 @@ class SemanticCache:
                 f"{path}: shape: got {values.shape}; expected ({self.facts['channels']}, H, W)"
             )
         scaled = values.astype(np.float32)
-        return scaled / 255 if values.dtype == np.uint8 else scaled
+        return scaled / np.float32(255) if values.dtype == np.uint8 else scaled
 
 
 def require_same_source(

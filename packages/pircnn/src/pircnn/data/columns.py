@@ -43,7 +43,7 @@ def with_camera(
         uv, _, valid = calib.lidar_to_image(points, image_size)
         # Rounding to float32 must not carry a pixel across the border.
         height, width = image_size
-        limit = np.nextafter(np.float32([width, height]), np.float32(0))
+        limit = np.nextafter(np.array([width, height], np.float32), np.float32(0))
         more[:, :2] = np.where(valid[:, None], np.minimum(uv.astype(np.float32), limit), 0)
         more[:, 2] = np.where(valid, SEEN, UNSEEN)
     return np.concatenate((np.asarray(points, np.float32), more), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +112,7 @@ class PIRCNN(PointRCNN):
         """Features of a point, its camera columns, stored semantics."""
         return self.config.point_features + CAMERA_COLUMNS + self.config.stored_channels
 
-    def train(self, mode: bool = True) -> PIRCNN:
+    def train(self, mode: bool = True) -> Self:
         """A frozen image network stays in evaluation mode, or its statistics would move."""
         super().train(mode)
         if getattr(self, "image_net", None) is not None and self.config.branch == "frozen":

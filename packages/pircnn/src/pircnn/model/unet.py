@@ -91,7 +91,8 @@ class SegUNet(nn.Module):
             dy, dx = (skip.shape[k] - x.shape[k] for k in (2, 3))
             x = F.pad(x, (dx // 2, dx - dx // 2, dy // 2, dy - dy // 2))
             x = block(torch.cat((skip, x), 1))
-        return x
+        result: Tensor = x
+        return result
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, Cs, H, W) of normalised images (B, C, H, W)."""

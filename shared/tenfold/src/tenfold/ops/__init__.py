@@ -154,3 +154,4 @@ __all__ = [
 ]
 
 _native.load(__contract__)
+_native.load_cuda(__contract__)

@@ -1,0 +1,181 @@
+// Test-only emulation of a CUDA device on one process thread; device.h takes its names from here when the compiler
+// is not nvcc. Every CUDA thread is a fiber; barriers and warp operations are rendezvous points.
+//
+// The sources under test are compiled with -fsanitize=thread and linked without its runtime: emu.cpp supplies the
+// hooks, so that every load and store of a kernel is checked against the buffers it was given and against what the
+// other threads did since the last barrier.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <tuple>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define TENFOLD_UNCHECKED __attribute__((no_sanitize("thread"), noinline))
+
+namespace tenfold::emu {
+
+struct Dim {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+// What a thread may ask about itself; threads run one at a time.
+struct Now {
+  Dim thread, block, block_dim, grid_dim;
+};
+extern Now now;
+
+struct Site {
+  const char* file;
+  int line;
+  static Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+};
+
+enum class Access : int { read, write, atomic };
+
+void access(const void* address, size_t bytes, Access kind);
+void barrier(Site site);
+unsigned ballot(unsigned mask, bool predicate, Site site);
+uint64_t shuffle(unsigned mask, uint64_t value, int source, Site site);
+void sync_warp(unsigned mask, Site site);
+void may_yield();  // atomics are the points where threads may overtake each other
+void* shared_slot(const void* tag, size_t bytes, size_t element);
+
+// Runs `body` once for each thread of the grid, in the order of the current seed; throws std::runtime_error for the
+// first broken rule. `arguments` may be read by kernels without being a buffer.
+void run(const char* kernel, Dim grid, Dim block, void (*body)(void*), void* context, const void* arguments,
+         size_t argument_bytes);
+
+// Buffers kernels may touch. A fresh one is poisoned, and reading it before anybody wrote is an error.
+enum class Content : int { constant, given, fresh };
+void add_buffer(void* begin, size_t bytes, size_t element, Content content);
+void written(void* begin, size_t bytes);  // by something that is no kernel
+void clear_buffers();                     // forgets all of them, after a look at the guard zones
+constexpr size_t kGuardBytes = 1024;      // before and after a buffer made by the binding
+void add_guards(void* begin, size_t bytes);
+
+template <class T>
+TENFOLD_UNCHECKED T exchange_add(T* p, T v) {
+  may_yield();
+  access(p, sizeof(T), Access::atomic);
+  const T old = *p;
+  *p = static_cast<T>(old + v);
+  return old;
+}
+template <class T>
+TENFOLD_UNCHECKED T exchange_or(T* p, T v) {
+  may_yield();
+  access(p, sizeof(T), Access::atomic);
+  const T old = *p;
+  *p = old | v;
+  return old;
+}
+template <class T>
+TENFOLD_UNCHECKED T exchange_min(T* p, T v) {
+  may_yield();
+  access(p, sizeof(T), Access::atomic);
+  const T old = *p;
+  if (v < old) *p = v;
+  return old;
+}
+template <class T>
+TENFOLD_UNCHECKED T exchange_max(T* p, T v) {
+  may_yield();
+  access(p, sizeof(T), Access::atomic);
+  const T old = *p;
+  if (old < v) *p = v;
+  return old;
+}
+template <class T>
+TENFOLD_UNCHECKED T exchange_equal(T* p, T expected, T v) {
+  may_yield();
+  access(p, sizeof(T), Access::atomic);
+  const T old = *p;
+  if (old == expected) *p = v;
+  return old;
+}
+
+}  // namespace tenfold::emu
+
+#define threadIdx ::tenfold::emu::now.thread
+#define blockIdx ::tenfold::emu::now.block
+#define blockDim ::tenfold::emu::now.block_dim
+#define gridDim ::tenfold::emu::now.grid_dim
+
+// ------------------------------------------------------------------ the names of CUDA that kernels may use
+
+using tenfold::emu::Site;
+
+inline void __syncthreads(Site site = Site::here()) { tenfold::emu::barrier(site); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, Site site = Site::here()) { tenfold::emu::sync_warp(mask, site); }
+inline unsigned __ballot_sync(unsigned mask, int predicate, Site site = Site::here()) {
+  return tenfold::emu::ballot(mask, predicate != 0, site);
+}
+inline int __any_sync(unsigned mask, int predicate, Site site = Site::here()) {
+  return tenfold::emu::ballot(mask, predicate != 0, site) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate, Site site = Site::here()) {
+  return tenfold::emu::ballot(mask, predicate != 0, site) == mask;
+}
+template <class T>
+inline T tenfold_shuffle(unsigned mask, T value, int source, Site site) {
+  static_assert(sizeof(T) <= 8, "values of at most 64 bits are exchanged");
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = tenfold::emu::shuffle(mask, bits, source, site);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+inline int tenfold_lane() { return static_cast<int>(threadIdx.x & 31u); }
+template <class T>
+inline T __shfl_sync(unsigned mask, T value, int source, Site site = Site::here()) {
+  return tenfold_shuffle(mask, value, source & 31, site);
+}
+template <class T>
+inline T __shfl_xor_sync(unsigned mask, T value, int bits, Site site = Site::here()) {
+  return tenfold_shuffle(mask, value, tenfold_lane() ^ bits, site);
+}
+template <class T>
+inline T __shfl_up_sync(unsigned mask, T value, int delta, Site site = Site::here()) {
+  const int lane = tenfold_lane();
+  return tenfold_shuffle(mask, value, lane < delta ? lane : lane - delta, site);
+}
+template <class T>
+inline T __shfl_down_sync(unsigned mask, T value, int delta, Site site = Site::here()) {
+  const int lane = tenfold_lane();
+  return tenfold_shuffle(mask, value, lane + delta > 31 ? lane : lane + delta, site);
+}
+
+template <class T>
+inline T atomicAdd(T* p, T v) {
+  static_assert(static_cast<T>(0.5) == 0, "no atomic sums of floats: their order would decide the result");
+  return tenfold::emu::exchange_add(p, v);
+}
+template <class T>
+inline T atomicOr(T* p, T v) {
+  return tenfold::emu::exchange_or(p, v);
+}
+template <class T>
+inline T atomicMin(T* p, T v) {
+  static_assert(static_cast<T>(0.5) == 0, "integers alone");
+  return tenfold::emu::exchange_min(p, v);
+}
+template <class T>
+inline T atomicMax(T* p, T v) {
+  static_assert(static_cast<T>(0.5) == 0, "integers alone");
+  return tenfold::emu::exchange_max(p, v);
+}
+template <class T>
+inline T atomicCAS(T* p, T expected, T v) {
+  return tenfold::emu::exchange_equal(p, expected, v);
+}
+
+inline int __popc(unsigned v) { return __builtin_popcount(v); }
+inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
+inline int __ffs(int v) { return __builtin_ffs(v); }
+inline int __ffsll(long long v) { return __builtin_ffsll(v); }
+inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(static_cast<unsigned>(v)); }

@@ -1,0 +1,75 @@
+// Paired overlap for losses: a thread for each pair, with the arithmetic of the CPU kernel in float64.
+#include "iou/rotated_loss.h"
+
+#include "common/device_check.h"
+#include "iou/pair.h"
+
+namespace tenfold::cuda {
+namespace {
+
+using namespace device;
+
+template <class T>
+struct NotFinite {
+  const T* boxes;
+  RectFormat format;
+  __device__ bool operator()(int64_t i) const {
+    return box_extent(boxes + i * format.columns, format) == Extent::not_finite;
+  }
+};
+
+template <class T>
+struct Distance {
+  RotatedLossArgs<T> a;
+  __device__ void operator()(int64_t i) const {
+    T value = T(0);
+    if (pair_has_extent(a, i))
+      value = static_cast<T>(distance_iou(solid_of(a.pred + i * a.columns, a.columns),
+                                          solid_of(a.target + i * a.columns, a.columns), a.columns == 5));
+    a.value[i] = value;
+  }
+};
+
+template <class T>
+void diou(RotatedLossArgs<T>& a) {
+  const Stream& stream = *a.parallel.stream;
+  const RectFormat format{a.columns, false, a.columns == 7};
+  a.bad_row = -1;
+  for (a.bad_which = 0; a.validate && a.bad_which < 2; ++a.bad_which) {
+    a.bad_row = first_bad(stream, a.n, NotFinite<T>{a.bad_which == 0 ? a.pred : a.target, format});
+    if (a.bad_row >= 0) return;
+  }
+  each("rotated_diou", stream, a.n, Distance<T>{a});
+}
+
+template <class T>
+struct Gradients {
+  RotatedLossArgs<T> a;
+  Enclosure enclosure;
+  __device__ void operator()(int64_t i) const {
+    double gp[7] = {}, gt[7] = {};
+    if (pair_has_extent(a, i))
+      overlap_gradients(solid_of(a.pred + i * a.columns, a.columns), solid_of(a.target + i * a.columns, a.columns),
+                        enclosure, a.columns == 5, gp, gt);
+    const double factor = a.grad[i];
+    write_gradient(a.grad_pred + i * a.columns, a.columns, gp, factor);
+    write_gradient(a.grad_target + i * a.columns, a.columns, gt, factor);
+  }
+};
+
+template <class T>
+void backward(RotatedLossArgs<T>& a) {
+  const Enclosure enclosure = a.kind == LossKind::iou    ? Enclosure::none
+                              : a.kind == LossKind::giou ? Enclosure::hull
+                                                         : Enclosure::diagonal;
+  each("rotated_iou_backward", *a.parallel.stream, a.n, Gradients<T>{a, enclosure});
+}
+
+}  // namespace
+
+void rotated_diou_f32(RotatedLossArgs<float>& args) { diou(args); }
+void rotated_diou_f64(RotatedLossArgs<double>& args) { diou(args); }
+void rotated_iou_backward_f32(RotatedLossArgs<float>& args) { backward(args); }
+void rotated_iou_backward_f64(RotatedLossArgs<double>& args) { backward(args); }
+
+}  // namespace tenfold::cuda

@@ -1,0 +1,163 @@
+"""The emulator catches what it promises to: kernels with one mistake each, and our own with a line changed.
+
+The library's building blocks (scan, sort, suppression) are executed here as they are, against plain loops.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tenfold.build import find_sources
+from tenfold.build_cuda import EMULATED_FLAGS, WATCHED_FLAGS
+
+HERE = Path(__file__).resolve().parent
+CSRC = find_sources()
+EVERYTHING = os.environ.get("TENFOLD_EMULATED") == "1"  # set by `nox -s cuda`
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+
+# What the emulator must say of each mistake; None: nothing, the kernel is right.
+MISTAKES = {
+    "mirror": None,
+    "no barrier": r"race: (read|write)|nobody wrote",
+    "barrier for part of the block": r"reached by 40 of 64 threads",
+    "barriers at two sites": r"barriers at .* and at .* are reached by parts of the block",
+    "read behind the end": r"read outside every buffer",
+    "write behind the end": r"write outside every buffer",
+    "shared word nobody wrote": r"nobody wrote",
+    "blocks write one word": r"race: write",
+    "write to an input": r"write to an input",
+    "host pointer": r"read outside every buffer",
+    "add up": None,
+    "lane dropped from the mask": r"mask leaves it out|outside its mask",
+    "lane that left": r"never come to the warp operation",
+    "shuffle from outside the mask": r"a shuffle reads a lane outside its mask",
+    "no warp barrier": r"race: (read|write)|nobody wrote",
+    "plain increment": r"race: (read|write)",
+    "first come": r"depends on the order",
+    "too much shared memory": r"more than 48 KB",
+    "too many threads": r"block of 1056 threads",
+    "scratch nobody wrote": r"nobody wrote",
+    "sort": None,
+    "scan": None,
+    "suppress": None,
+}
+
+# One line of a real kernel changed: (file, the line, what it becomes, the test that must fail).
+CHANGES = [
+    (
+        "common/device_scan.h",
+        "  if (lane() == kWarpLanes - 1) warp_sums[warp()] = inclusive;\n  __syncthreads();",
+        "  if (lane() == kWarpLanes - 1) warp_sums[warp()] = inclusive;",
+        "scan",
+    ),
+    ("common/device_scan.h", "  __syncthreads();  // warp_sums may be used again\n", "", "scan"),
+    (
+        "common/device_scan.h",
+        "if (first + k < n) out[first + k] = before;",
+        "if (first + k <= n) out[first + k] = before;",
+        "scan",
+    ),
+    (
+        "common/device_sort.h",
+        "atomicAdd(&histogram[sort_digit(key[i], shift)], 1)",
+        "histogram[sort_digit(key[i], shift)] += 1",
+        "sort",
+    ),
+    (
+        "common/device_sort.h",
+        "  histogram[threadIdx.x] = 0;\n  __syncthreads();",
+        "  histogram[threadIdx.x] = 0;",
+        "sort",
+    ),
+    (
+        "common/device_sort.h",
+        "const unsigned set = __ballot_sync(kAllLanes,",
+        "const unsigned set = __ballot_sync(kAllLanes >> 1,",
+        "sort",
+    ),
+    (
+        "common/device_sort.h",
+        "if (digit < kSortDigits) to = mine[digit] + __popc(same & lanes_below());\n    __syncwarp();",
+        "if (digit < kSortDigits) to = mine[digit] + __popc(same & lanes_below());",
+        "sort",
+    ),
+    (
+        "nms/suppress_cuda.h",
+        "    __syncthreads();\n    const unsigned long long keep = chosen[0];",
+        "    const unsigned long long keep = chosen[0];",
+        "suppress",
+    ),
+    ("nms/suppress_cuda.h", "if (i >= count || gone[i] != 0)", "if (gone[i] != 0)", "suppress"),
+    ("nms/suppress_cuda.h", "j > i && j < count", "j >= i && j < count", "suppress"),
+]
+FEW = 3  # of the changes, in the tests that everybody runs
+
+
+def compiled(folder, sources):
+    """The program of all cases, from a copy of the sources or the checkout itself."""
+    program = folder / "mutants"
+    base = f"{EMULATED_FLAGS.replace('-Wall -Wextra', '-w')} -I{sources}"
+    objects = []
+    for source, flags in (
+        (sources / "emu" / "emu.cpp", ""),
+        (sources / "common" / "device_cuda.cu", "-x c++"),
+        (HERE / "mutants.cu", f"{WATCHED_FLAGS} -x c++"),
+    ):
+        target = folder / f"{source.stem}.o"
+        command = [
+            "g++",
+            *base.split(),
+            *flags.split(),
+            "-include",
+            "algorithm",
+            "-include",
+            "cstdlib",
+            "-c",
+            str(source),
+            "-o",
+            str(target),
+        ]
+        subprocess.run(command, check=True)
+        objects.append(str(target))
+    subprocess.run(["g++", *objects, "-o", str(program)], check=True)
+    return program
+
+
+def outcomes(program, orders, only=""):
+    text = subprocess.run(
+        [str(program), str(orders), only], capture_output=True, text=True, check=True
+    ).stdout
+    return dict(line.split(": ", 1) for line in text.splitlines())
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("mutants"), CSRC)
+
+
+def test_every_mistake_is_caught_and_nothing_else(program):
+    found = outcomes(program, orders=10)
+    assert set(found) == set(MISTAKES)
+    for name, expected in MISTAKES.items():
+        if expected is None:
+            assert found[name] == "ok", f"{name}: {found[name]}"
+        else:
+            assert re.search(expected, found[name]), f"{name}: {found[name]}"
+
+
+@pytest.mark.parametrize("number", range(len(CHANGES)))
+def test_a_changed_line_of_a_kernel_is_caught(number, tmp_path):
+    if number >= FEW and not EVERYTHING:
+        pytest.skip("run by `nox -s cuda`")
+    name, line, becomes, case = CHANGES[number]
+    sources = tmp_path / "csrc"
+    shutil.copytree(CSRC, sources)
+    text = (sources / name).read_text()
+    assert text.count(line) == 1, f"{name} has changed: {line!r}"
+    (sources / name).write_text(text.replace(line, becomes))
+    assert outcomes(compiled(tmp_path, sources), 6, case)[case] != "ok"

@@ -1,0 +1,115 @@
+"""The CUDA kernels on a GPU, against the CPU kernels: the calls that the emulator replays, on real streams.
+
+Run by `nox -s gpu`. Without a GPU the tests are skipped, unless TENFOLD_GPU=1 asks for one.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tenfold
+from tenfold import _native, ops
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import emulation
+from cases import CASES
+from gradients import GRADIENTS
+
+from tenfold.testing import kernels
+
+CALLS = int(os.environ.get("TENFOLD_EMULATED_CALLS", "20"))
+# Libraries of the device may differ in the last bit of a sine, an exponential or a fused product.
+TOLERANCE = {
+    **dict.fromkeys(("sparse_conv", "sparse_conv_weight"), 1e-3),
+    **dict.fromkeys(("ttf_targets", "rotated_iou", "rotated_iou_backward", "box_iou", "pairs_iou_bev"), 1e-5),
+}
+
+absent = not torch.cuda.is_available() or _native.cuda_status.path is None
+if absent and os.environ.get("TENFOLD_GPU") == "1":
+    raise RuntimeError(f"no GPU, or no CUDA kernels: {_native.cuda_status.reason}")
+pytestmark = pytest.mark.skipif(absent, reason="no GPU, or no CUDA kernels here")
+
+
+def moved(value, device):
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return type(value)(moved(v, device) for v in value) if isinstance(value, list | tuple) else value
+
+
+def replay(calls):
+    for call in calls:
+        if call.error is not None:
+            continue
+        op = getattr(torch.ops.tenfold, call.name.removeprefix("tenfold::")).default
+        args = moved(call.args, "cuda")
+        result = op(*args)
+        written = [a for a, s in zip(args, op._schema.arguments, strict=False) if s.is_write]
+        got = tuple(written) if result is None else (result, *written) if written else result
+        kernels.assert_same(
+            moved(got, "cpu"), call.result, rtol=TOLERANCE.get(call.name.removeprefix("tenfold::"))
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_drawn_calls(name):
+    for seed in range(CALLS):
+        call = CASES[name].make(np.random.default_rng(seed))
+        with tenfold.validation("meta"), emulation.recorded() as calls:
+            try:
+                call()
+            except (ValueError, TypeError):
+                continue
+        replay(calls)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients(name):
+    for seed in range(CALLS // 2):
+        with emulation.recorded() as calls:
+            GRADIENTS[name](np.random.default_rng(seed))
+        replay(calls)
+
+
+def test_work_goes_to_the_current_stream():
+    """A producer that is late on a side stream is waited for, because the kernel follows it there."""
+    boxes = torch.rand(2000, 2, device="cuda") * 50
+    boxes = torch.cat([boxes, boxes + 3], 1)
+    scores = torch.rand(2000, device="cuda")
+    expected = ops.nms(boxes, scores, 0.5)
+    side = torch.cuda.Stream()
+    late = torch.zeros_like(boxes)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)
+        late.copy_(boxes)
+        assert torch.equal(ops.nms(late, scores, 0.5), expected)
+
+
+def test_graph_capture_of_a_padded_operator():
+    boxes = torch.rand(500, 2, device="cuda") * 20
+    boxes = torch.cat([boxes, boxes + 3], 1)
+    scores = torch.rand(500, device="cuda")
+    ops.nms_padded(boxes, scores, 0.5, 100)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        keep, count = ops.nms_padded(boxes, scores, 0.5, 100)
+    scores.copy_(torch.rand(500, device="cuda"))
+    graph.replay()
+    expected, number = ops.nms_padded(boxes, scores, 0.5, 100)
+    assert torch.equal(keep, expected)
+    assert torch.equal(count, number)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_tensors_of_another_device_than_the_current_one():
+    feats, index = torch.rand(100, 4), torch.randint(0, 9, (100,))
+    expected = ops.scatter(feats, index, 9, "sum")
+    result = ops.scatter(feats.to("cuda:1"), index.to("cuda:1"), 9, "sum")
+    assert result.device == torch.device("cuda:1")
+    assert torch.equal(result.cpu(), expected)
