@@ -175,6 +175,29 @@ uint32_t run_scan() {
   return static_cast<uint32_t>(sum);
 }
 
+// One array of shared memory serves two sums after each other.
+__global__ void two_sums(const int32_t* in, int32_t* out) {
+  TENFOLD_SHARED(int32_t, warp_sums, kScanThreads / kWarpLanes);
+  int32_t total;
+  const int32_t before = block_sum_before(in[threadIdx.x], warp_sums, total);
+  out[threadIdx.x] = block_sum_before(before, warp_sums, total);
+}
+
+uint32_t run_two_sums() {
+  Memory m;
+  auto values = numbers(kScanThreads);
+  for (auto& v : values) v %= 100;
+  auto* out = m.stream.scratch<int32_t>(kScanThreads);
+  TENFOLD_LAUNCH(two_sums, 1, kScanThreads, m.stream, m.given(values), out);
+  int32_t before = 0, sum = 0;
+  for (size_t i = 0; i < kScanThreads; ++i) {
+    if (out[i] != sum) throw std::runtime_error("wrong: two sums");
+    sum += before;
+    before += values[i];
+  }
+  return static_cast<uint32_t>(sum);
+}
+
 // Numbers suppress each other when they are close.
 struct Close {
   const int32_t* value;
@@ -260,6 +283,7 @@ const Case kCases[] = {
      }},
     {"sort", run_sort},
     {"scan", run_scan},
+    {"two sums", run_two_sums},
     {"suppress", run_suppress},
 };
 

@@ -44,6 +44,7 @@ MISTAKES = {
     "scratch nobody wrote": r"nobody wrote",
     "sort": None,
     "scan": None,
+    "two sums": None,
     "suppress": None,
 }
 
@@ -55,7 +56,7 @@ CHANGES = [
         "  if (lane() == kWarpLanes - 1) warp_sums[warp()] = inclusive;",
         "scan",
     ),
-    ("common/device_scan.h", "  __syncthreads();  // warp_sums may be used again\n", "", "scan"),
+    ("common/device_scan.h", "  __syncthreads();  // warp_sums may be used again\n", "", "two sums"),
     (
         "common/device_scan.h",
         "if (first + k < n) out[first + k] = before;",
