@@ -161,7 +161,7 @@ def sanitize(session: nox.Session) -> None:
 def cuda(session: nox.Session) -> None:
     """Compile every CUDA kernel for real GPUs, run all of them under the emulator; `-- wheel` builds the add-on."""
     _prepare(session)
-    # Only real architectures are compiled here: this session shows that they can be, and what they need.
+    # Only real architectures are compiled here: this shows that they can be, and what they need.
     home = next(
         (
             p

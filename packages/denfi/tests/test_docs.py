@@ -1,11 +1,10 @@
 """The examples of README and documentation run."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from tenfold.testing import assert_commands_exist, repository_root, run_page_examples
+from tenfold.testing import assert_commands_exist, assert_links_exist, repository_root, run_page_examples
 
 ROOT = repository_root(Path(__file__).parent)
 PAGES = ["packages/denfi/README.md", "docs/denfi.md"]
@@ -21,8 +20,5 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
 def test_command_lines_name_real_verbs_options_and_recipes(page):
     from denfi.cli import app
 
-    text = (ROOT / page).read_text()
     assert assert_commands_exist(ROOT / page, app)
-    assert [
-        link for link in re.findall(r"\]\(([^)#]+)\)", text) if not ((ROOT / page).parent / link).exists()
-    ] == []
+    assert_links_exist(ROOT / page)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tenfold.testing.pages import (
         assert_commands_exist,
         assert_docstrings_hold,
+        assert_links_exist,
         page_examples,
         run_page_examples,
     )
@@ -45,7 +46,13 @@ _ROOMS = {
     "data": ["missing", "repository_root", "require", "sample_data"],
     "detectors": ["TINY_DETECTORS"],
     "faults": ["corruptions"],
-    "pages": ["assert_commands_exist", "assert_docstrings_hold", "page_examples", "run_page_examples"],
+    "pages": [
+        "assert_commands_exist",
+        "assert_docstrings_hold",
+        "assert_links_exist",
+        "page_examples",
+        "run_page_examples",
+    ],
     "processes": [
         "KilledAndResumed",
         "assert_survives_disk_full",
@@ -78,6 +85,7 @@ __all__ = [
     "assert_docstrings_hold",
     "assert_help_shows_examples",
     "assert_light_help",
+    "assert_links_exist",
     "assert_survives_disk_full",
     "assert_training_resumes",
     "child_environment",

@@ -9,7 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["assert_commands_exist", "assert_docstrings_hold", "page_examples", "run_page_examples"]
+__all__ = [
+    "assert_commands_exist",
+    "assert_docstrings_hold",
+    "assert_links_exist",
+    "page_examples",
+    "run_page_examples",
+]
 
 
 def page_examples(page: Path) -> list[str]:
@@ -72,6 +78,16 @@ def assert_commands_exist(page: Path, app: Any) -> list[str]:
     for name in set(re.findall(r"--config (\w+)", text)) - {"NAME"}:
         assert name in recipes, f"{page}: {app.name} has no recipe {name}"
     return [verb for verb, _ in lines]
+
+
+def assert_links_exist(page: Path) -> None:
+    """Every relative link of a page names a file that is there.
+
+    Raises:
+        AssertionError: names those that are not.
+    """
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def assert_docstrings_hold(package: str) -> None:
