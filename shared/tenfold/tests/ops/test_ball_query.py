@@ -406,11 +406,12 @@ def test_scratch_bound():
     for n in (2_000, 30_000, 120_000):
         points = cloud(n, scale=n ** (1 / 3))
         for scale in (1.0, 0.01):
-            kernels_bytes = []
-            _native.scratch_peak()
-            ball_query(points, points[: n // 4], 1.5 * scale, 32)
-            kernels_bytes.append(_native.scratch_peak())
-            assert kernels_bytes[0] <= 32 * n + 4 * 2 * 32 * 64 + 65536
+            taken = kernels.scratch_bytes(
+                lambda points=points, scale=scale: ball_query(
+                    points, points[: len(points) // 4], 1.5 * scale, 32
+                )
+            )
+            assert taken <= 32 * n + 4 * 2 * 32 * 64 + 65536
 
 
 def test_time_grows_linearly():

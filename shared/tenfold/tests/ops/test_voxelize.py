@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tenfold
-from tenfold import _native, ref
+from tenfold import ref
 from tenfold.ops import Voxels, voxelize, voxelize_padded
 from tenfold.ops._voxelize import _grid
 from tenfold.testing import kernels, require
@@ -710,24 +710,19 @@ def test_huge_max_points_needs_mean():
     assert int(result.num_points.sum()) + int(result.dropped[0]) == 10
 
 
-def scratch_of(n: int, size, bounds, spread: float = 8.0) -> int:
-    points = torch.rand(n, 3, generator=torch.Generator().manual_seed(0)) * spread
-    _native.scratch_peak()
-    voxelize(points, size, bounds, 5, n)
-    return _native.scratch_peak()
+def scratch_of(n: int, size, bounds, count: int) -> int:
+    points = torch.rand(n, 3, generator=torch.Generator().manual_seed(0)) * 8
+    return kernels.scratch_bytes(lambda: voxelize(points, size, bounds, 5, n), count)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("size", [(1e-3, 1e-3, 1e-2), (1.0, 1.0, 1.0), (1e-4, 1e-4, 1e-4), (0.2, 0.2, 0.2)])
 def test_scratch_is_bounded(size, count):
     """32 bytes a point on one thread, whatever the grid; several threads also keep the split."""
-    with kernels.threads(count):
-        for n in (20_000, 40_000, 200_000):
-            assert scratch_of(n, size, (0, 0, 0, 8, 8, 8)) <= (32 if count == 1 else 42) * n + 200_000
+    for n in (20_000, 40_000, 200_000):
+        assert scratch_of(n, size, (0, 0, 0, 8, 8, 8), count) <= (32 if count == 1 else 42) * n + 200_000
 
 
 def test_scratch_of_kitti_grid():
     points = kitti_frame(0)
-    _native.scratch_peak()
-    voxelize(points, *KITTI)
-    assert _native.scratch_peak() <= 8e6
+    assert kernels.scratch_bytes(lambda: voxelize(points, *KITTI)) <= 8e6

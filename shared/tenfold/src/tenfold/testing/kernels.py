@@ -19,6 +19,7 @@ __all__ = [
     "check_strides",
     "check_threads",
     "cpu_levels",
+    "scratch_bytes",
     "threads",
 ]
 
@@ -77,6 +78,17 @@ def assert_caught(
         except errors:
             return
     raise AssertionError("no check notices the wrong variant")
+
+
+def scratch_bytes(call: Callable[[], Any], count: int = 1) -> int:
+    """Largest number of scratch bytes that ``call()`` has in use at once, on ``count`` threads.
+
+    Every thread takes scratch of its own, so that a bound holds for one number of threads only.
+    """
+    with threads(count):
+        _native.scratch_peak(reset=True)
+        call()
+        return _native.scratch_peak(reset=True)
 
 
 def check_threads(call: Callable[[], Any], counts: Sequence[int] = (1, 2, 3, 7)) -> None:
