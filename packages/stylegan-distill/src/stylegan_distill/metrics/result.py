@@ -1,0 +1,43 @@
+"""What a metric returns: numbers with the facts they depend on, and one line of JSON for a log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tenfold.io import write_text
+
+__all__ = ["Measured", "append_jsonl"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers of one metric.
+
+    Attributes:
+        values: name -> number; the name says what may be compared with it (``fid50k_full``, ``fd_tiny``).
+        facts: preset, hash of the feature network, counts, seed, filter of the data.
+
+    >>> found = Measured({"fd_tiny": 0.25}, {"seed": 0})
+    >>> found["fd_tiny"], found.line()
+    (0.25, '{"fd_tiny": 0.25, "seed": 0}')
+    """
+
+    values: Mapping[str, float]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        return self.values[name]
+
+    def line(self) -> str:
+        """All of it as one line of JSON."""
+        return json.dumps({**self.values, **self.facts})
+
+
+def append_jsonl(path: Path, records: Mapping[str, Any]) -> None:
+    """Add one line to a file of JSON lines; the file is replaced as a whole, so no line is ever half there."""
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    write_text(path, old + json.dumps(records) + "\n")
