@@ -10,8 +10,14 @@ from tenfold.ops._batching import (
     pad,
     stack,
 )
+from tenfold.ops._bias_act import (
+    bias_act,
+)
 from tenfold.ops._bilinear import (
     bilinear_sample,
+)
+from tenfold.ops._filtered_lrelu import (
+    filtered_lrelu,
 )
 from tenfold.ops._graphs import (
     ThinnedPoints,
@@ -84,6 +90,9 @@ from tenfold.ops._sparse_conv import (
 from tenfold.ops._ttf_targets import (
     ttf_targets,
 )
+from tenfold.ops._upfirdn2d import (
+    upfirdn2d,
+)
 from tenfold.ops._voxel_table import (
     VoxelTable,
     lookup,
@@ -106,6 +115,7 @@ __all__ = [
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "bias_act",
     "bilinear_sample",
     "box_iou_3d",
     "box_iou_aligned_3d",
@@ -113,6 +123,7 @@ __all__ = [
     "boxes_overlap_bev",
     "dynamic_voxelize",
     "farthest_point_sample",
+    "filtered_lrelu",
     "gather_rows",
     "group",
     "group_max",
@@ -147,6 +158,7 @@ __all__ = [
     "three_nn",
     "topk_peaks",
     "ttf_targets",
+    "upfirdn2d",
     "voxel_downsample",
     "voxel_query",
     "voxelize",

@@ -4,9 +4,16 @@ from tenfold.ref._ball_query import (
     ball_query,
     ball_query_multi,
 )
+from tenfold.ref._bias_act import (
+    bias_act,
+    bias_act_gate,
+)
 from tenfold.ref._bilinear import (
     bilinear_sample,
     bilinear_sample_backward,
+)
+from tenfold.ref._filtered_lrelu import (
+    filtered_lrelu,
 )
 from tenfold.ref._group import (
     group,
@@ -73,6 +80,9 @@ from tenfold.ref._sparse_conv import (
 from tenfold.ref._ttf_targets import (
     ttf_targets,
 )
+from tenfold.ref._upfirdn2d import (
+    upfirdn2d,
+)
 from tenfold.ref._voxel_table import (
     lookup,
     voxel_query,
@@ -91,6 +101,8 @@ __all__ = [
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "bias_act",
+    "bias_act_gate",
     "bilinear_sample",
     "bilinear_sample_backward",
     "box_iou",
@@ -98,6 +110,7 @@ __all__ = [
     "dynamic_voxelize",
     "farthest_point_sample",
     "farthest_point_sample_dist",
+    "filtered_lrelu",
     "group",
     "group_max",
     "group_max_backward",
@@ -132,6 +145,7 @@ __all__ = [
     "sparse_max_pool",
     "topk_peaks",
     "ttf_targets",
+    "upfirdn2d",
     "voxel_query",
     "voxel_table",
     "voxelize",

@@ -1,0 +1,72 @@
+"""Compress a StyleGAN2 or StyleGAN3 and keep its meaning (Xu et al., "Mind the Gap in Distilling StyleGANs", 2022).
+
+The names below load on first use; importing this file loads nothing.
+
+Example:
+    >>> import torch, stylegan_distill as sd
+    >>> teacher = sd.StyleGAN2Generator(sd.StyleGAN2Config(16, z_dim=8, w_dim=8, widths=(8, 8, 4)))
+    >>> teacher(torch.randn(2, 8)).shape
+    torch.Size([2, 3, 16, 16])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stylegan_distill.config import (
+        DISCRIMINATOR_PRESETS,
+        GENERATOR_PRESETS,
+        DiscriminatorConfig,
+        StyleGAN2Config,
+        StyleGAN3Config,
+    )
+    from stylegan_distill.cost import Cost, count_cost
+    from stylegan_distill.networks import (
+        Generator,
+        StyleGAN2Generator,
+        StyleGAN3Generator,
+        StyleGANDiscriminator,
+    )
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    **dict.fromkeys(
+        (
+            "DISCRIMINATOR_PRESETS",
+            "GENERATOR_PRESETS",
+            "DiscriminatorConfig",
+            "StyleGAN2Config",
+            "StyleGAN3Config",
+        ),
+        "config",
+    ),
+    **dict.fromkeys(("Cost", "count_cost"), "cost"),
+    **dict.fromkeys(
+        ("Generator", "StyleGAN2Generator", "StyleGAN3Generator", "StyleGANDiscriminator"), "networks"
+    ),
+}
+
+__all__ = [
+    "DISCRIMINATOR_PRESETS",
+    "GENERATOR_PRESETS",
+    "Cost",
+    "DiscriminatorConfig",
+    "Generator",
+    "StyleGAN2Config",
+    "StyleGAN2Generator",
+    "StyleGAN3Config",
+    "StyleGAN3Generator",
+    "StyleGANDiscriminator",
+    "count_cost",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"stylegan_distill.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
