@@ -86,11 +86,8 @@ def test_path_length_ignores_noise_and_the_published_column_measures_it(net2, ne
     assert columns[1] > 2 * columns[0] > 0
     still = noise_lpips(net3, metric, pairs=16)["noise_lpips"]
     assert still < 1e-3 * columns[0]
-    # A step of 1e-4 is too small for float32: the shared noise is seen at a larger one.
-    shared = [
-        compute_ppl(net, metric, pairs=64, epsilon=0.05)["ppl_wend_tiny"] * 0.05**2 for net in (net2, louder)
-    ]
-    assert max(shared) < 0.1 * columns[0]
+    shared = [compute_ppl(net, metric, pairs=64, epsilon=1e-3)["ppl_wend_tiny"] for net in (net2, louder)]
+    assert shared[1] == pytest.approx(shared[0], rel=0.25)
 
 
 def test_discrepancy_of_identical_unrelated_and_noisy_pairs(net2, tiny2):
