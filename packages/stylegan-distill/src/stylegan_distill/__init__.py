@@ -13,6 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stylegan_distill.checkpoints import (
+        Checkpoint,
+        UnsafePickleError,
+        load_checkpoint,
+        load_generator,
+        save_checkpoint,
+    )
     from stylegan_distill.config import (
         DISCRIMINATOR_PRESETS,
         GENERATOR_PRESETS,
@@ -21,12 +28,24 @@ if TYPE_CHECKING:
         StyleGAN3Config,
     )
     from stylegan_distill.cost import Cost, count_cost
+    from stylegan_distill.directions import latent_directions, sample_offsets
+    from stylegan_distill.distiller import DistillConfig, Distiller
+    from stylegan_distill.gan import GanConfig, GanTrainer, make_discriminator
+    from stylegan_distill.losses import (
+        ContentMask,
+        LatentDirectionLoss,
+        PathLengthRegularizer,
+        RGBLoss,
+        r1_penalty,
+    )
     from stylegan_distill.networks import (
         Generator,
         StyleGAN2Generator,
         StyleGAN3Generator,
         StyleGANDiscriminator,
     )
+    from stylegan_distill.pruning import channel_scores, keep_masks, slice_generator
+    from stylegan_distill.student import distill_mapping, make_student
 
 __version__ = "0.1.0"
 
@@ -45,20 +64,54 @@ _EXPORTS = {
     **dict.fromkeys(
         ("Generator", "StyleGAN2Generator", "StyleGAN3Generator", "StyleGANDiscriminator"), "networks"
     ),
+    **dict.fromkeys(
+        ("Checkpoint", "UnsafePickleError", "load_checkpoint", "load_generator", "save_checkpoint"),
+        "checkpoints",
+    ),
+    **dict.fromkeys(("latent_directions", "sample_offsets"), "directions"),
+    **dict.fromkeys(("DistillConfig", "Distiller"), "distiller"),
+    **dict.fromkeys(("GanConfig", "GanTrainer", "make_discriminator"), "gan"),
+    **dict.fromkeys(
+        ("ContentMask", "LatentDirectionLoss", "PathLengthRegularizer", "RGBLoss", "r1_penalty"), "losses"
+    ),
+    **dict.fromkeys(("channel_scores", "keep_masks", "slice_generator"), "pruning"),
+    **dict.fromkeys(("distill_mapping", "make_student"), "student"),
 }
 
 __all__ = [
     "DISCRIMINATOR_PRESETS",
     "GENERATOR_PRESETS",
+    "Checkpoint",
+    "ContentMask",
     "Cost",
     "DiscriminatorConfig",
+    "DistillConfig",
+    "Distiller",
+    "GanConfig",
+    "GanTrainer",
     "Generator",
+    "LatentDirectionLoss",
+    "PathLengthRegularizer",
+    "RGBLoss",
     "StyleGAN2Config",
     "StyleGAN2Generator",
     "StyleGAN3Config",
     "StyleGAN3Generator",
     "StyleGANDiscriminator",
+    "UnsafePickleError",
+    "channel_scores",
     "count_cost",
+    "distill_mapping",
+    "keep_masks",
+    "latent_directions",
+    "load_checkpoint",
+    "load_generator",
+    "make_discriminator",
+    "make_student",
+    "r1_penalty",
+    "sample_offsets",
+    "save_checkpoint",
+    "slice_generator",
 ]
 
 
