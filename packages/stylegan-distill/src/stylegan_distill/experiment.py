@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from stylegan_distill.augment import AdaptiveAugment
 from stylegan_distill.config import StyleGAN2Config
-from stylegan_distill.data import ImageBatches, sprites, to_float
+from stylegan_distill.data import ImageBatches, ImageSource, sprites, to_float
 from stylegan_distill.data.batches import Pixels
 from stylegan_distill.directions import latent_directions, sample_offsets
 from stylegan_distill.distiller import DistillConfig, Distiller
@@ -43,6 +44,7 @@ __all__ = [
     "ld_value",
     "load_teacher",
     "run_arm",
+    "scale_for",
     "sprite_set",
     "train_teacher",
 ]
@@ -53,7 +55,7 @@ TEACHER = Path(__file__).parent / "assets" / "sprites_teacher.safetensors"
 _DATA_SEED, _IMAGES, _BATCH, _REMOVED = 20220819, 4096, 16, 0.7
 # An offset of 5 was chosen for W of 512 dimensions; one coordinate moves as far in fewer when scaled by the root.
 _OFFSET_512 = 5.0
-_GAN = {"lr_g": 0.002, "lr_d": 0.002, "r1_gamma": 1.0, "path_weight": 0.0, "ema": "kimg"}
+_GAN = GanConfig(lr_g=0.002, lr_d=0.002, r1_gamma=1.0, path_weight=0.0, ema="kimg")
 
 
 @dataclass(frozen=True)
@@ -170,29 +172,47 @@ def load_teacher() -> Generator:
     return load_generator(TEACHER).eval()
 
 
+def scale_for(side: int, *, channel_base: int, channel_max: int, w_dim: int) -> Scale:
+    """The experiment's networks of 16 and 32 pixels, or larger ones by the usual rule of widths."""
+    for scale in SCALES.values():
+        if scale.teacher.resolution == side:
+            return scale
+    cfg = StyleGAN2Config(side, z_dim=w_dim, w_dim=w_dim, channel_base=channel_base, channel_max=channel_max)
+    judge = tuple(min(channel_base // r, channel_max) for r in cfg.block_resolutions)
+    return Scale(cfg, judge, SCALES["real"].teacher_steps)
+
+
 def train_teacher(
     scale: Scale,
-    images: Pixels,
+    images: Pixels | ImageSource,
     *,
     seed: int = 0,
     steps: int | None = None,
+    batch: int = _BATCH,
+    r1_gamma: float = 1.0,
+    flip: float = 0.0,
+    augment: bool = False,
     tell: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Generator:
     """A teacher from images alone: the running average of a StyleGAN2, batch 16, R1 of weight 1.
 
     Args:
         scale: its size.
-        images: ``(N, R, R, 3)`` of 0 to 255.
+        images: ``(N, R, R, 3)`` of 0 to 255, or a source of them.
         seed: of weights, codes and order.
         steps: of training; None: the scale's.
+        batch: images a step.
+        r1_gamma: weight of R1.
+        flip: probability of mirror images.
+        augment: adaptive augmentation.
         tell: called after every step.
     """
     generator = build_generator(scale.teacher, seed)
     judge = make_discriminator(generator, seed, widths=scale.judge)
     # The average spans about 60 steps at a half-life of 1,000 images.
-    config = GanConfig(**_GAN, ema_kimg=1.0, seed=seed)  # type: ignore[arg-type]
-    trainer = GanTrainer(generator, judge, config)
-    trainer.fit(ImageBatches(images, _BATCH, seed=seed), steps or scale.teacher_steps, tell)
+    config = replace(_GAN, ema_kimg=1.0, r1_gamma=r1_gamma, seed=seed)
+    trainer = GanTrainer(generator, judge, config, augment=AdaptiveAugment() if augment else None)
+    trainer.fit(ImageBatches(images, batch, seed=seed, flip=flip), steps or scale.teacher_steps, tell)
     return trainer.ema_generator()
 
 
@@ -250,9 +270,7 @@ def run_arm(
     student, order = _start(arm, teacher, seed)
     judge = make_discriminator(student, seed, widths=scale.judge)
     config = DistillConfig(
-        **_GAN,  # type: ignore[arg-type]
-        ema_kimg=0.5,
-        seed=seed,
+        **{**asdict(_GAN), "ema_kimg": 0.5, "seed": seed},
         rgb=arm.kd,
         lpips=arm.kd,
         ld=arm.ld,
