@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenfold._errors import UserInputError
-from tenfold.io import restricted_load
+from tenfold.io import UnsafePickleError, restricted_load
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -199,6 +199,26 @@ def test_message_names_the_global():
         load(ATTACKS["os.system"])
 
 
+class Storage:
+    """Pickles as a tensor's storage whose own bytes are a pickle that runs a command."""
+
+    def __reduce__(self):
+        return torch.storage._load_from_bytes, (pickle.dumps(Call(os.system, "touch was_run"), 2),)
+
+
+def test_unsafe_is_told_from_damaged(tmp_path, monkeypatch):
+    """Also inside the bytes of a storage, which stock torch reads with an unrestricted pickle."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnsafePickleError, match=r"names posix\.system"):
+        load(ATTACKS["os.system"])
+    with pytest.raises(UnsafePickleError, match=r"storage that names .*posix\.system"):
+        load(pickle.dumps(Storage()), tensors=True)
+    assert not os.listdir(tmp_path)
+    with pytest.raises(UserInputError) as caught:
+        load(pickle.dumps([1, 2])[:-3])
+    assert not isinstance(caught.value, UnsafePickleError)
+
+
 class Build:
     """Pickles as a call followed by a state."""
 
@@ -367,7 +387,7 @@ def test_no_memory_for_claimed_sizes():
     code = r"""
         import io, re, resource, sys
         import numpy
-        from tenfold.io import restricted_load
+        from tenfold.io import UnsafePickleError, restricted_load
         from tenfold._errors import UserInputError
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
         for data in ATTACKS:

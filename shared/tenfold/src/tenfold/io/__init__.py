@@ -17,13 +17,14 @@ from tenfold.io.checkpoint import (
 from tenfold.io.documents import field, read_json
 from tenfold.io.images import read_image, write_image
 from tenfold.io.pcd import unpack_rgb
-from tenfold.io.pickles import restricted_load
+from tenfold.io.pickles import UnsafePickleError, restricted_load
 from tenfold.io.points import PointCloud, read_mesh, read_point_array, read_points, write_mesh, write_points
 
 __all__ = [
     "CheckpointMismatchError",
     "KeyReport",
     "PointCloud",
+    "UnsafePickleError",
     "atomic_write",
     "convert_state_dict",
     "field",

@@ -1,12 +1,16 @@
 """Torch's pickled parts for `restricted_load(tensors=True)`; imports torch."""
 
 import io
+import pickle
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tenfold._errors import UserInputError
+from tenfold.io._files import short
+from tenfold.io.pickles import UnsafePickleError
 
 _STORAGES = (
     *("Double", "Float", "Half", "BFloat16", "ComplexDouble", "ComplexFloat"),
@@ -64,7 +68,15 @@ def load_storage(data: Any) -> Any:
     """The storage inside a tensor that was pickled outside `torch.save`; read by torch's own safe loader."""
     if not isinstance(data, bytes):
         raise UserInputError("storage: holds no bytes")
-    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class)[^\n]*", str(error))
+        if name is None:
+            raise
+        raise UnsafePickleError(
+            f"holds a storage that names {short(name[0])}, which is not allowed"
+        ) from error
 
 
 def _size(values: Sequence[int] = ()) -> torch.Size:

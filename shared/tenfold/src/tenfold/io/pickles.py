@@ -27,6 +27,14 @@ class _Refused(Exception):  # noqa: N818 - carries a message to `restricted_load
     """The pickle asks for something that we do not do."""
 
 
+class _Unsafe(_Refused):
+    """It names or calls something that is not allowed."""
+
+
+class UnsafePickleError(UserInputError):
+    """A pickle names or calls something that is not allowed; the message says what. Nothing of it has run."""
+
+
 class Name:
     """An inert stand-in for a global that the pickle names; equal to nothing but itself."""
 
@@ -292,12 +300,12 @@ class _Unpickler(pickle._Unpickler):
         if full in self._values:
             return self._values[full]
         if full not in self._names:
-            raise _Refused(f"names {short(full)}, which is not allowed")
+            raise _Unsafe(f"names {short(full)}, which is not allowed")
         return Name(full, self._names[full])
 
     def get_extension(self, code: int) -> NoReturn:
         # Python's registry of extension codes has a cache that goes around find_class.
-        raise _Refused(f"uses the extension code {code}, which is not allowed")
+        raise _Unsafe(f"uses the extension code {code}, which is not allowed")
 
     def persistent_load(self, pid: Any) -> Any:
         if self._persistent is None:
@@ -306,7 +314,7 @@ class _Unpickler(pickle._Unpickler):
 
     def _call(self, name: Any, args: Any, keywords: Any = MappingProxyType({})) -> Any:
         if not isinstance(name, Name) or not isinstance(args, tuple) or keywords:
-            raise _Refused(f"calls something that is no allowed name ({short(type(name).__name__)})")
+            raise _Unsafe(f"calls something that is no allowed name ({short(type(name).__name__)})")
         return name._builder(*args)
 
     def load_reduce(self) -> None:
@@ -427,7 +435,8 @@ def restricted_load(
         encoding: of the texts in Python 2 pickles: "latin1" suits numpy arrays, "bytes" keeps them raw.
 
     Raises:
-        UserInputError: damaged, truncated, or with a name or call that is not allowed; names file and cause.
+        UnsafePickleError: a name or call that is not allowed (a `UserInputError`); names file and cause.
+        UserInputError: damaged or truncated.
 
     Example:
         >>> import io, pickle
@@ -436,7 +445,7 @@ def restricted_load(
         >>> restricted_load(io.BytesIO(pickle.dumps(print)))
         Traceback (most recent call last):
         ...
-        tenfold._errors.UserInputError: <file>: pickle: names builtins.print, which is not allowed
+        tenfold.io.pickles.UnsafePickleError: <file>: pickle: names builtins.print, which is not allowed
     """
     path, data = _content(file)
     arrays = _NumpyBuilders()
@@ -458,6 +467,8 @@ def restricted_load(
             persistent=persistent_load,
             encoding=encoding,
         ).load()
+    except (_Unsafe, UnsafePickleError) as error:
+        raise UnsafePickleError(f"{path}: pickle: {error}") from error
     except (_Refused, UserInputError) as error:
         bad_file(path, "pickle", str(error), error)
     except MemoryError as error:
