@@ -109,7 +109,7 @@ def test_bad_weights_are_named(tmp_path, vgg):
     negative["lin2.model.1.weight"] = -negative["lin2.model.1.weight"]
     with pytest.raises(UserInputError, match="lin2"):
         LPIPS(negative, vgg.state_dict())
-    with pytest.raises(UserInputError, match="no.pth"):
+    with pytest.raises(UserInputError, match=r"no\.pth"):
         LPIPS(tmp_path / "no.pth", vgg.state_dict())
     with pytest.raises(ValueError, match="got shapes"):
         LPIPS("tiny")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 9))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stylegan_distill.features import FeatureNet, InceptionFeatures
-from stylegan_distill.metrics.result import Measured
+from stylegan_distill.metrics.record import Measured
 
 __all__ = ["PRESETS", "FeatureStats", "Preset", "compute_fid", "frechet_distance", "image_features"]
 

@@ -1,0 +1,123 @@
+"""Images in a zip file or folder, read when asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stylegan_distill.data.prepare import IMAGE_ENDINGS, list_images
+from tenfold._errors import UserInputError
+from tenfold.io import read_image
+
+__all__ = ["ImageSource", "open_images"]
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class ImageSource:
+    """Square images of one size and, where there are any, their labels.
+
+    Attributes:
+        resolution: side, pixels.
+        facts: how the images were prepared, ``{"filter": "box", ...}``; empty where nobody recorded it.
+        labels: one whole number or list for each image, or None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip: zipfile.ZipFile | None = None
+        if path.suffix == ".zip":
+            self._zip = _opened(path)
+            names = [n for n in self._zip.namelist() if Path(n).suffix.lower() in IMAGE_ENDINGS]
+            self._names = sorted(names)
+            if not self._names:
+                raise UserInputError(f"{path}: data: holds no images")
+        else:
+            self._names = [p.relative_to(path).as_posix() for p in list_images(path)]
+        document = self._document()
+        self.facts: Mapping[str, Any] = document.get("prepared") or {}
+        self.labels = self._read_labels(document.get("labels"))
+        self.resolution = 0  # set by the first image
+        self.resolution = self.pixels(0).shape[0]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def pixels(self, index: int) -> Pixels:
+        """One image ``(R, R, 3)``; grey ones are repeated.
+
+        Raises:
+            UserInputError: a damaged image, or one of another size than the first.
+        """
+        name = self._names[index]
+        image = read_image(self.path / name) if self._zip is None else self._unpacked(name)
+        height, width = image.shape[:2]
+        if height != width or (self.resolution and width != self.resolution):
+            wanted = f"{self.resolution} x {self.resolution}" if self.resolution else "a square"
+            raise UserInputError(
+                f"{self.path}: {name}: got {width} x {height}; expected {wanted} (`prepare` makes them so)"
+            )
+        return image
+
+    def all_pixels(self, limit: int | None = None) -> Pixels:
+        """The first ``limit`` images, or all, in memory: ``(N, R, R, 3)``."""
+        count = len(self) if limit is None else min(limit, len(self))
+        return np.stack([self.pixels(k) for k in range(count)])
+
+    def _unpacked(self, name: str) -> Pixels:
+        from PIL import Image
+
+        assert self._zip is not None
+        try:
+            with Image.open(io.BytesIO(self._zip.read(name))) as image:
+                return np.asarray(image.convert("RGB"))
+        except Exception as error:  # Pillow has no closed list of what a damaged image raises
+            raise UserInputError(f"{self.path}: {name}: is no sound image") from error
+
+    def _document(self) -> dict[str, Any]:
+        try:
+            if self._zip is not None:
+                text = self._zip.read("dataset.json") if "dataset.json" in self._zip.namelist() else b"{}"
+            else:
+                table = self.path / "dataset.json"
+                text = table.read_bytes() if table.is_file() else b"{}"
+            found = json.loads(text)
+        except (ValueError, zipfile.BadZipFile) as error:
+            raise UserInputError(f"{self.path}: dataset.json: is not JSON") from error
+        if not isinstance(found, dict):
+            raise UserInputError(f"{self.path}: dataset.json: expected an object")
+        return found
+
+    def _read_labels(self, table: Any) -> list[Any] | None:
+        if table is None:
+            return None
+        try:
+            by_name = {str(name): label for name, label in table}
+            return [by_name[name] for name in self._names]
+        except (TypeError, ValueError, KeyError) as error:
+            raise UserInputError(
+                f"{self.path}: dataset.json: labels: expected [file, label] of every image"
+            ) from error
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserInputError(f"{path}: data: cannot be read as a zip file ({error})") from error
+
+
+def open_images(path: str | Path) -> ImageSource:
+    """Images of a zip file or folder, as `prepare` writes them or NVIDIA's tool does.
+
+    Raises:
+        UserInputError: no such file or folder, nothing in it, or images that are no squares of one size.
+    """
+    return ImageSource(Path(path))
