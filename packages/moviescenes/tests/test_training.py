@@ -1,6 +1,7 @@
 """Training: the recipes, resuming, evaluation on whole films, export, and the experiments behind the claims."""
 
 import logging
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,16 @@ from moviescenes.segment import SceneSegmenter, load_model, save_model
 from moviescenes.task import SceneData, SceneTask
 from moviescenes.training import TrainSettings, predict_films, train_films
 from tenfold._errors import UserInputError
-from tenfold.testing import fit_and_resume, quiet_fit, quiet_trainer, require, sample_data, two_gloo_ranks
+from tenfold.testing import (
+    QUIET_WORDS,
+    assert_training_resumes,
+    fit_and_resume,
+    quiet_fit,
+    quiet_trainer,
+    require,
+    sample_data,
+    two_gloo_ranks,
+)
 from tenfold.train.demo import read_demo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -51,6 +61,18 @@ def test_recipes_build_their_models(recipe):
 
 def test_a_resumed_run_is_the_same_run(tmp_path):
     fit_and_resume(make, tmp_path, stop_at=3, epochs=2)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    def command(folder, *more):
+        words = ["--config", "tiny", "data.films=[2,1,1]", "data.batch_size=8", "trainer.max_epochs=2"]
+        words += ["trainer.limit_train_batches=4"]
+        own = (*QUIET_WORDS, f"trainer.default_root_dir={folder}", "--checkpoint_every_n_steps", "1")
+        return [sys.executable, "-m", "moviescenes", "fit", *words, *own, *more]
+
+    # In the second epoch of four steps.
+    assert_training_resumes(command, tmp_path, kill_at=5, steps=8)
 
 
 def test_fit_keeps_the_best_and_segment_uses_it(tmp_path, film):
