@@ -225,6 +225,7 @@ def bench(session: nox.Session) -> None:
     if not session.posargs:
         _run(session, PYTHON, "-m", "speed", threads=2)
         _run(session, PYTHON, "-m", "kernels.readme", "--write")
+        _run(session, PYTHON, "-m", "speed.docs", "--write")
 
 
 @nox.session

@@ -51,3 +51,10 @@ def test_sessions_of_docstrings_get_a_heading(monkeypatch):
         "A.\n\nExamples:\n    >>> f(\n    ... 1)\n    2\n\nB."
     )
     assert with_examples("A.\n\nExample:\n    >>> f()\n") == "A.\n\nExamples:\n    >>> f()\n"
+
+
+def test_tables_of_speed_follow_from_the_records():
+    from speed import docs
+
+    assert {page.stem for page in docs.pages()} >= {"lidar", "ttfnet"}
+    assert docs.main([]) == 0, "run `python -m speed.docs --write`"
