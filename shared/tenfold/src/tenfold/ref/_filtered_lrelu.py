@@ -12,7 +12,9 @@ from tenfold.ref._upfirdn2d import upfirdn2d
 __all__ = ["filtered_lrelu", "filtered_lrelu_gate"]
 
 
-def _up(x: Tensor, bias: Tensor | None, filter: Tensor, up: int, padding: Sequence[int], flip: bool) -> Tensor:
+def _up(
+    x: Tensor, bias: Tensor | None, filter: Tensor, up: int, padding: Sequence[int], flip: bool
+) -> Tensor:
     if bias is not None:
         x = x + bias[:, None, None]
     return upfirdn2d(x, filter, (up, up), (1, 1), padding, flip, float(up * up))
