@@ -113,6 +113,8 @@ class Row:
         measure: "time"; "bytes" of scratch memory, as the kernels count them and a peer's result says; "peak", by how
             much a call of ours and of each peer makes the process grow; or "slowdown" beside a competing process.
         dtypes: names of torch dtypes.
+        same_bits: every thread count gives our result bit by bit; else, for networks with torch's own dense
+            convolutions, `agree` judges.
         quick: part of the quick run.
         reason: why the goal is missed, where it is known to be (rows of kernels have theirs in `reasons`).
     """
@@ -134,6 +136,7 @@ class Row:
     near_linear: bool = True
     measure: Literal["time", "bytes", "peak", "slowdown"] = "time"
     dtypes: tuple[str, ...] = ("float32",)
+    same_bits: bool = True
     quick: bool = False
     reason: str = ""
 

@@ -32,7 +32,8 @@ class Plan:
         rounds: samples for each candidate.
         least: shortest sample, seconds.
         most: seconds one candidate may take over its rounds.
-        patience: a peer slower than this many seconds a call is left out of further thread counts and sizes.
+        patience: a peer slower than this many seconds a call, and than three of our calls, is left out of further
+            thread counts and sizes.
         threads: thread counts, the first being 1.
         scales: sizes of the growth fit besides 1.
         budget: seconds for all rows together.
@@ -273,7 +274,8 @@ def _run_dtype(row: Row, plan: Plan, dtype: str, limits: Mapping[int, Limits]) -
             one_thread = timings
             # Processor time, so that a busy machine leaves out no more peers than an idle one.
             typical = {name: timing.score(1) for name, timing in timings.items()}
-            slow = {name: typical[name] for name in peers if typical.get(name, 0.0) > plan.patience}
+            bar = max(plan.patience, 3 * typical.get("ours", 0.0))
+            slow = {name: typical[name] for name in peers if typical.get(name, 0.0) > bar}
         growth = None
         if threads == 1 and row.growth and dtype == row.dtypes[0] and "ours" in timings:
             base = {name: (case.size, 1e3 * typical[name]) for name in typical if name != "ours, out="}
@@ -326,10 +328,11 @@ def _run_beside(row: Row, plan: Plan) -> dict[str, Any]:
 def _same_bits(
     row: Row, case: Case, first: _Check, again: _Candidate, reference: Any, *, what: str
 ) -> _Check:
-    """More threads, or a reused output, must give the bits of the checked result."""
+    """More threads, or a reused output, must give the bits of the checked result (or agree, see `Row.same_bits`)."""
     if not first.passed or again.status != "ok":
         return first
-    verdict = _compare(replace(row, agree=bit_equal), row.normal(again.result, case), lambda: reference)
+    agree = bit_equal if row.same_bits else row.agree
+    verdict = _compare(replace(row, agree=agree), row.normal(again.result, case), lambda: reference)
     text = first.text if verdict.passed else f"{what} {verdict.text}"
     return _Check(verdict.passed, text, first.against, first.peers)
 

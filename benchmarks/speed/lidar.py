@@ -252,6 +252,8 @@ ROWS = (
             _row(name, "roi", "second stage, 100 regions", _second),
         )
     ),
-    _row("second", "frame", "whole frame", _whole, normal=_best_scores, peers=(_WHOLE_PEER,)),
+    _row(
+        "second", "frame", "whole frame", _whole, normal=_best_scores, peers=(_WHOLE_PEER,), same_bits=False
+    ),
     *(_row(name, "frame", "whole frame", _whole) for name in _DETECTORS if name != "second"),
 )

@@ -356,6 +356,10 @@ def _targets_of_sixteen(case: Case) -> Call:
     return _assign(_target_case(7)(1.0, "float32"))
 
 
+def _loop_of_sixteen(case: Case) -> Any:
+    return _maps(_loop(_target_case(7)(1.0, "float32"))(), case)
+
+
 # ---- deformable convolution, loader, evaluation ----------------------------------------------------
 
 
@@ -551,7 +555,9 @@ ROWS = (
         title="targets of 16 images beside a training step of two (at most a twentieth of even that)",
         make=_step_case,
         ours=_targets_of_sixteen,
-        agree=_no_comparison,
+        normal=_maps,
+        agree=bit_equal,
+        oracle=_loop_of_sixteen,
         peers=(
             Peer(
                 "whole training step",

@@ -210,6 +210,19 @@ def test_slow_peers_are_left_out_of_further_thread_counts():
     assert second["peers"]["peer"]["status"].startswith("skipped")
 
 
+@pytest.mark.parametrize(("rounding", "passed"), [(1e-6, True), (1e-2, False)])
+def test_other_thread_counts_give_the_same_bits_or_agree(rounding, passed):
+    def build(case):
+        return lambda: case["x"] * 2 * (1 + rounding * (torch.get_num_threads() - 1))
+
+    subject = replace(row([peer()]), ours=build, agree=within(1e-3))
+    plan = replace(PLAN, threads=(1, 2))
+    _, strict = run_row(subject, plan, LIMITS)
+    assert strict["check"]["text"].startswith("another thread count differs")
+    _, rounded = run_row(replace(subject, same_bits=False), plan, LIMITS)
+    assert rounded["check"]["passed"] is passed
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5, 2.0])
 def test_fit_finds_the_exponent(exponent):
     assert fit_exponent([(n, 3e-9 * n**exponent) for n in (250, 1000, 4000)]) == pytest.approx(exponent)
