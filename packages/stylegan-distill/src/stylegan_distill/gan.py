@@ -285,6 +285,13 @@ class GanTrainer:
             ValueError: images or labels of the wrong shape.
         """
         self._check_images(real, labels)
+        # Augmentation and foreign networks draw from torch's global generators: these follow ours meanwhile.
+        seed = int(torch.randint(2**31, (), generator=self.rng, device=self.device))
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed + (dist.get_rank() if self._world > 1 else 0))
+            return self._step(real, labels)
+
+    def _step(self, real: Tensor, labels: Tensor | None) -> dict[str, float]:
         self.on_step(len(real))
         values: dict[str, Tensor | float] = {}
         if self.trains_discriminator:

@@ -161,9 +161,8 @@ class ContentMask(nn.Module):
     """Where a face parser sees content: 1 but for background and cloth.
 
     Args:
-        parser: called with images (B, 3, S, S) in [-1, 1], gives class scores (B, K, h, w); None: the mask is 1.
+        parser: called with images (B, 3, R, R) in [-1, 1], gives class scores (B, K, h, w); None: the mask is 1.
         ignore: classes that are no content.
-        size: S, the side that the parser reads, pixels.
 
     Example:
         >>> ContentMask(None)(torch.zeros(1, 3, 8, 8)).shape
@@ -171,20 +170,18 @@ class ContentMask(nn.Module):
     """
 
     def __init__(
-        self, parser: Callable[[Tensor], Tensor] | None, ignore: Sequence[int] = _NO_CONTENT, size: int = 512
+        self, parser: Callable[[Tensor], Tensor] | None, ignore: Sequence[int] = _NO_CONTENT
     ) -> None:
         super().__init__()
         self.parser = parser
         self.ignore = tuple(ignore)
-        self.size = size
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, R, R) of zeros and ones, for images (B, 3, R, R)."""
         if self.parser is None:
             return torch.ones_like(images[:, :1])
-        large = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
-        classes = self.parser(large).argmax(dim=1, keepdim=True)
+        classes = self.parser(images).argmax(dim=1, keepdim=True)
         content = torch.ones_like(classes, dtype=images.dtype)
         for ignored in self.ignore:
             content = content * (classes != ignored)
