@@ -1,6 +1,6 @@
 """Every row, in the order of the table. A new family adds its module here."""
 
-from kernels import rows_nms, rows_points, rows_pools, rows_sampling, rows_sparse
+from kernels import rows_filters, rows_nms, rows_points, rows_pools, rows_sampling, rows_sparse
 from kernels.beside import rows_beside
 from kernels.model import Row
 
@@ -10,6 +10,7 @@ _FAMILIES: tuple[Row, ...] = (
     *rows_pools.ROWS,
     *rows_sampling.ROWS,
     *rows_sparse.ROWS,
+    *rows_filters.ROWS,
 )
 ROWS: tuple[Row, ...] = (*_FAMILIES, *rows_beside(_FAMILIES))
 

@@ -143,8 +143,8 @@ class StyleGAN2Config(_MappingFields):
         short, full = len(self.block_resolutions), 2 * len(self.block_resolutions)
         _require(
             self.widths is None or len(self.widths) in (short, full),
-            f"widths: got {len(self.widths or ())} numbers; expected {short} (one a resolution) or {full} (the constant "
-            "and every convolution)",
+            f"widths: got {len(self.widths or ())} numbers; expected {short} (one a resolution) or {full} "
+            "(the constant and every convolution)",
         )
 
     @property

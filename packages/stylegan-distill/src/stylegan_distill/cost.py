@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from torch import nn
 
@@ -32,7 +33,7 @@ class Cost:
 def _mapping_macs(cfg: GeneratorConfig) -> dict[str, int]:
     embedded = cfg.w_dim if cfg.c_dim > 0 else 0
     sizes = (cfg.z_dim + embedded, *cfg.mapping_sizes)
-    macs = {f"mapping.fc{i}": n * m for i, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))}
+    macs = {f"mapping.fc{i}": n * m for i, (n, m) in enumerate(pairwise(sizes))}
     return {"mapping.embed": cfg.c_dim * embedded, **macs} if embedded else macs
 
 
@@ -109,7 +110,7 @@ def count_cost(generator: Generator) -> Cost:
     Example:
         >>> from stylegan_distill import StyleGAN2Config, StyleGAN2Generator
         >>> count_cost(StyleGAN2Generator(StyleGAN2Config(8, z_dim=8, w_dim=8, widths=(4, 4), mapping_layers=1))).params
-        945
+        793
     """
     by_layer = count_macs(generator.cfg)
     filters = filter_macs(generator.cfg) if isinstance(generator.cfg, StyleGAN3Config) else 0

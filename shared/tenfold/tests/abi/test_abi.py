@@ -76,6 +76,11 @@ CALLS = {
     "roi_grid_pool3d": lambda: ops.roi_grid_pool3d(rotated(20), cloud(500)[:, :3], cloud(500), 3),
     "bilinear_sample": lambda: ops.bilinear_sample(cloud(400).view(1, 4, 20, 20), cloud(60)[None, :, :2]),
     "lookup": lambda: ops.lookup(ops.VoxelTable(sparse(2)[0]), sparse(2)[0].flip(0)),
+    "bias_act": lambda: ops.bias_act(cloud(400).view(2, 2, 20, 20), torch.ones(2), clamp=3.0),
+    "upfirdn2d": lambda: ops.upfirdn2d(cloud(400).view(1, 4, 20, 20), torch.ones(4), up=2, down=3),
+    "filtered_lrelu": lambda: ops.filtered_lrelu(
+        cloud(400).view(1, 4, 20, 20), up_filter=torch.ones(4), up=2, down=2, padding=3
+    ),
     "rulebook_submanifold": lambda: ops.rulebook_submanifold(sparse(2)[0], (5, 6, 7), 1),
     "rulebook_strided": lambda: list(
         ops.rulebook_strided(sparse(2)[0], (5, 6, 7), 1, 3, stride=2, padding=1)[:2]
@@ -85,13 +90,15 @@ CALLS = {
 
 @pytest.mark.parametrize("name", list(CALLS))
 def test_every_family_equals_its_reference(name):
-    """Index results bit by bit; overlaps to the last digits of float32."""
+    """Index results bit by bit; overlaps and filters to the last digits of float32."""
     with tenfold.reference():
         expected = CALLS[name]()
     got = CALLS[name]()
     for a, b in zip(*([x] if isinstance(x, torch.Tensor) else x for x in (got, expected)), strict=True):
         if name.startswith("box_iou"):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+        elif name in ("bias_act", "filtered_lrelu", "upfirdn2d"):
+            torch.testing.assert_close(a, b)
         else:
             assert torch.equal(a, b)
 
@@ -102,6 +109,11 @@ def test_gradients_run():
     x, w = x.double().requires_grad_(), torch.rand(4, 3, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     ops.sparse_conv(x, w, table, symmetric=True).square().sum().backward()
     assert torch.autograd.gradcheck(lambda x, w: ops.sparse_conv(x, w, table, symmetric=True), (x, w))
+    plane = cloud(25).double().view(1, 4, 5, 5).requires_grad_()
+    taps = torch.ones(4, dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(
+        lambda p: ops.filtered_lrelu(p, up_filter=taps, down_filter=taps, up=2, down=2, padding=3), (plane,)
+    )
     points = cloud(50).double().requires_grad_()
     ops.voxelize(points, *GRID, 3, 300, mean=True).voxels.sum().backward()
     assert bool(points.grad.isfinite().all())

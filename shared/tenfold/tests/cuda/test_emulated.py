@@ -29,6 +29,8 @@ RECORD = os.environ.get("TENFOLD_EMULATED_RECORD")  # where the table in the doc
 
 # Float sums whose products may be fused, and transcendental functions: the rest must have the same bits.
 TOLERANCE = {"sparse_conv": 1e-4, "sparse_conv_weight": 1e-3}
+TOLERANCE |= {"bias_act": 1e-5, "bias_act_gate": 1e-5, "upfirdn2d": 1e-3}
+TOLERANCE |= {"filtered_lrelu": 1e-3, "filtered_lrelu_gate": 1e-3}
 
 reason = emulation.why_not()
 if reason is None and os.environ.get("TENFOLD_EMULATED") != "1":

@@ -491,15 +491,103 @@ def ttf_targets(rng: Rng) -> Call:
     return lambda: ops.ttf_targets(*args, **more)
 
 
+# ------------------------------------------------------------------ filters
+
+
+def feature_map(rng: Rng, kind: Any, most: int = 30) -> torch.Tensor:
+    shape = (int(rng.integers(0, 3)), int(rng.integers(0, 4)), *(int(n) for n in rng.integers(1, most, 2)))
+    values = rng.standard_normal(shape).astype(kind)
+    if values.size and rng.random() < 0.2:
+        values.flat[int(rng.integers(values.size))] = pick(rng, np.nan, np.inf, -0.0, 1e-40)
+    return tensor(rng, values)
+
+
+def fir_filter(rng: Rng, kind: Any) -> torch.Tensor:
+    shape = rng.integers(1, 13, 1) if rng.random() < 0.6 else rng.integers(1, 6, 2)
+    return tensor(rng, rng.standard_normal(tuple(int(n) for n in shape)).astype(kind))
+
+
+def pads(rng: Rng) -> tuple[int, ...]:
+    return tuple(int(n) for n in rng.integers(-3, 13, 4))
+
+
+def upfirdn2d(rng: Rng) -> Call:
+    kind = dtype(rng)
+    x, f = feature_map(rng, kind), fir_filter(rng, kind)
+    up, down = ([int(n) for n in rng.integers(1, 5, 2)] for _ in range(2))
+    more = {"padding": pads(rng), "flip": rng.random() < 0.5, "gain": pick(rng, 1.0, 4.0)}
+    return lambda: ops.upfirdn2d(x, f, up=up, down=down, **more)
+
+
+def _activation(rng: Rng) -> dict[str, Any]:
+    return {
+        "slope": pick(rng, 0.0, 0.2, 1.0),
+        "gain": pick(rng, 1.0, 1.5),
+        "clamp": pick(rng, None, 0.0, 0.9),
+    }
+
+
+def _bias(rng: Rng, x: torch.Tensor, kind: Any) -> torch.Tensor | None:
+    return tensor(rng, rng.standard_normal(x.shape[1]).astype(kind)) if rng.random() < 0.6 else None
+
+
+def bias_act(rng: Rng) -> Call:
+    kind = dtype(rng)
+    x = feature_map(rng, kind)
+    bias, noise = _bias(rng, x, kind), None
+    if rng.random() < 0.5:
+        batch = pick(rng, 1, x.shape[0])
+        noise = tensor(rng, rng.standard_normal((batch, 1, *x.shape[2:])).astype(kind))
+    more = _activation(rng)
+    return lambda: ops.bias_act(x, bias, noise=noise, **more)
+
+
+def bias_act_gate(rng: Rng) -> Call:
+    kind = dtype(rng)
+    x, more = (
+        torch.from_numpy(rng.standard_normal((2, 3, 5, int(rng.integers(1, 40)))).astype(kind)),
+        _activation(rng),
+    )
+    bias = torch.from_numpy(rng.standard_normal(3).astype(kind))
+    return gradient(rng, lambda x, b: ops.bias_act(x, b, **more), x, bias)
+
+
+def _between(rng: Rng, kind: Any) -> dict[str, Any]:
+    filters = {name: fir_filter(rng, kind) for name in ("up_filter", "down_filter") if rng.random() < 0.9}
+    factors = {name: pick(rng, 1, 2, 2, 3, 4) for name in ("up", "down")}
+    return {**filters, **factors, **_activation(rng), "padding": pads(rng), "flip": rng.random() < 0.5}
+
+
+def filtered_lrelu(rng: Rng) -> Call:
+    kind = dtype(rng)
+    x, more = feature_map(rng, kind, 20), _between(rng, kind)
+    bias = _bias(rng, x, kind)
+    return lambda: ops.filtered_lrelu(x, bias, **more)
+
+
+def filtered_lrelu_gate(rng: Rng) -> Call:
+    kind, more = dtype(rng), _between(rng, dtype(rng))
+    more = {
+        k: v.to(torch.from_numpy(np.zeros(1, kind)).dtype) if "filter" in k else v for k, v in more.items()
+    }
+    x = torch.from_numpy(rng.standard_normal((1, 2, 6, int(rng.integers(1, 20)))).astype(kind))
+    bias = torch.from_numpy(rng.standard_normal(2).astype(kind))
+    return gradient(rng, lambda x, b: ops.filtered_lrelu(x, b, **more), x, bias)
+
+
 CASES: dict[str, Case] = {
     "ball_query": Case(ball_query),
     "batched_nms": Case(batched_nms),
+    "bias_act": Case(bias_act, rtol=1e-5),
+    "bias_act_gate": Case(bias_act_gate, rtol=1e-4),
     "bilinear_sample": Case(bilinear_sample, rtol=1e-5),
     "bilinear_sample_backward": Case(bilinear_sample_backward, rtol=1e-4),
     "box_iou": Case(box_iou, rtol=1e-5),
     "dynamic_voxelize": Case(dynamic_voxelize),
     "farthest_point_sample": Case(farthest_point_sample),
     "farthest_point_sample_dist": Case(farthest_point_sample_dist),
+    "filtered_lrelu": Case(filtered_lrelu, rtol=1e-3),
+    "filtered_lrelu_gate": Case(filtered_lrelu_gate, rtol=1e-3),
     "group": Case(group),
     "group_max": Case(group_max),
     "group_max_backward": Case(group_max_backward, rtol=1e-4),
@@ -530,6 +618,7 @@ CASES: dict[str, Case] = {
     "three_nn": Case(three_nn),
     "topk_peaks": Case(topk_peaks),
     "ttf_targets": Case(ttf_targets, rtol=1e-5),
+    "upfirdn2d": Case(upfirdn2d, rtol=1e-3),
     "voxel_query": Case(voxel_query),
     "voxelize": Case(voxelize, rtol=1e-5),
     "voxelize_backward": Case(voxelize_backward, rtol=1e-5),

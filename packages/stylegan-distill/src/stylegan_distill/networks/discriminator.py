@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -174,7 +175,7 @@ class StyleGANDiscriminator(nn.Module):
         """From the image's resolution down to 8."""
         return [getattr(self, f"b{side}") for side in self._sides]
 
-    def forward(self, image: Tensor, c: Tensor | None = None, return_features: bool = False) -> object:
+    def forward(self, image: Tensor, c: Tensor | None = None, return_features: bool = False) -> Any:
         """Logits (B, 1) of images (B, 3, R, R) and labels (B, c_dim).
 
         Args:

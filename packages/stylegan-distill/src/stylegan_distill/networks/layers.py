@@ -25,7 +25,7 @@ __all__ = [
 #: Leaky ReLU of slope 0.2 is followed by this factor, which keeps the second moment.
 LRELU_GAIN = math.sqrt(2)
 
-Execution = Literal["scale", "grouped"]
+Execution = Literal["auto", "scale", "grouped", "folded"]
 
 
 def normalize_moment(x: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def radial_filter(taps: int, cutoff: float, width: float, rate: float) -> Tensor
 
 
 def _demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """d (B, O) = (sum over inputs and taps of (weight s)^2 + 1e-8)^-1/2."""
+    """Factors d (B, O) = (sum over inputs and taps of (weight s)^2 + 1e-8)^-1/2."""
     return (styles.square() @ weight.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt()
 
 
@@ -163,13 +163,14 @@ def modulated_conv2d(
     padding: int = 0,
     up_filter: Tensor | None = None,
     input_gain: Tensor | None = None,
-    execution: Execution = "scale",
+    execution: Execution = "auto",
 ) -> Tensor:
     """Convolution whose input channels are scaled for each image, and whose filters then have norm 1.
 
     theta'_oi = theta_oi s_i, d_o = (sum theta'^2 + 1e-8)^-1/2, y = conv(x, theta' d) (Karras et al., 2020, eq. 1 and
     3). "grouped" does so, with weights for each image; "scale" multiplies the input by s and the output by d instead,
-    which is the same sum, and quick on a CPU.
+    which is the same sum, and quick on a CPU; "folded" convolves one image after the other with its own weights. "auto"
+    is "scale", or without gradients "folded" where the maps are larger than the weights.
 
     Args:
         x: (B, I, H, W).
@@ -193,7 +194,11 @@ def modulated_conv2d(
         raise ValueError("modulated_conv2d: up_filter: got None; expected a filter with up 2")
     factor = _demodulation(weight, styles) if demodulate else None
     scale = styles if input_gain is None else styles * input_gain
-    if execution == "scale":
+    if execution == "auto":
+        execution = "folded" if _folding_pays(x, weight, scale) else "scale"
+    if execution == "folded":
+        y = _folded(x, weight, scale, factor, up, padding)
+    elif execution == "scale":
         y = _convolve(x * scale[:, :, None, None], weight, up, padding)
         if factor is not None:
             y = y * factor[:, :, None, None]
@@ -207,6 +212,25 @@ def modulated_conv2d(
         low = (total + 1) // 2
         y = upfirdn2d(y, up_filter, padding=(low, total - low, low, total - low), gain=float(up * up))
     return y
+
+
+def _folding_pays(x: Tensor, weight: Tensor, scale: Tensor) -> bool:
+    """No gradient, no graph of any batch, and maps that are larger than the weights."""
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return False
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, scale)):
+        return False
+    return x.shape[0] > 0 and x.shape[1:].numel() >= weight.numel()
+
+
+def _folded(x: Tensor, weight: Tensor, scale: Tensor, factor: Tensor | None, up: int, padding: int) -> Tensor:
+    """One convolution for each image, with its own weights."""
+    images = []
+    for b in range(x.shape[0]):
+        w = weight * scale[b, None, :, None, None]
+        w = w if factor is None else w * factor[b, :, None, None, None]
+        images.append(_convolve(x[b : b + 1], w, up, padding))
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
 def _grouped(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ __all__ = ["Mapping"]
 
 
 class Mapping(nn.Module):
-    """z (and a label) to w, repeated for every layer of the synthesis network.
+    """From z (and a label) to w, repeated for every layer of the synthesis network.
 
     Args:
         z_dim: length of z; 0 for labels alone (a discriminator's).
@@ -50,7 +52,7 @@ class Mapping(nn.Module):
         if c_dim > 0:
             self.embed = FullyConnected(c_dim, embedded)
         sizes = (z_dim + embedded, *widths)
-        for i, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (n, m) in enumerate(pairwise(sizes)):
             setattr(self, f"fc{i}", FullyConnected(n, m, lrelu=True, lr_multiplier=lr_multiplier))
         if num_ws is not None and w_avg_beta is not None:
             self.register_buffer("w_avg", torch.zeros(widths[-1]))
@@ -60,7 +62,7 @@ class Mapping(nn.Module):
         return [getattr(self, f"fc{i}") for i in range(self.num_layers)]
 
     def style(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
-        """w (B, D) of z (B, Z) and labels c (B, c_dim).
+        """Style codes (B, D) of z (B, Z) and labels c (B, c_dim).
 
         Raises:
             ValueError: a missing label, or z or labels of the wrong shape.

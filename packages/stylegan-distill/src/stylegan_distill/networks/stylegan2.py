@@ -50,7 +50,7 @@ class StyledConv(nn.Module):
         self.resolution = resolution
         self.up = up
         self.conv_clamp = conv_clamp
-        self.execution: Execution = "scale"
+        self.execution: Execution = "auto"
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.noise_strength = nn.Parameter(torch.zeros([]))
@@ -70,8 +70,8 @@ class StyledConv(nn.Module):
             execution=self.execution,
         )
         if noise is not None:
-            y = y + noise * self.noise_strength
-        return bias_act(y, self.bias, clamp=self.conv_clamp)
+            noise = noise.reshape(-1, 1, *y.shape[2:]) * self.noise_strength
+        return bias_act(y, self.bias, noise=noise, clamp=self.conv_clamp)
 
 
 class ToRGB(nn.Module):
@@ -82,7 +82,7 @@ class ToRGB(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_clamp = conv_clamp
-        self.execution: Execution = "scale"
+        self.execution: Execution = "auto"
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(img_channels))

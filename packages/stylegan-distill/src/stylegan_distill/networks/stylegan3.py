@@ -97,7 +97,7 @@ class AliasFreeLayer(nn.Module):
         self.plan = plan
         self.conv_clamp = cfg.conv_clamp
         self.magnitude_ema_beta = cfg.magnitude_ema_beta
-        self.execution: Execution = "scale"
+        self.execution: Execution = "auto"
         self.affine = FullyConnected(cfg.w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, plan.kernel, plan.kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -119,7 +119,7 @@ class AliasFreeLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, update_emas: bool = False) -> Tensor:
         """(B, I, in_size, in_size) and (B, D) to (B, O, size, size)."""
         if update_emas:
-            magnitude = x.detach().float().square().mean()
+            magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         styles, weight = self.affine(w), self.weight
         if self.plan.is_torgb:

@@ -14,6 +14,7 @@ from tenfold.ref._bilinear import (
 )
 from tenfold.ref._filtered_lrelu import (
     filtered_lrelu,
+    filtered_lrelu_gate,
 )
 from tenfold.ref._group import (
     group,
@@ -111,6 +112,7 @@ __all__ = [
     "farthest_point_sample",
     "farthest_point_sample_dist",
     "filtered_lrelu",
+    "filtered_lrelu_gate",
     "group",
     "group_max",
     "group_max_backward",

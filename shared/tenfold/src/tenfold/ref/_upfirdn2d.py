@@ -34,12 +34,14 @@ def upfirdn2d(
     A filter (K,) works along both axes. It convolves; with ``flip`` it correlates.
     """
     channels = x.shape[1]
+    if channels == 0:  # convolutions have at least one channel
+        x = x.new_zeros(x.shape[0], 1, *x.shape[2:])
     x = _stuff(x, up[0], up[1], padding)
     f = filter.to(x.dtype)
     if not flip:
         f = f.flip(list(range(f.dim())))
     passes = [f[:, None], f[None, :]] if f.dim() == 1 else [f]
-    for i, kernel in enumerate(passes):
-        kernel = kernel * gain if i == 0 else kernel
-        x = F.conv2d(x, kernel.expand(channels, 1, -1, -1), groups=channels)
-    return x[:, :, :: down[0], :: down[1]]
+    passes[0] = passes[0] * gain
+    for kernel in passes:
+        x = F.conv2d(x, kernel.expand(max(channels, 1), 1, -1, -1), groups=max(channels, 1))
+    return x[:, :channels, :: down[0], :: down[1]]
