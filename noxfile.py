@@ -42,6 +42,7 @@ DEVELOPMENT = [
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
     *("setuptools", "wheel", "ninja", "pybind11", "nox"),
 ]
+SITE = ["mkdocs<2", "mkdocs-material", "mkdocstrings-python"]
 # Peers of the benchmarks and oracles of the tests; each is optional, whoever cannot install one goes without.
 PEERS = ["open3d-cpu", "spconv"]
 
@@ -224,6 +225,7 @@ def bench(session: nox.Session) -> None:
     if not session.posargs:
         _run(session, PYTHON, "-m", "speed", threads=2)
         _run(session, PYTHON, "-m", "kernels.readme", "--write")
+        _run(session, PYTHON, "-m", "speed.docs", "--write")
 
 
 @nox.session
@@ -255,6 +257,14 @@ def types(session: nox.Session) -> None:
     """Strict types of all public code."""
     _environment(session)
     _types(session)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, without a warning, into build/site; `-- serve` shows it while one writes."""
+    python = _thin_environment(session, "docs", "-c", str(ROOT / "constraints.txt"), *SITE)
+    verb = session.posargs or ["build"]
+    session.run(python, "-m", "mkdocs", *verb, env={"NO_MKDOCS_2_WARNING": "1"}, external=True)
 
 
 def _wheel(session: nox.Session, project: Path = CORE) -> Path:

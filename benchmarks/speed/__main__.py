@@ -14,10 +14,13 @@ from kernels.model import Row
 from kernels.output import is_wrong, line, write_records
 from kernels.run import FULL, QUICK, run
 
+#: Modules beside the packages' rows.
+_OURS = ("__main__", "docs")
+
 
 def modules() -> list[str]:
     """Names of the packages that have rows, as imported."""
-    return sorted(m.name for m in pkgutil.iter_modules(speed.__path__) if m.name != "__main__")
+    return sorted(m.name for m in pkgutil.iter_modules(speed.__path__) if m.name not in _OURS)
 
 
 def rows(package: str) -> tuple[Row, ...]:

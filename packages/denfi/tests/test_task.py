@@ -1,6 +1,7 @@
 """Training with Lightning: recipes, optimiser, a short run that is resumed and evaluated."""
 
 import logging
+import sys
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from denfi.model import DenfiDet
 from denfi.predict import load_detector
 from denfi.task import DenfiTask
 from tenfold._errors import UserInputError
+from tenfold.testing import QUIET_WORDS, assert_training_resumes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -70,3 +72,19 @@ def test_fit_resume_and_test(tmp_path, monkeypatch, capfd, narrow):
     assert "R11" in out
     assert "R40" in out
     assert (tmp_path / "results/metrics.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, narrow):
+    overrides = yaml.safe_dump(narrow, default_flow_style=True, width=1000).strip()
+    words = [
+        "--config", "second_small", f"model.overrides={overrides}", f"data.root={tmp_path / 'data'}",
+        "data.simulate=[4,2]", "data.batch_size=2", "data.counts={Car: 2}", "trainer.max_epochs=3", *QUIET_WORDS,
+    ]  # fmt: skip
+
+    def command(folder, *more):
+        own = (f"trainer.default_root_dir={folder}", "--checkpoint_every_n_steps", "1")
+        return [sys.executable, "-m", "denfi", "fit", *words, *own, *more]
+
+    # In the second epoch of two steps.
+    assert_training_resumes(command, tmp_path, kill_at=3, steps=6)

@@ -1,6 +1,7 @@
 """Training: the recipes, resuming, evaluation on whole films, export, and the experiments behind the claims."""
 
 import logging
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,16 @@ from moviescenes.segment import SceneSegmenter, load_model, save_model
 from moviescenes.task import SceneData, SceneTask
 from moviescenes.training import TrainSettings, predict_films, train_films
 from tenfold._errors import UserInputError
-from tenfold.testing import fit_and_resume, quiet_fit, quiet_trainer, require, sample_data
+from tenfold.testing import (
+    QUIET_WORDS,
+    assert_training_resumes,
+    fit_and_resume,
+    quiet_fit,
+    quiet_trainer,
+    require,
+    sample_data,
+    two_gloo_ranks,
+)
 from tenfold.train.demo import read_demo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -51,6 +61,18 @@ def test_recipes_build_their_models(recipe):
 
 def test_a_resumed_run_is_the_same_run(tmp_path):
     fit_and_resume(make, tmp_path, stop_at=3, epochs=2)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    def command(folder, *more):
+        words = ["--config", "tiny", "data.films=[2,1,1]", "data.batch_size=8", "trainer.max_epochs=2"]
+        words += ["trainer.limit_train_batches=4"]
+        own = (*QUIET_WORDS, f"trainer.default_root_dir={folder}", "--checkpoint_every_n_steps", "1")
+        return [sys.executable, "-m", "moviescenes", "fit", *words, *own, *more]
+
+    # In the second epoch of four steps.
+    assert_training_resumes(command, tmp_path, kill_at=5, steps=8)
 
 
 def test_fit_keeps_the_best_and_segment_uses_it(tmp_path, film):
@@ -107,31 +129,42 @@ def test_transfer_starts_from_other_weights(tmp_path):
         torch.testing.assert_close(a, b)
 
 
-def test_two_parts_equal_one(films):
-    """Gradients of a batch in two halves, weighted by what each counts, are those of the whole batch."""
-    from moviescenes.data.films import SegmentDataset
+def _gradients(windows, labels, shares):
+    """Of one step on this process's share of a batch, averaged over processes as DistributedDataParallel does."""
     from moviescenes.losses import boundary_loss
     from moviescenes.model import LGSS, LGSSConfig
-    from moviescenes.training import collate
 
     torch.manual_seed(0)
     net = LGSS(LGSSConfig(dims={"place": 8}, channels=3, hidden=3, head=3)).double()
+    dist = torch.distributed
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    part = shares[rank]
+    boundary_loss(net({k: v[part] for k, v in windows.items()}), labels[part]).backward()
+    gradient = torch.cat([p.grad.flatten() for p in net.parameters()])
+    if world > 1:
+        dist.all_reduce(gradient)
+    return gradient / world
+
+
+def _both_gradients(windows, batches, shares):
+    return [_gradients(windows, labels, shares) for labels in batches]
+
+
+def test_two_processes_equal_one(films):
+    """With shares of different weight, and with one in which every boundary is left out."""
+    from moviescenes.data.films import SegmentDataset
+    from moviescenes.training import collate
+
     data = SegmentDataset(films, ("place",))
     windows, labels = collate([data[k] for k in range(6)])
     windows = {key: value.double() for key, value in windows.items()}
-
-    def gradients(parts):
-        net.zero_grad()
-        total = torch.where(labels == 1, 9.0, 1.0).double().sum()
-        for part in parts:
-            share = torch.where(labels[part] == 1, 9.0, 1.0).double().sum() / total
-            loss = boundary_loss(net({k: v[part] for k, v in windows.items()}), labels[part])
-            (share * loss).backward()
-        return torch.cat([p.grad.flatten().clone() for p in net.parameters()])
-
-    torch.testing.assert_close(
-        gradients([slice(0, 6)]), gradients([slice(0, 2), slice(2, 6)]), atol=1e-12, rtol=0
-    )
+    labels[0, 0], labels[2:] = 1, labels[2:].clamp(max=0)
+    empty = labels.clone()
+    empty[:2] = -1
+    wanted = _both_gradients(windows, [labels, empty], [slice(0, 6)])
+    assert min(gradient.abs().max() for gradient in wanted) > 0
+    for found in two_gloo_ranks(_both_gradients, windows, [labels, empty], [slice(0, 2), slice(2, 6)]):
+        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
 
 
 def test_the_same_seed_gives_the_same_weights(films):

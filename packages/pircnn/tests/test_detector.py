@@ -1,5 +1,7 @@
 """The detector: what the image changes, what trains, and what stays as it is."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,10 @@ from pircnn.model import VARIANTS, build, make_config
 from pircnn.recipe import fusion_gradients, parameter_groups
 from tenfold._errors import UserInputError
 from tenfold.lidar import build_detector
+from tenfold.lidar.models.point_input import fixed_points
+from tenfold.lidar.proposals import Proposals
+from tenfold.lidar.roi_targets import RoITargets, sample_rois
+from tenfold.testing import two_gloo_ranks
 from tenfold.train.schedules import decoupled_adam
 
 
@@ -29,6 +35,20 @@ def lively(model):
 
     model.draw = with_truth
     return model
+
+
+def alike(proposals, gt_boxes, options):
+    """Regions of each frame drawn with the same random numbers, wherever the frame lands."""
+    frames = [
+        sample_rois(
+            Proposals(*(part[k : k + 1] for part in proposals)),
+            gt_boxes[k : k + 1],
+            options,
+            torch.Generator().manual_seed(7),
+        )
+        for k in range(len(gt_boxes))
+    ]
+    return RoITargets(*(torch.cat(part) for part in zip(*frames, strict=True)))
 
 
 def step(model, batch):
@@ -278,6 +298,54 @@ def test_segmentation_loss_ignores_what_is_unknown():
     assert segmentation_loss(sure, torch.full((1, 1, 2), IGNORE)) == 0
     with pytest.raises(ValueError, match="labels"):
         segmentation_loss(sure, torch.zeros(1, 2, 2))
+
+
+def gradients_of_frames(make, scenes):
+    """Gradients of one step on this process's frames, averaged as DistributedDataParallel does; float64."""
+    dist = torch.distributed
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    model = make()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    batch = toy_batch(scenes[rank::world])
+    for name in ("points", "gt_boxes"):
+        batch[name] = batch[name].double()
+    batch["images"] = [image.double() for image in batch["images"]]
+    # Other numbers of labelled pixels on each process, and none on one of them.
+    maps = [torch.full((96, 320), IGNORE), torch.full((96, 320), 1), torch.full((96, 320), IGNORE)]
+    maps[1][40:] = IGNORE
+    batch["label_maps"] = maps[rank : len(scenes) : world]
+    losses = model(batch)
+    losses["loss"].backward()
+    found = {}
+    for name, parameter in model.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        if world > 1:
+            dist.all_reduce(gradient)
+        found[name] = gradient / world
+    return found, {name: float(losses[name].detach()) for name in ("seg", "roi_fg")}
+
+
+def joint_model(narrow):
+    torch.manual_seed(0)
+    model = PIRCNN.from_config("pacf", branch="joint", **narrow).double().train()
+    model.draw = alike
+    lively(model)
+    model.draw_points = lambda points, size: fixed_points(points, size, model.config.points, 0)
+    return model
+
+
+def test_two_processes_equal_one(toy, narrow):
+    """The image network's loss too, where one process has no labelled pixel at all."""
+    make = partial(joint_model, narrow)
+    expected, losses = gradients_of_frames(make, toy[:3])
+    assert losses["seg"] > 0
+    assert losses["roi_fg"] > 0
+    for found, _ in two_gloo_ranks(gradients_of_frames, make, toy[:3]):
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-9, rtol=1e-6, msg=name)
+    assert expected["image_net.out.weight"].abs().max() > 0
 
 
 def test_unet_sizes_and_a_plain_restatement():

@@ -1,6 +1,7 @@
 """Training with Lightning: recipes, optimiser, short runs that are resumed and evaluated."""
 
 import logging
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ pytest.importorskip("lightning.pytorch")
 from pircnn.checkpoints import load_detector, load_segmentation
 from pircnn.cli import app
 from pircnn.task import PircnnTask, SegTask
-from tenfold.testing import QUIET_WORDS
+from tenfold.testing import QUIET_WORDS, assert_training_resumes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -131,3 +132,17 @@ def test_joint_with_semantics_and_the_image_networks_own_fit(cli, kitti, narrow,
     assert peaks[1] == pytest.approx(peaks[0] / 10)
     before, after = load_segmentation(last), load_segmentation(tmp_path / "joint/checkpoints/last.ckpt")
     assert not torch.equal(before.out.weight, after.out.weight)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(kitti, narrow, seg_checkpoint, tmp_path):
+    root, _ = kitti
+    words = words_of(root, narrow, model__segmentation=seg_checkpoint, trainer__max_epochs=4)
+    words[words.index("data.batch_size=2")] = "data.batch_size=1"
+
+    def command(folder, *more):
+        own = (f"trainer.default_root_dir={folder}", "--checkpoint_every_n_steps", "1")
+        return [sys.executable, "-m", "pircnn", "fit", *words, *own, *more]
+
+    # In the second epoch of two steps.
+    assert_training_resumes(command, tmp_path, kill_at=3, steps=8)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tenfold.losses import mean_count, sigmoid_focal_loss
 
-__all__ = ["IGNORE", "point_segmentation_loss", "segmentation_loss"]
+__all__ = ["IGNORE", "point_segmentation_loss", "segmentation_loss", "segmentation_sums"]
 
 #: Label of pixels that count for nothing.
 IGNORE = 255
@@ -32,6 +32,28 @@ def segmentation_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Ten
         >>> round(segmentation_loss(torch.zeros(1, 2, 1, 2), labels).item(), 4)  # (1/2)^2 ln 2
         0.1733
     """
+    total, known = segmentation_sums(logits, labels, gamma)
+    return total / mean_count(known)
+
+
+def segmentation_sums(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> tuple[Tensor, Tensor]:
+    """What `segmentation_loss` divides: the summed focal loss, and the number of labelled pixels.
+
+    For images of several sizes, whose sums are added before one division.
+
+    Args:
+        logits: (B, Cs, H, W).
+        labels: (B, H, W) int64, `IGNORE` where unknown.
+        gamma: as there.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> total, known = segmentation_sums(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 255]]]))
+        >>> round(total.item(), 4), known.item()
+        (0.1733, 1)
+    """
     if labels.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
             f"segmentation_loss: labels: got {tuple(labels.shape)}; expected {(logits.shape[0], *logits.shape[2:])}"
@@ -39,7 +61,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Ten
     known = labels != IGNORE
     log_p = F.log_softmax(logits, 1).gather(1, torch.where(known, labels, 0)[:, None])[:, 0]
     each = -((1 - log_p.exp()) ** gamma) * log_p
-    return torch.where(known, each, 0).sum() / mean_count(known.sum())
+    return torch.where(known, each, 0).sum(), known.sum()
 
 
 def point_segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pircnn.calibration import KittiCalib
 from pircnn.data.columns import CAMERA_COLUMNS, SEEN, STORED, with_camera
-from pircnn.losses import IGNORE, point_segmentation_loss, segmentation_loss
+from pircnn.losses import IGNORE, point_segmentation_loss, segmentation_sums
 from pircnn.model.config import PIRCNNConfig, make_config
 from pircnn.model.pacf import PACF, PointImageFusion, PointPainting
 from pircnn.model.unet import SegUNet, image_tensor
@@ -23,6 +23,7 @@ from tenfold.lidar.models.point_input import in_xy_range
 from tenfold.lidar.models.pointrcnn import PointRCNN
 from tenfold.lidar.models.two_stage import FirstStage
 from tenfold.lidar.point_targets import assign_points
+from tenfold.losses import mean_count
 
 __all__ = ["PIRCNN", "ImageFeatures", "build"]
 
@@ -243,7 +244,7 @@ class PIRCNN(PointRCNN):
         return losses
 
     def _segmentation(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Loss on labelled images: mean over those that have labels."""
+        """Loss on labelled images: mean over all their labelled pixels; None where no process has any."""
         if self.config.branch != "joint" or not self.config.seg_weight:
             return None
         images, labels = list(batch.get("images") or ()), list(batch.get("label_maps") or ())
@@ -259,17 +260,25 @@ class PIRCNN(PointRCNN):
                 raise ValueError(
                     f"PIRCNN: label_maps: got {tuple(label.shape)}; expected {tuple(image.shape[1:])}, the image's"
                 )
-            assert self.image_net is not None
             parts.append((image, label))
-        return self._focal(parts) if parts else None
+        # Every process takes part, also one without labels: else the others would wait for it.
+        known = mean_count(
+            next(self.parameters()).new_tensor(sum(int((p[1] != IGNORE).sum()) for p in parts)), 0.0
+        )
+        return self._focal(parts) / known if known > 0 else None
 
     def _focal(self, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Summed loss; images of one size run together."""
         assert self.image_net is not None
-        if len({image.shape for image, _ in pairs}) == 1:
-            images, labels = (torch.stack(column) for column in zip(*pairs, strict=True))
-            return segmentation_loss(self.image_net(images), labels)
-        each = [segmentation_loss(self.image_net(i[None]), label[None]) for i, label in pairs]
-        return torch.stack(each).mean()
+        by_size: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        for pair in pairs:
+            by_size.setdefault(pair[0].shape, []).append(pair)
+        # Zero, with a gradient for every weight, for a process without labels.
+        total = torch.stack([p.sum() for p in self.image_net.parameters()]).sum() * 0
+        for alike in by_size.values():
+            images, labels = (torch.stack(column) for column in zip(*alike, strict=True))
+            total = total + segmentation_sums(self.image_net(images), labels)[0]
+        return total
 
     def predict(
         self,

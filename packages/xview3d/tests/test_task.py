@@ -1,0 +1,80 @@
+"""Training by several processes, and after a kill."""
+
+import sys
+
+import pytest
+import torch
+import yaml
+from xview3d_tiny import tiny_batch, tiny_model, tiny_views
+
+from tenfold.testing import QUIET_WORDS, TINY_DETECTORS, assert_training_resumes, require, two_gloo_ranks
+
+
+def gradients():
+    """Gradients of one step on this process's frame, averaged as DistributedDataParallel does; float64."""
+    dist = torch.distributed
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    model = tiny_model("second").double().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    whole = tiny_batch()
+    points, boxes = whole["points"].double(), whole["gt_boxes"].double()
+    boxes[1, 1:] = 0  # another number of cars in each frame
+    if world > 1:
+        points, boxes = points[points[:, 0] == rank], boxes[rank : rank + 1]
+        points[:, 0] = 0
+    losses = model({"points": points, "gt_boxes": boxes, "batch_size": 2 // world})
+    losses["loss"].backward()
+    found = {}
+    for name, parameter in model.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        if world > 1:
+            dist.all_reduce(gradient)
+        found[name] = gradient / world
+    return found
+
+
+def test_two_processes_equal_one():
+    expected = gradients()
+    views = [name for name in expected if name.startswith("view_encoders.")]
+    assert {name.split(".")[1] for name in views} == {"0", "1"}
+    assert min(expected[name].abs().max() for name in views if name.endswith("weight")) > 0
+    for found in two_gloo_ranks(gradients):
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-9, rtol=1e-6, msg=name)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    require("lightning")
+    views = [{"center": list(view.center), "voxel": list(view.voxel)} for view in tiny_views("second")]
+    settings = {
+        "model": {
+            "detector": "second",
+            "dataset": "kitti",
+            "xview": {"views": views},
+            "overrides": TINY_DETECTORS["second"],
+        },
+        "data": {
+            "root": str(tmp_path / "data"),
+            "simulate": [4, 2],
+            "image_size": [375, 1242],
+            "batch_size": 2,
+            "counts": {},
+        },
+    }
+    config = tmp_path / "own.yaml"
+    config.write_text(yaml.safe_dump(settings))
+
+    def command(folder, *more):
+        own = (
+            f"trainer.default_root_dir={folder}",
+            "--checkpoint_every_n_steps",
+            "1",
+            "trainer.max_epochs=3",
+        )
+        return [sys.executable, "-m", "xview3d", "fit", "--config", str(config), *QUIET_WORDS, *own, *more]
+
+    # In the second epoch of two steps.
+    assert_training_resumes(command, tmp_path, kill_at=3, steps=6)
