@@ -69,13 +69,13 @@ _DECIDING_TEXT = """
 Students of 30 % of the channels, 300 steps, batch 16; same discriminator, codes and order of images in every arm. The
 ratio is L1 between teacher and student for the same codes over L1 for different ones: 0 is identical, 1 means no
 correspondence. "kd_shuffled" copies the teacher's weights in another order within each layer: the same statistics and
-another function. "kd_permuted" copies the mapping with W's coordinates in another order, which a random synthesis network
-can absorb; its edits are permuted too. "copy_only" copies the mapping and trains without the teacher's images. Noise is
-off; fd is the Frechet distance on a tiny fixed network, comparable with nothing published.
+another function. "kd_permuted" copies the mapping with W's coordinates in another order, which a random synthesis
+network can absorb; its edits are permuted too. "copy_only" copies the mapping and trains without the teacher's
+images. Noise is off; fd is the Frechet distance on a tiny fixed network, comparable with nothing published.
 """.strip()
 _LD_TEXT = """
-Does the latent-direction loss improve edits at this size? Offsets of 5 were chosen for W of 512 dimensions; the arms use
-5 sqrt(64 / 512) = 1.77 unless they say otherwise. "ld" is the loss itself on held-out codes and held-out directions. To be
+Does the latent-direction loss improve edits at this size? Offsets of 5 were chosen for W of 512 dimensions; the arms
+use 5 sqrt(64 / 512) = 1.77 unless they say otherwise. "ld" is the loss itself on held-out codes and directions. To be
 read beside kd_mapping above; nothing is claimed here but that the loss lowers itself.
 """.strip()
 
@@ -220,16 +220,41 @@ def gates() -> list[Gate]:
         ("control, permuted W: ratio at most 0.75", minus("kd_permuted"), -0.75, True),
         ("control, copied mapping without images: ratio at least 0.90", value("copy_only"), 0.90, True),
         ("GAN alone: ratio at least 0.95", value("gan"), 0.95, True),
-        ("copied mapping: edits agree more than with a random one", above("kd_mapping", "kd_random", "edit_cosine"), 0.05, True),
-        ("800 steps: the copied mapping is nearer to the data", above("kd_random-long", "kd_mapping-long", "fd_data"), 0.0, True),
+        (
+            "edits agree more than with a random mapping",
+            above("kd_mapping", "kd_random", "edit_cosine"),
+            0.05,
+            True,
+        ),
+        (
+            "800 steps: copied mapping nearer to the data",
+            above("kd_random-long", "kd_mapping-long", "fd_data"),
+            0.0,
+            True,
+        ),
         ("800 steps: the ratio has fallen further", above("kd_mapping", "kd_mapping-long"), 0.0, True),
         ("LD lowers its own value on held-out codes", above("kd_mapping", "kd_mapping+ld", "ld"), 0.0, True),
-        ("LD and edits (reported, never asserted)", above("kd_mapping+ld", "kd_mapping", "edit_cosine"), 0.0, False),
-        ("800 steps: LD and edits (reported)", above("kd_mapping+ld-long", "kd_mapping-long", "edit_cosine"), 0.0, False),
-        ("inherited channels: LD and edits (reported)", above("inherit+ld", "inherit", "edit_cosine"), 0.0, False),
-        ("MNIST: copied mapping below random mapping", above("mnist-kd_random", "mnist-kd_mapping"), 0.15, True),
+        ("LD and edits (reported)", above("kd_mapping+ld", "kd_mapping", "edit_cosine"), 0.0, False),
+        (
+            "800 steps: LD and edits (reported)",
+            above("kd_mapping+ld-long", "kd_mapping-long", "edit_cosine"),
+            0.0,
+            False,
+        ),
+        (
+            "inherited channels: LD and edits (reported)",
+            above("inherit+ld", "inherit", "edit_cosine"),
+            0.0,
+            False,
+        ),
+        (
+            "MNIST: copied mapping below random mapping",
+            above("mnist-kd_random", "mnist-kd_mapping"),
+            0.15,
+            True,
+        ),
         ("MNIST: shuffled weights at least 0.9", value("mnist-kd_shuffled"), 0.90, True),
-    )  # fmt: skip
+    )
     return [
         judge(text, number, least, "stylegan-distill", gates=gated, pilot=PILOT_BOUNDS)
         for text, number, least, gated in wanted
