@@ -21,6 +21,7 @@ PACKAGES = (
     "pircnn",
     "sparsepoint",
     "ssl-kd",
+    "stylegan-distill",
     "ttfnet",
     "unix-kd",
     "xview3d",

@@ -17,6 +17,7 @@ app = App(
     fit_examples=(
         "stylegan-distill distill --config sprites trainer.max_steps=20",
         "stylegan-distill distill --config sprites trainer.max_steps=30 --ckpt_path last",
+        "stylegan-distill fit --config sprites_teacher trainer.max_steps=20",
         "stylegan-distill distill --config ours_256 model.teacher=ffhq.pkl data.path=ffhq256.zip",
     ),
     test_examples=("stylegan-distill test --config sprites --ckpt_path last",),

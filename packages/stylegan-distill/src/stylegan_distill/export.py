@@ -103,7 +103,9 @@ def export_generator(
 def _program(module: Deployed) -> Any:
     inputs = module.example()
     batch = torch.export.Dim("batch", min=1, max=4096)
-    shapes = {"z": {0: batch}, "maps": tuple({0: batch} for _ in inputs[1:])}
+    shapes: dict[str, Any] = {"z": {0: batch}}
+    if inputs[1:]:
+        shapes["maps"] = tuple({0: batch} for _ in inputs[1:])
     # The plain twins of our operators: what they are made of exists everywhere.
     with tenfold.reference(), torch.no_grad():
         return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
