@@ -133,6 +133,8 @@ class _Task(LightningModule):
     """A loop of ours under Lightning: it hands over batches, keeps checkpoints and measures."""
 
     best_fid: Tensor
+    loop: Any
+    _net: Any
 
     def __init__(self) -> None:
         super().__init__()
