@@ -153,6 +153,12 @@ def _bilinear(device: torch.device) -> Call:
     return lambda: ops.bilinear_sample(feat, uv)
 
 
+def _filters(device: torch.device) -> Call:
+    x, taps = _random(device, 1, 128, 256, 256), _random(device, 12) / 12
+    more = {"up_filter": taps, "down_filter": taps, "up": 2, "down": 2, "padding": (11, 10, 11, 10)}
+    return lambda: ops.filtered_lrelu(x, **more)
+
+
 def _ttf(device: torch.device) -> Call:
     corner = _random(device, 8, 30, 2, scale=400.0)
     boxes = torch.cat([corner, corner + 8 + _random(device, 8, 30, 2, scale=90.0)], 2)
@@ -269,6 +275,14 @@ WORKLOADS = (
         2 * 4096 * 256 * 4 * 5,
         "memory: planes are read 4 bytes at a time, so sectors are read for one value each",
         1e-5,
+    ),
+    Workload(
+        "filtered_lrelu 128 x 256 x 256, up 2, down 2",
+        ("filtered_lrelu",),
+        _filters,
+        128 * 4 * (2 * 256 * 256 + 2 * 522 * 522),
+        "arithmetic and cached reads: 36 taps for each number going up, 144 going down",
+        1e-4,
     ),
     Workload(
         "ttf_targets 8 images of 30 boxes",

@@ -1,4 +1,4 @@
-"""Speed of stylegan-distill: students beside their teachers, our generators beside the plain form of the same network."""
+"""Speed of stylegan-distill: students beside their teachers, generators beside the plain form of the same network."""
 
 from collections.abc import Callable
 from dataclasses import replace
