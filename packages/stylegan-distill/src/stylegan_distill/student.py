@@ -222,7 +222,7 @@ def distill_mapping(
         student: of any mapping widths that end in the same D.
         steps: of Adam.
         batch: codes a step.
-        lr: learning rate.
+        lr: learning rate of effective weights.
         loss: mean absolute or squared difference of w.
         seed: of the codes.
         progress: called with the step and its loss.
@@ -240,7 +240,10 @@ def distill_mapping(
     distance = F.l1_loss if loss == "l1" else F.mse_loss
     like = next(student.mapping.parameters())
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(student.mapping.parameters(), lr=lr)
+    # Stored tensors are 1 / mu times the effective ones, and so are steps on them.
+    slow = {p: layer.lr_multiplier for layer in student.mapping.layers() for p in layer.parameters()}
+    groups = [{"params": [p], "lr": lr / slow.get(p, 1.0)} for p in student.mapping.parameters()]
+    optimizer = torch.optim.Adam(groups)
     history = []
     for step in range(steps):
         z = torch.randn(batch, teacher.z_dim, generator=generator).to(like)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -368,6 +369,22 @@ class DistillTask(_Task):
                 augment=AdaptiveAugment() if augment else None,
             )
         )  # fmt: skip
+
+    def setup(self, stage: str) -> None:
+        """The latent-direction loss compares the codes of one process."""
+        super().setup(stage)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        size, recipe = getattr(data, "batch_size", 4), self.loop.config
+        if stage != "fit" or recipe.ld == 0 or recipe.gather_ranks:
+            return
+        if size < 2:
+            raise UserInputError(
+                "data.batch_size: got 1; the latent-direction loss compares codes: expected at least 2"
+            )
+        if size < 4:
+            rank_zero_warn(
+                f"data.batch_size: got {size}; the latent-direction loss was made for 4 or more a process"
+            )
 
     def _student(self, teacher: Generator, mask: ContentMask | None, seed: int) -> Generator:
         h = self.hparams
