@@ -363,13 +363,11 @@ def evaluate(
     )
     for name, measured in found.items():
         for key, value in measured.values.items():
-            print(
-                f"{key}: {value:,.0f}" if float(value).is_integer() and value > 999 else f"{key}: {value:.5g}"
-            )
-            if out is not None:
-                append_jsonl(
-                    out, {"checkpoint": checkpoint.name, "metric": name, key: value, **measured.facts}
-                )
+            large = value > 999 and float(value).is_integer()
+            print(f"{key}: {value:,.0f}" if large else f"{key}: {value:.5g}")
+        if out is not None:
+            record = {"checkpoint": checkpoint.name, "metric": name, **measured.values, **measured.facts}
+            append_jsonl(out, record)
 
 
 # ---- images --------------------------------------------------------------------------------------
