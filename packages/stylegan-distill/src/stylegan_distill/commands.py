@@ -589,9 +589,9 @@ def project(
     )
     make_folder(out)
     write_image(out / "projected.png", labelled_rows({"target": target, "projected": found.image}))
-    maps = {f"noise{k}": n.numpy() for k, n in enumerate(found.noise)}
+    arrays: dict[str, Any] = {f"noise{k}": n.numpy() for k, n in enumerate(found.noise)}
     with atomic_write(out / "projected.npz") as file:
-        np.savez(file, ws=found.ws.numpy(), **maps)
+        np.savez(file, ws=found.ws.numpy(), **arrays)
     write_json(out / "projected.json", {**found.values, "iterations": iterations, "optimizer": optimizer})
     print(", ".join(f"{name} {value:.4g}" for name, value in found.values.items()) + f" -> {out}")
 
