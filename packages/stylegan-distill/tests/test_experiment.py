@@ -75,7 +75,7 @@ def test_run_arm_is_repeatable(teacher):
 
 
 def test_demo_card(tmp_path):
-    result = run_demo(tmp_path, steps=2)
+    result = run_demo(tmp_path, steps=2, codes=16, samples=32)
     assert read_demo(tmp_path).rows == result.rows
     assert [p.name for p in result.pictures] == ["same_codes.png"]
     assert len(result.rows) == 3

@@ -98,6 +98,7 @@ def test_every_recipe_trains(cli, files, recipe, monkeypatch, tmp_path):
     assert found.source_format == "training"
     assert found.G_ema(torch.randn(2, found.G_ema.z_dim)).shape == (2, 3, SIDE, SIDE)
     assert torch.isfinite(last["state_dict"]["best_fid"])
+    assert [p.name for p in (tmp_path / "run" / "samples").iterdir()] == ["val0000002.png"]
     assert not any(key.startswith(("teacher", "loop")) for key in last["state_dict"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -306,7 +307,15 @@ def train_gan(
         augment=augment,
         tell=lambda step, values: _tell("steps", count)(step, float(values["d_loss"])),
     )
-    recipe = {"data": data, "steps": count, "batch_size": batch_size, "r1_gamma": r1_gamma, "seed": seed}
+    recipe: dict[str, Any] = {
+        "data": data,
+        "steps": count,
+        "batch_size": batch_size,
+        "r1_gamma": r1_gamma,
+        "seed": seed,
+    }
+    if isinstance(images, ImageSource) and images.facts:
+        recipe["filter"] = images.facts.get("filter")
     save_checkpoint(out, Checkpoint(G_ema=net, meta={"recipe": recipe}))
     z, c = _codes(net, 32, 0)
     write_image(out.with_suffix(".png"), image_grid(_draw(net, net.mapping(z, c)), 8))
@@ -322,6 +331,7 @@ def evaluate(
     vgg: Path | None = None,
     lpips: Path | None = None,
     preset: str = "fid50k_full",
+    directions: Path | None = None,
     count: int = 50_000,
     batch_size: int = 32,
     out: Path | None = None,
@@ -342,6 +352,7 @@ def evaluate(
         vgg: torchvision's VGG16, for pr, and for LPIPS.
         lpips: Linear heads of LPIPS for VGG16.
         preset: Of FID: fid50k_full (NVIDIA) or fid_cagan (StyleKD and its baselines).
+        directions: Edits of "editing" (.npy); by default some that training does not see.
         count: Generated images, or pairs.
         batch_size: At a time.
         out: File of JSON lines that the results are added to.
@@ -351,11 +362,15 @@ def evaluate(
     from stylegan_distill.metrics import append_jsonl
 
     chosen = metrics or ["cost", *(["discrepancy", "editing"] if teacher else []), *(["fid"] if data else [])]
+    net, images = _open(checkpoint), None if data is None else load_images(data)
+    if isinstance(images, ImageSource):
+        _compare_filters(load_checkpoint(checkpoint), images)
     found = evaluate_generator(
-        _open(checkpoint),
+        net,
         chosen,
         teacher=None if teacher is None else _open(teacher),
-        images=None if data is None else load_images(data),
+        images=images,
+        directions=None if directions is None else _read_directions(directions, net),
         networks=Networks(inception, vgg, lpips, preset),
         count=count,
         batch=batch_size,
@@ -363,13 +378,19 @@ def evaluate(
     )
     for name, measured in found.items():
         for key, value in measured.values.items():
-            print(
-                f"{key}: {value:,.0f}" if float(value).is_integer() and value > 999 else f"{key}: {value:.5g}"
-            )
-            if out is not None:
-                append_jsonl(
-                    out, {"checkpoint": checkpoint.name, "metric": name, key: value, **measured.facts}
-                )
+            large = value > 999 and float(value).is_integer()
+            print(f"{key}: {value:,.0f}" if large else f"{key}: {value:.5g}")
+        if out is not None:
+            record = {"checkpoint": checkpoint.name, "metric": name, **measured.values, **measured.facts}
+            append_jsonl(out, record)
+
+
+def _compare_filters(found: Checkpoint, images: ImageSource) -> None:
+    """Say when a network was trained on images of another filter than those it is measured against."""
+    own, theirs = dict(found.meta.get("recipe", {})).get("filter"), images.facts.get("filter")
+    if own and theirs and own != theirs:
+        message = f"data: was prepared with the {theirs} filter, what the network was trained on with {own}"
+        print(f"warning: {message}", file=sys.stderr)
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -568,9 +589,9 @@ def project(
     )
     make_folder(out)
     write_image(out / "projected.png", labelled_rows({"target": target, "projected": found.image}))
-    maps = {f"noise{k}": n.numpy() for k, n in enumerate(found.noise)}
+    arrays: dict[str, Any] = {f"noise{k}": n.numpy() for k, n in enumerate(found.noise)}
     with atomic_write(out / "projected.npz") as file:
-        np.savez(file, ws=found.ws.numpy(), **maps)
+        np.savez(file, ws=found.ws.numpy(), **arrays)
     write_json(out / "projected.json", {**found.values, "iterations": iterations, "optimizer": optimizer})
     print(", ".join(f"{name} {value:.4g}" for name, value in found.values.items()) + f" -> {out}")
 

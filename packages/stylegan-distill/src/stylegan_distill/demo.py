@@ -37,13 +37,17 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     print_demo(run_demo(out, seed))
 
 
-def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS) -> DemoResult:
+def run_demo(
+    out: Path, seed: int = 0, *, steps: int = _STEPS, codes: int = 256, samples: int = 512
+) -> DemoResult:
     """The whole card.
 
     Args:
         out: folder for the picture and ``demo.json``; created.
         seed: of students, codes and order.
         steps: of each student.
+        codes: that teacher and students are compared on.
+        samples: images of the Frechet distances.
 
     Raises:
         UserInputError: the folder cannot be written.
@@ -55,7 +59,13 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS) -> DemoResult:
     for name in _DEMO:
         run = run_arm(ARMS[name], teacher, images, scale, seed=seed, steps=steps, evaluated=False)
         run.numbers |= evaluate(
-            teacher, run.student, images, scale, student_directions=run.directions, codes=256, samples=512
+            teacher,
+            run.student,
+            images,
+            scale,
+            student_directions=run.directions,
+            codes=codes,
+            samples=samples,
         )
         runs[name] = run
     picture = out / "same_codes.png"

@@ -76,6 +76,7 @@ class _Setting:
     teacher: Generator | None
     images: Pixels | ImageSource | None
     networks: Networks
+    directions: Tensor | None
     count: int
     batch: int
     seed: int
@@ -135,7 +136,7 @@ def _discrepancy(s: _Setting) -> Measured:
 
 
 def _editing(s: _Setting) -> Measured:
-    directions = latent_directions(s.pair(), start=5)
+    directions = latent_directions(s.pair(), start=5) if s.directions is None else s.directions
     count = min(256, s.count)
     net = s.networks.perceptual()
     return editing_consistency(
@@ -184,6 +185,7 @@ def evaluate_generator(
     teacher: Generator | None = None,
     images: Pixels | ImageSource | None = None,
     networks: Networks | None = None,
+    directions: Tensor | None = None,
     count: int = 50_000,
     batch: int = 32,
     seed: int = 0,
@@ -196,6 +198,7 @@ def evaluate_generator(
         teacher: for those that compare with one.
         images: real images, for those that compare with them.
         networks: feature networks.
+        directions: edits of "editing", ``(K, D)``; None: each block's 6th to 10th, which training does not see.
         count: generated images (and pairs) at most.
         batch: images at a time.
         seed: of codes and noise.
@@ -212,7 +215,7 @@ def evaluate_generator(
     networks = networks or Networks()
     if networks.preset not in PRESETS:
         raise UserInputError(f"preset: got {networks.preset!r}; expected {' or '.join(PRESETS)}")
-    setting = _Setting(generator.eval(), teacher, images, networks, count, batch, seed)
+    setting = _Setting(generator.eval(), teacher, images, networks, directions, count, batch, seed)
     with torch.no_grad():
         try:
             return {name: METRICS[name](setting) for name in metrics}

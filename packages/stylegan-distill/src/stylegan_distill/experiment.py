@@ -6,6 +6,7 @@ random numbers; what differs is written in `ARMS`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -75,7 +76,7 @@ class Scale:
     @property
     def offset(self) -> float:
         """Strength of the moved codes, for this W what 5 is for 512 dimensions."""
-        return _OFFSET_512 * float(self.teacher.w_dim / 512) ** 0.5
+        return _OFFSET_512 * math.sqrt(self.teacher.w_dim / 512)
 
 
 #: "sprites": the generated images at 16 pixels; "real": MNIST or CIFAR-10 at 32.

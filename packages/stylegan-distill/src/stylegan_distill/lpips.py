@@ -49,6 +49,9 @@ class LPIPS(nn.Module):
         ([0.0, 0.0], True)
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(
         self, weights: Source = "tiny", backbone: Source | None = None, *, resize: int | None = None
     ) -> None:

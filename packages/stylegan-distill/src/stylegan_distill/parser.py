@@ -56,6 +56,10 @@ class _Residual(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
+def _stage(fan: int, width: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(_Residual(fan, width, stride), _Residual(width, width, 1))
+
+
 class _ResNet18(nn.Module):
     """Maps at 1/8, 1/16 and 1/32 of the image: 128, 256 and 512 channels."""
 
@@ -64,11 +68,8 @@ class _ResNet18(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        for number, (fan, width, stride) in enumerate(
-            ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)), 1
-        ):
-            layer = nn.Sequential(_Residual(fan, width, stride), _Residual(width, width, 1))
-            self.add_module(f"layer{number}", layer)
+        self.layer1, self.layer2 = _stage(64, 64, 1), _stage(64, 128, 2)
+        self.layer3, self.layer4 = _stage(128, 256, 2), _stage(256, 512, 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.layer1(self.maxpool(F.relu(self.bn1(self.conv1(x)))))
@@ -119,7 +120,7 @@ class _Fusion(nn.Module):
         self.conv2 = nn.Conv2d(64, 256, 1, bias=False)
 
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
-        x = self.convblk(torch.cat((spatial, context), 1))
+        x: Tensor = self.convblk(torch.cat((spatial, context), 1))
         gate = torch.sigmoid(self.conv2(F.relu(self.conv1(x.mean((2, 3), keepdim=True)))))
         return x + x * gate
 

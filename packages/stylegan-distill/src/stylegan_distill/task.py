@@ -21,15 +21,17 @@ from stylegan_distill.data import ImageSource, to_float
 from stylegan_distill.distiller import DistillConfig, Distiller
 from stylegan_distill.features import InceptionFeatures, TinyFeatures
 from stylegan_distill.gan import GanConfig, GanTrainer, config_values, make_discriminator
+from stylegan_distill.grids import labelled_rows
 from stylegan_distill.losses import ContentMask
 from stylegan_distill.lpips import LPIPS
 from stylegan_distill.metrics.discrepancy import output_discrepancy
 from stylegan_distill.metrics.fid import FeatureStats, compute_fid
-from stylegan_distill.metrics.sampling import generated_images
+from stylegan_distill.metrics.sampling import draw_codes, generated_images
 from stylegan_distill.networks import Generator
 from stylegan_distill.pruning import ScoreMethod, channel_scores
 from stylegan_distill.student import Init, build_generator, make_student
 from tenfold._errors import UserInputError
+from tenfold.io import make_folder, write_image
 from tenfold.train.resume import ResumableLoader, sample_generator
 
 __all__ = ["DistillTask", "GanTask", "ImageData"]
@@ -254,6 +256,20 @@ class _Task(LightningModule):
             self.log(f"val/best_{name}", float(self.best_fid), rank_zero_only=True)
         for key, number in self.further(average).items():
             self.log(f"{stage}/{key}", number, rank_zero_only=True)
+        if self.global_rank == 0 and not self.trainer.sanity_checking:
+            self._write_grid(average, stage)
+
+    @torch.no_grad()
+    def _write_grid(self, average: Generator, stage: str) -> None:
+        """Images of the same codes at every evaluation, in the folder ``samples`` of the run."""
+        z, labels = draw_codes(average, 8, torch.Generator().manual_seed(0))
+        rows = {name: net(z, labels, noise="none") for name, net in self.shown(average).items()}
+        folder = make_folder(Path(self.trainer.default_root_dir) / "samples")
+        write_image(folder / f"{stage}{self.loop.iteration:07d}.png", labelled_rows(rows))
+
+    def shown(self, average: Generator) -> dict[str, Generator]:
+        """Networks of the grid, by name."""
+        return {"average": average}
 
     def on_test_epoch_end(self) -> None:
         """See `on_validation_epoch_end`."""
@@ -431,6 +447,10 @@ class DistillTask(_Task):
         count = min(512, self.hparams["eval_count"])
         gap = output_discrepancy(loop.teacher, average, metric, count=count, seed=1)
         return {name: gap[name] for name in ("l1", "mismatched_l1", "ratio")}
+
+    def shown(self, average: Generator) -> dict[str, Generator]:
+        """Teacher and student for the same codes."""
+        return {"teacher": self.loop.teacher, "student": average}
 
 
 def _teacher_path(given: str) -> str | Path:

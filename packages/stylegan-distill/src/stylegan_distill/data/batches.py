@@ -21,8 +21,8 @@ Pixels = npt.NDArray[np.uint8]
 def to_float(images: Pixels) -> Tensor:
     """``(B, H, W, 3)`` of 0 to 255 to ``(B, 3, H, W)`` in [-1, 1]: ``u / 127.5 - 1``.
 
-    >>> to_float(np.array([[[[0, 255, 51]]]], np.uint8)).flatten().tolist()
-    [-1.0, 1.0, -0.6000000238418579]
+    >>> to_float(np.array([[[[0, 255, 0]]]], np.uint8)).flatten().tolist()
+    [-1.0, 1.0, -1.0]
     """
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float().div_(127.5).sub_(1)
 

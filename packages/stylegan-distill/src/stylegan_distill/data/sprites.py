@@ -59,7 +59,8 @@ def _draw(rows: npt.NDArray[np.float64], size: int) -> Pixels:
     cover = inside.reshape(sides).mean((2, 4))[..., None]
     shape, ground = 0.9 * _hue(rows[:, 4]), 0.35 * _hue(rows[:, 5]) - 0.3
     mixed = cover * shape[:, None, None] + (1 - cover) * ground[:, None, None]
-    return np.clip(np.rint(mixed * 127.5 + 127.5), 0, 255).astype(np.uint8)
+    found: Pixels = np.clip(np.rint(mixed * 127.5 + 127.5), 0, 255).astype(np.uint8)
+    return found
 
 
 def _hue(turn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ def editing_consistency(
     *,
     strengths: Sequence[float] = (3.0,),
     student_directions: Tensor | None = None,
+    classifier: Callable[[Tensor], Tensor] | None = None,
     count: int = 128,
     batch: int = 64,
     seed: int = 0,
@@ -38,13 +39,15 @@ def editing_consistency(
         metric: perceptual distance.
         strengths: a.
         student_directions: the same edits in the student's own W, for students whose W is not the teacher's.
+        classifier: images ``(B, 3, R, R)`` to scores ``(B, K)`` of attributes.
         count: codes for each strength.
         batch: at a time.
         seed: of the codes.
 
     Returns:
         ``edit_cosine``: mean cosine between the two changes of the image; ``edit_<metric>``: mean distance of the two
-        edited images; ``rank_agreement``: of the similarity matrices between images and edits.
+        edited images; ``rank_agreement``: of the similarity matrices between images and edits; with a classifier
+        ``attribute_agreement``: share of edited images that it puts into the same class.
 
     Raises:
         ValueError: directions of another length than w.
@@ -56,7 +59,7 @@ def editing_consistency(
                 f"editing_consistency: {name}: got shape {tuple(rows.shape)}; expected (K, {net.cfg.w_dim})"
             )
     rng = torch.Generator().manual_seed(seed)
-    cosines, distances, ranks = [], [], []
+    cosines, distances, ranks, agreed = [], [], [], []
     for strength in strengths:
         for start in range(0, count, batch):
             size = min(batch, count - start)
@@ -68,6 +71,8 @@ def editing_consistency(
             before_s, after_s, change_s = _edit(student, z, c, own[chosen.to(own.device)], strength)
             cosines.append(F.cosine_similarity(change_s.flatten(1), change_t.flatten(1)))
             distances.append(metric(after_s, after_t))
+            if classifier is not None:
+                agreed.append((classifier(after_s).argmax(1) == classifier(after_t).argmax(1)).double())
             if size > 2:
                 ranks.append(rank_agreement(_similarity(before_t, after_t), _similarity(before_s, after_s)))
     values = {
@@ -75,6 +80,8 @@ def editing_consistency(
         f"edit_{metric.name}": float(torch.cat(distances).double().mean()),
         "rank_agreement": sum(ranks) / len(ranks) if ranks else 0.0,
     }
+    if agreed:
+        values["attribute_agreement"] = float(torch.cat(agreed).mean())
     return Measured(values, {"strengths": list(strengths), "count": count, "seed": seed})
 
 

@@ -25,7 +25,7 @@ def compute_pr(real: Tensor, fake: Tensor, *, k: int = 3, chunk: int = 4096) -> 
 
     >>> real = torch.tensor([[0.0], [1.0], [2.0]])
     >>> compute_pr(real, torch.tensor([[0.5], [9.0], [30.0]]), k=1)
-    (0.3333333333333333, 0.6666666666666666)
+    (0.3333333333333333, 1.0)
     """
     if real.dim() != 2 or fake.dim() != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(

@@ -89,7 +89,7 @@ class DiscriminatorBlock(nn.Module):
         """(B, I, r, r), or the image, to (B, O, r / 2, r / 2)."""
         if self.reads_image:
             x = self.fromrgb(x)
-        y = self.skip(x, gain=math.sqrt(0.5))
+        y: Tensor = self.skip(x, gain=math.sqrt(0.5))
         return y + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
 
 

@@ -94,7 +94,7 @@ def _kaiser_beta(taps: int, width: float, rate: float) -> float:
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)
     if attenuation > 21:
-        return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+        return float(0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21))
     return 0.0
 
 
@@ -131,7 +131,7 @@ def radial_filter(taps: int, cutoff: float, width: float, rate: float) -> Tensor
     x = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / rate
     r = torch.hypot(x[:, None], x[None, :])
     safe = r.clamp(min=1e-12)
-    f = torch.special.bessel_j1(2 * math.pi * cutoff * safe) / (math.pi * safe)
+    f: Tensor = torch.special.bessel_j1(2 * math.pi * cutoff * safe) / (math.pi * safe)
     window = torch.kaiser_window(taps, False, _kaiser_beta(taps, width, rate), dtype=torch.float64)
     f = f * torch.outer(window, window)
     return (f / f.sum()).float()

@@ -77,7 +77,7 @@ class Mapping(nn.Module):
             if c is None or c.dim() != 2 or c.shape[1] != self.c_dim:
                 got = None if c is None else tuple(c.shape)
                 raise ValueError(f"mapping: c: got shape {got}; expected labels (B, {self.c_dim})")
-            parts.append(normalize_moment(self.embed(c.to(self.fc0.weight.dtype))))  # type: ignore[union-attr]
+            parts.append(normalize_moment(self.embed(c.to(self.embed.weight.dtype))))
         x = torch.cat(parts, dim=1)
         for layer in self.layers():
             x = layer(x)

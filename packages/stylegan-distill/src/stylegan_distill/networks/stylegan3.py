@@ -121,7 +121,8 @@ class AliasFreeLayer(nn.Module):
         if update_emas:
             magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
-        styles, weight = self.affine(w), self.weight
+        styles: Tensor = self.affine(w)
+        weight: Tensor = self.weight
         if self.plan.is_torgb:
             styles = styles * (1 / math.sqrt(weight.shape[1] * weight.shape[2] ** 2))
         else:
