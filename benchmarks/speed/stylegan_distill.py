@@ -79,8 +79,8 @@ def _image(raw: Any, _: Case) -> np.ndarray:
 
 
 _CONVOLUTIONS = (
-    "nine tenths of the time go into the same dense convolutions, 45 GMAC for StyleGAN2 and 105 GMAC for StyleGAN3-T, which "
-    "both forms leave to PyTorch; what this package makes faster is the rest"
+    "nine tenths of the time go into the same dense convolutions, 45 GMAC for StyleGAN2 and 105 GMAC for StyleGAN3-T, "
+    "which both forms leave to PyTorch; what this package makes faster is the rest"
 )
 
 
