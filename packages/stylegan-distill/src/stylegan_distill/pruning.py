@@ -43,7 +43,8 @@ def _layers(generator: Generator) -> list[nn.Module]:
 def _first(generator: Generator) -> Tensor:
     """What makes the first channels: the constant, or the matrix behind the Fourier features."""
     net: Any = generator.synthesis
-    first: Tensor = net.b4.const if isinstance(net, StyleGAN2Synthesis) else net.input.weight
+    is_two = isinstance(net, StyleGAN2Synthesis)
+    first: Tensor = net.b4.const if is_two else net.input.weight
     return first.detach()
 
 

@@ -90,7 +90,8 @@ class DiscriminatorBlock(nn.Module):
         if self.reads_image:
             x = self.fromrgb(x)
         y: Tensor = self.skip(x, gain=math.sqrt(0.5))
-        return y + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+        z: Tensor = self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+        return y + z
 
 
 def minibatch_stddev(x: Tensor, group: int | None = 4, channels: int = 1) -> Tensor:
