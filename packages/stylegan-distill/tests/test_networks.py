@@ -435,7 +435,8 @@ def test_stylegan3_moves_with_its_transform(tiny3):
     from dataclasses import replace
 
     net = generator(replace(tiny3, margin_size=8)).double()
-    ws = net.mapping(codes(1, dtype=torch.float64))
+    ws = net.mapping(codes(1, dtype=torch.float64)).detach()
+    net.requires_grad_(False)
     image = net.synthesis(ws)
     net.synthesis.input.transform[0, 2] = -4 / 32  # the inverse: the picture moves right by four pixels
     moved = net.synthesis(ws)

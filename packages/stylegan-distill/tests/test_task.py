@@ -203,7 +203,7 @@ def test_torchrun_trains_on_two_processes(files, tmp_path):
     """
     common = ["trainer.max_steps=5", "trainer.val_check_interval=5", "model.recipe.ld=0", "data.flip=0"]
     one = command(files, tmp_path / "one", *common, "data.batch_size=8")
-    subprocess.run(one, check=True, env=child_environment(), capture_output=True, timeout=300)
+    subprocess.run(one, check=True, env=child_environment(), capture_output=True, timeout=900)
     two = command(
         files, tmp_path / "two", *common, "data.batch_size=4", "trainer.devices=2", "trainer.strategy=ddp"
     )
@@ -217,7 +217,7 @@ def test_torchrun_trains_on_two_processes(files, tmp_path):
         *two[1:],
     ]
     done = subprocess.run(
-        launcher, check=False, env=child_environment(), capture_output=True, text=True, timeout=300
+        launcher, check=False, env=child_environment(), capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (

@@ -48,7 +48,8 @@ def _eigenvectors(rows: Tensor, count: int, start: int = 0) -> Tensor:
     found = vectors.flip(1)[:, start : start + count].t()
     # The sign of an eigenvector is arbitrary: make the largest entry positive.
     largest = found.gather(1, found.abs().argmax(dim=1, keepdim=True))
-    return found * largest.sign()
+    signed: Tensor = found * largest.sign()
+    return signed
 
 
 @torch.no_grad()

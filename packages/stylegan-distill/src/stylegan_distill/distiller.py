@@ -208,10 +208,10 @@ class Distiller(GanTrainer):
     def _make_gram(self, student: Generator) -> FeatureGramLoss | None:
         if self.config.gcc == 0:
             return None
-        pair = [_feature_widths(g, self.blocks) for g in (student, self.teacher)]
+        own, target = (_feature_widths(g, self.blocks) for g in (student, self.teacher))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            return FeatureGramLoss(*pair, gram_weight=self.config.gcc_gram)
+            return FeatureGramLoss(own, target, self.config.gcc_gram)
 
     def _make_directions(self) -> Tensor | None:
         c = self.config

@@ -42,9 +42,9 @@ def _layers(generator: Generator) -> list[nn.Module]:
 
 def _first(generator: Generator) -> Tensor:
     """What makes the first channels: the constant, or the matrix behind the Fourier features."""
-    net = generator.synthesis
-    first = net.b4.const if isinstance(net, StyleGAN2Synthesis) else net.input.weight
-    return first.detach()  # type: ignore[union-attr,operator,no-any-return]
+    net: Any = generator.synthesis
+    first: Tensor = net.b4.const if isinstance(net, StyleGAN2Synthesis) else net.input.weight
+    return first.detach()
 
 
 def _codes(generator: Generator, batch: int, rng: torch.Generator) -> Tensor:

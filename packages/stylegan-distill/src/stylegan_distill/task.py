@@ -135,6 +135,8 @@ class _Task(LightningModule):
     """A loop of ours under Lightning: it hands over batches, keeps checkpoints and measures."""
 
     best_fid: Tensor
+    loop: Any
+    _net: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,7 +211,8 @@ class _Task(LightningModule):
         """The averaged generator, of the checkpoint where training has not begun."""
         if self._counters is not None:
             self.loop.ema.load_state_dict(self._counters["ema"])
-        return self.loop.ema_generator().to(self.device)
+        found: Generator = self.loop.ema_generator()
+        return found.to(self.device)
 
     def features(self) -> Any:
         """The network of the Frechet distance."""

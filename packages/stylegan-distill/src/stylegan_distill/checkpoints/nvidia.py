@@ -158,7 +158,7 @@ def _stylegan2_config(net: Recorded, state: Mapping[str, Tensor]) -> StyleGAN2Co
     )  # fmt: skip
 
 
-def _bases(options: Mapping[str, Any]) -> dict[str, int]:
+def _bases(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: int(options[name]) for name in ("channel_base", "channel_max") if name in options}
 
 

@@ -90,8 +90,9 @@ def check_bias(op: str, bias: Tensor | None, x: Tensor) -> None:
 
 def check_activation(op: str, slope: float, gain: float, clamp: float | None) -> None:
     """Raise unless the numbers describe a leaky ReLU."""
-    require(math.isfinite(slope), f"{op}: slope: got {slope}; expected a finite number")
-    require(math.isfinite(gain), f"{op}: gain: got {gain}; expected a finite number")
+    # By comparison: torch.compile may trace the numbers, and math.isfinite cannot be.
+    require(abs(slope) < math.inf, f"{op}: slope: got {slope}; expected a finite number")
+    require(abs(gain) < math.inf, f"{op}: gain: got {gain}; expected a finite number")
     require(clamp is None or clamp >= 0, f"{op}: clamp: got {clamp}; expected None or a number >= 0")
 
 

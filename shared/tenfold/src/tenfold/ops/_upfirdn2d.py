@@ -170,8 +170,8 @@ def upfirdn2d(
         >>> from tenfold.ops import upfirdn2d
         >>> taps = torch.tensor([1.0, 2.0, 1.0]) / 4
         >>> upfirdn2d(torch.tensor([[[[1.0, 5.0]]]]), taps, up=2, padding=(1, 0, 1, 1), gain=4.0)
-        tensor([[[[1., 3., 5.],
-                  [0., 0., 0.]]]])
+        tensor([[[[1.0000, 3.0000, 5.0000],
+                  [0.5000, 1.5000, 2.5000]]]])
     """
     op = "upfirdn2d"
     check_map(op, "x", x)

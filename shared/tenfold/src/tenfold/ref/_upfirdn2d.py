@@ -16,8 +16,9 @@ def _stuff(x: Tensor, up_y: int, up_x: int, padding: Sequence[int]) -> Tensor:
     if up_y > 1 or up_x > 1:
         x = F.pad(x.reshape(b, c, h, 1, w, 1), [0, up_x - 1, 0, 0, 0, up_y - 1])
         x = x.reshape(b, c, h * up_y, w * up_x)
-    left, right, top, bottom = padding
-    return F.pad(x, [left, right, top, bottom])
+    # Zeros first: a crop may be larger than the map that the other side pads.
+    x = F.pad(x, [max(p, 0) for p in padding])
+    return F.pad(x, [min(p, 0) for p in padding])
 
 
 def upfirdn2d(
