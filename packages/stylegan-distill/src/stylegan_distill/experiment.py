@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ class Scale:
 
 #: "sprites": the generated images at 16 pixels; "real": MNIST or CIFAR-10 at 32.
 SCALES = {
-    "sprites": Scale(StyleGAN2Config(16, z_dim=64, w_dim=64, widths=(40, 40, 32)), (32, 32, 24), 1600),
+    "sprites": Scale(StyleGAN2Config(16, z_dim=64, w_dim=64, widths=(40, 40, 32)), (32, 32, 24), 600),
     "real": Scale(StyleGAN2Config(32, z_dim=64, w_dim=64, widths=(40, 40, 32, 24)), (32, 32, 24, 16), 1600),
 }
 
@@ -270,14 +270,15 @@ def run_arm(
     begun = time.perf_counter()
     student, order = _start(arm, teacher, seed)
     judge = make_discriminator(student, seed, widths=scale.judge)
+    settings: dict[str, Any] = asdict(_GAN)
+    settings |= {"ema_kimg": 0.5, "seed": seed, "freeze_mapping": arm.freeze}
     config = DistillConfig(
-        **{**asdict(_GAN), "ema_kimg": 0.5, "seed": seed},
+        **settings,
         rgb=arm.kd,
         lpips=arm.kd,
         ld=arm.ld,
         offset_weight=scale.offset if arm.offset is None else arm.offset,
         mimic_blocks=_blocks(teacher),
-        freeze_mapping=arm.freeze,
     )
     distiller = Distiller(teacher, student, judge, config, perceptual=LPIPS("tiny"))
     history = distiller.fit(ImageBatches(images, _BATCH, seed=seed), steps or arm.steps, tell)
