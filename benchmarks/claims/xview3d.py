@@ -43,8 +43,8 @@ detector's own grid; "ego2": two views from the car, as many parameters as "xvie
 the claim.
 """.strip()
 _OTHERS_TEXT = """
-PointRCNN, Part-A2 and PV-RCNN, narrow, on a quarter of the area, 60 steps: with views the loss falls, every
-view changes the fused features ("change, %": the smallest of the views), receives a gradient, and (but for
+PointRCNN, Part-A2 and PV-RCNN, narrow, on a quarter of the area, 60 steps. Part-A2's and
+PV-RCNN's losses fall, PointRCNN's rises a little in so few steps, with views and without. With views, every view changes the fused features ("change, %": the smallest of the views), receives a gradient, and (but for
 PointRCNN, whose rows belong together) finds a cell at most sites ("hit rate, %"). Average precision is printed
 beside the shuffled control and says nothing about the claim.
 """.strip()
