@@ -44,9 +44,10 @@ the claim.
 """.strip()
 _OTHERS_TEXT = """
 PointRCNN, Part-A2 and PV-RCNN, narrow, on a quarter of the area, 60 steps. Part-A2's and
-PV-RCNN's losses fall, PointRCNN's rises a little in so few steps, with views and without. With views, every view changes the fused features ("change, %": the smallest of the views), receives a gradient, and (but for
-PointRCNN, whose rows belong together) finds a cell at most sites ("hit rate, %"). Average precision is printed
-beside the shuffled control and says nothing about the claim.
+PV-RCNN's losses fall, PointRCNN's rises a little in so few steps, with views and without. Every view changes the
+fused features ("change, %": the smallest of the views), receives a gradient, and (but for PointRCNN, whose rows
+belong together) finds a cell at most sites ("hit rate, %"). Average precision is printed beside the shuffled
+control and says nothing about the claim.
 """.strip()
 _SEEDS = (0, 1, 2)
 _SIMULATED = "simulated 32-beam scans of cars and distractors"
