@@ -82,6 +82,14 @@ def test_mapping_is_copied_and_nothing_else(teacher):
     assert not torch.equal(fresh.mapping(z), teacher.mapping(z))
 
 
+def test_a_random_student_of_the_teachers_seed_is_another_network():
+    cfg = sd.StyleGAN2Config(8, z_dim=8, w_dim=8, widths=(4, 4))
+    teacher = build_generator(cfg, 3)
+    student = sd.make_student(teacher, 0.0, init="random", seed=3)
+    for ours, theirs in zip(student.mapping.parameters(), teacher.mapping.parameters(), strict=True):
+        assert ours.ndim == 1 or not torch.allclose(ours, theirs, atol=0.1)
+
+
 def test_another_multiplier_keeps_the_function(teacher):
     """Stored weights and biases are rescaled: without, w would be off by the ratio in every layer."""
     z = torch.randn(4, 16)

@@ -20,6 +20,10 @@ __all__ = ["Init", "build_generator", "copy_mapping", "distill_mapping", "make_s
 
 Init = Literal["mapping", "random", "inherit", "mapping_distilled"]
 
+# Students draw from another stream than generators of the same seed: a mapping network hardly moves from where it
+# starts, so that a "random" student of a teacher's seed would have its teacher's mapping.
+_STUDENTS = 1 << 20
+
 
 def build_generator(cfg: GeneratorConfig, seed: int | None = None) -> Generator:
     """A randomly initialised generator; with a seed, the global random state is left as it was.
@@ -92,7 +96,7 @@ def make_student(
         changes.update(mapping_layers=len(mapping_widths), mapping_widths=tuple(mapping_widths))
     cfg = replace(cfg, **changes)
     # A fresh network, never a copy of the teacher with parts overwritten: nothing of it can stay by accident.
-    student = build_generator(cfg, seed)
+    student = build_generator(cfg, seed + _STUDENTS)
     if synthesis is not None:
         student = Generator(cfg, student.mapping, synthesis)
     if init == "mapping":
