@@ -24,7 +24,7 @@ _DEMO = {
     "kd_random": "student, random mapping",
     "kd_shuffled": "control: the mapping's weights shuffled",
 }
-_STEPS, _SHOWN = 90, 12
+_STEPS, _SHOWN = 120, 12
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:

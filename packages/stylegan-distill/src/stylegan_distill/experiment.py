@@ -81,7 +81,7 @@ class Scale:
 
 #: "sprites": the generated images at 16 pixels; "real": MNIST or CIFAR-10 at 32.
 SCALES = {
-    "sprites": Scale(StyleGAN2Config(16, z_dim=64, w_dim=64, widths=(40, 40, 32)), (32, 32, 24), 600),
+    "sprites": Scale(StyleGAN2Config(16, z_dim=64, w_dim=64, widths=(40, 40, 32)), (32, 32, 24), 1500),
     "real": Scale(StyleGAN2Config(32, z_dim=64, w_dim=64, widths=(40, 40, 32, 24)), (32, 32, 24, 16), 1600),
 }
 
