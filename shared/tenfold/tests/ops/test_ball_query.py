@@ -414,17 +414,19 @@ def test_scratch_bound():
             assert taken <= 32 * n + 4 * 2 * 32 * 64 + 65536
 
 
-def test_time_grows_linearly():
+def test_time_does_not_grow_with_the_square():
+    """The exponent itself is measured by the benchmark; sixteen times the points far enough apart for any machine."""
+
     def seconds(n):
         points = cloud(n, scale=2 * n ** (1 / 3))
         best = []
-        for _ in range(5):
+        for _ in range(4):
             begin = time.process_time()
             ball_query(points, points, 1.5, 16)
             best.append(time.process_time() - begin)
         return min(best)
 
-    assert seconds(64_000) / seconds(16_000) < 10
+    assert seconds(128_000) / seconds(8_000) < 100  # the square: 256
 
 
 # ---- messages
