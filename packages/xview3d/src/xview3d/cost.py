@@ -81,10 +81,12 @@ def kept_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
+        # Detached: a graph that holds its own outputs would never be freed.
+        own_data = tensor.detach()
         if storage.data_ptr() not in held:
             kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
+            alive.append(own_data)
+        return own_data
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         own(batch)
