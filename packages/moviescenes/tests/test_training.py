@@ -22,9 +22,11 @@ from tenfold._errors import UserInputError
 from tenfold.testing import (
     QUIET_WORDS,
     assert_training_resumes,
+    averaged_gradients,
     fit_and_resume,
     quiet_fit,
     quiet_trainer,
+    rank_and_size,
     require,
     sample_data,
     two_gloo_ranks,
@@ -136,14 +138,9 @@ def _gradients(windows, labels, shares):
 
     torch.manual_seed(0)
     net = LGSS(LGSSConfig(dims={"place": 8}, channels=3, hidden=3, head=3)).double()
-    dist = torch.distributed
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    part = shares[rank]
+    part = shares[rank_and_size()[0]]
     boundary_loss(net({k: v[part] for k, v in windows.items()}), labels[part]).backward()
-    gradient = torch.cat([p.grad.flatten() for p in net.parameters()])
-    if world > 1:
-        dist.all_reduce(gradient)
-    return gradient / world
+    return torch.cat([gradient.flatten() for gradient in averaged_gradients(net).values()])
 
 
 def _both_gradients(windows, batches, shares):

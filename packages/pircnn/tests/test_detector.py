@@ -17,7 +17,7 @@ from tenfold.lidar import build_detector
 from tenfold.lidar.models.point_input import fixed_points
 from tenfold.lidar.proposals import Proposals
 from tenfold.lidar.roi_targets import RoITargets, sample_rois
-from tenfold.testing import two_gloo_ranks
+from tenfold.testing import averaged_gradients, rank_and_size, two_gloo_ranks
 from tenfold.train.schedules import decoupled_adam
 
 
@@ -302,8 +302,7 @@ def test_segmentation_loss_ignores_what_is_unknown():
 
 def gradients_of_frames(make, scenes):
     """Gradients of one step on this process's frames, averaged as DistributedDataParallel does; float64."""
-    dist = torch.distributed
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = rank_and_size()
     model = make()
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -318,13 +317,7 @@ def gradients_of_frames(make, scenes):
     batch["label_maps"] = maps[rank : len(scenes) : world]
     losses = model(batch)
     losses["loss"].backward()
-    found = {}
-    for name, parameter in model.named_parameters():
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        if world > 1:
-            dist.all_reduce(gradient)
-        found[name] = gradient / world
-    return found, {name: float(losses[name].detach()) for name in ("seg", "roi_fg")}
+    return averaged_gradients(model), {name: float(losses[name].detach()) for name in ("seg", "roi_fg")}
 
 
 def joint_model(narrow):

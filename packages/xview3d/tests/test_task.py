@@ -7,13 +7,20 @@ import torch
 import yaml
 from xview3d_tiny import tiny_batch, tiny_model, tiny_views
 
-from tenfold.testing import QUIET_WORDS, TINY_DETECTORS, assert_training_resumes, require, two_gloo_ranks
+from tenfold.testing import (
+    QUIET_WORDS,
+    TINY_DETECTORS,
+    assert_training_resumes,
+    averaged_gradients,
+    rank_and_size,
+    require,
+    two_gloo_ranks,
+)
 
 
 def gradients():
     """Gradients of one step on this process's frame, averaged as DistributedDataParallel does; float64."""
-    dist = torch.distributed
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = rank_and_size()
     model = tiny_model("second").double().train()
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -26,13 +33,7 @@ def gradients():
         points[:, 0] = 0
     losses = model({"points": points, "gt_boxes": boxes, "batch_size": 2 // world})
     losses["loss"].backward()
-    found = {}
-    for name, parameter in model.named_parameters():
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        if world > 1:
-            dist.all_reduce(gradient)
-        found[name] = gradient / world
-    return found
+    return averaged_gradients(model)
 
 
 def test_two_processes_equal_one():

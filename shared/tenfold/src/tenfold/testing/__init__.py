@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         sigkill_and_resume,
         unwritable_path,
     )
-    from tenfold.testing.ranks import RankError, two_gloo_ranks
+    from tenfold.testing.ranks import RankError, averaged_gradients, rank_and_size, two_gloo_ranks
     from tenfold.testing.tensors import assert_bit_equal, stride_variants, threads
     from tenfold.testing.training import (
         QUIET_WORDS,
@@ -60,7 +60,7 @@ _ROOMS = {
         "sigkill_and_resume",
         "unwritable_path",
     ],
-    "ranks": ["RankError", "two_gloo_ranks"],
+    "ranks": ["RankError", "averaged_gradients", "rank_and_size", "two_gloo_ranks"],
     "tensors": ["assert_bit_equal", "stride_variants", "threads"],
     "training": [
         "QUIET_WORDS",
@@ -88,6 +88,7 @@ __all__ = [
     "assert_links_exist",
     "assert_survives_disk_full",
     "assert_training_resumes",
+    "averaged_gradients",
     "child_environment",
     "cli_fixture",
     "corruptions",
@@ -100,6 +101,7 @@ __all__ = [
     "page_examples",
     "quiet_fit",
     "quiet_trainer",
+    "rank_and_size",
     "repository_root",
     "require",
     "run_page_examples",

@@ -9,6 +9,31 @@ from typing import Any
 from tenfold.testing._child import finish_call, kill_group, pack_call, start_call
 
 
+def rank_and_size() -> tuple[int, int]:
+    """Rank of this process and the number of processes; (0, 1) where there is no process group."""
+    import torch.distributed as dist
+
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def averaged_gradients(module: Any) -> dict[str, Any]:
+    """Gradients by parameter name, averaged over processes as DistributedDataParallel does; zeros where there is none.
+
+    Args:
+        module: an `nn.Module` after its backward pass; every process has the same parameters.
+    """
+    import torch
+
+    _, size = rank_and_size()
+    found = {}
+    for name, parameter in module.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        if size > 1:
+            torch.distributed.all_reduce(gradient)
+        found[name] = gradient / size
+    return found
+
+
 class RankError(AssertionError):
     """A rank failed; the message holds its traceback."""
 
