@@ -8,7 +8,7 @@ import torch
 
 from tenfold import ops
 from tenfold.compat import iou3d_nms, mmcv, pytorch3d, spconv
-from tenfold.testing import kernels, require
+from tenfold.testing import kernels, require, threads
 
 
 def solids(n: int, seed: int = 0, *, size: float = 6.0):
@@ -241,7 +241,7 @@ def test_spconv_layers_equal_the_peer():
     torch.manual_seed(0)
     for ours, theirs in zip(spconv_network(spconv), spconv_network(peer), strict=True):
         ours.load_state_dict(theirs.state_dict())
-        with torch.no_grad():
+        with torch.no_grad(), threads(1):  # on two threads spconv loses a row now and then
             x, y = ours(x), theirs(y)
         assert isinstance(x, spconv.SparseConvTensor)
         assert list(x.spatial_shape) == list(y.spatial_shape)

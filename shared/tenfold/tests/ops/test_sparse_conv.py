@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tenfold
 from tenfold import ops, ref
-from tenfold.testing import kernels, require
+from tenfold.testing import kernels, require, threads
 
 SHAPE = (5, 6, 7)
 
@@ -192,6 +192,7 @@ def test_equals_spconv():
     spconv = require("spconv") and require("spconv.pytorch")
     from spconv.core import ConvAlgo
 
+    torch.manual_seed(0)
     coords = sites(150)
     x = values(150, 8, dtype=torch.float32)
     layers = [
@@ -200,7 +201,7 @@ def test_equals_spconv():
         spconv.SparseConv3d(8, 6, (3, 1, 1), stride=(2, 1, 1), algo=ConvAlgo.Native),
     ]
     for layer in layers:
-        with torch.no_grad():
+        with torch.no_grad(), threads(1):  # on two threads spconv loses a row now and then
             theirs = layer(spconv.SparseConvTensor(x, coords, list(SHAPE), 2))
         if layer.subm:
             found, table = coords, ops.rulebook_submanifold(coords, SHAPE, 2, 3)
