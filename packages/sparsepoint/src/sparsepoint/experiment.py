@@ -123,7 +123,7 @@ def train(
     torch.manual_seed(seed)
     config = arm.config()
     model, criterion = build(config), make_criterion(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=0.01, fused=True)
     milestones = arm.drops()
     warm = min(_WARM, arm.steps // 2)
     schedule = GroupSchedule(
@@ -138,7 +138,7 @@ def train(
         loss = criterion(model(batch.points), batch.truth)["loss"]
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
