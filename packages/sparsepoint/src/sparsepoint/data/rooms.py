@@ -88,7 +88,8 @@ def make_room(
     x, y, z = np.diag([*sides, _WALL])
     faces = [np.array([[0 * x, x, y], [0 * x, z, x], [0 * x, y, z]])]
     camera = np.array([*(sides * rng.uniform(0.3, 0.9, 2)), rng.uniform(1.2, 1.8)])
-    boxes, labels, hulls = [], [], []
+    boxes, labels = [], []
+    hulls: list[tuple[float, ...]] = []
     for kind in kinds.tolist():
         size = np.asarray(LABEL_SETS["rooms"].sizes[kind]) * rng.uniform(1 - _JITTER, 1 + _JITTER, 3)
         yaw = rng.integers(0, 4) * np.pi / 2 if mode == "aligned" else rng.uniform(-np.pi, np.pi)

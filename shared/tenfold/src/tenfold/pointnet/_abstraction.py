@@ -156,16 +156,17 @@ class SetAbstraction(nn.Module):
         )
         pooled = []
         for mlp, radius, (table, count) in zip(self.mlps, self.radii, tables, strict=True):
+            first, *_, last = mlp.children()
             scale = radius if self.normalize_xyz else 1.0
-            begun = feats is not None and self._splits(feats, table)
-            if feats is not None and begun:
-                grouped = self._begin(mlp[0], xyz, feats, centers, table, count, scale)
+            # A layer that is parametrised or wrapped is more than its weight.
+            if type(first) is nn.Linear and feats is not None and self._splits(feats, table):
+                begun, grouped = True, self._begin(first, xyz, feats, centers, table, count, scale)
             else:
-                grouped = self._group(xyz, feats, centers, table, count, scale)
+                begun, grouped = False, self._group(xyz, feats, centers, table, count, scale)
             # The largest of what a ReLU lets through is what it lets through of the largest.
-            late = self.pool == "max" and isinstance(mlp[-1], nn.ReLU)
+            late = self.pool == "max" and isinstance(last, nn.ReLU)
             value = self._pool(mlp(grouped, begun=begun, activate=not late))
-            pooled.append(mlp[-1](value) if late else value)
+            pooled.append(last(value) if late else value)
         return AbstractedPoints(centers, torch.cat(pooled, dim=-1), idx)
 
     def _splits(self, feats: Tensor, table: Tensor) -> bool:
