@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from bound_prop.cli import app
 from bound_prop.data import glyphs
-from tenfold.testing import assert_light_help, child_environment, cli_fixture, help_examples, unwritable_path
+from tenfold.testing import PackageReliability, child_environment, cli_fixture, help_examples, unwritable_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = (
@@ -134,8 +135,17 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("runs", "verdicts")) == before
 
 
-def test_help_loads_nothing_heavy():
-    assert_light_help("bound_prop.cli:app")
+class TestReliability(PackageReliability):
+    app = "bound_prop.cli:app"
+
+    @pytest.fixture
+    def prediction(self, folder, tmp_path_factory):
+        pictures = tmp_path_factory.mktemp("pictures")
+        for number in range(6):
+            shutil.copy(folder / "digit.png", pictures / f"{number}.png")
+        return folder / "last.ckpt", lambda checkpoint, out: (
+            "predict", checkpoint, pictures, "--methods", "[ibp]", "--out", out / "r.csv",
+        )  # fmt: skip
 
 
 def test_recipes_are_complete():
