@@ -122,7 +122,7 @@ def finish_call(process: "Forked", reader: int, timeout: float) -> Outcome:
             kill_group(process)  # grandchildren would keep the pipe open
             collector.join()
     value, error, trace = pickle.loads(parts[0]) if parts and parts[0] else (None, "", "")
-    return Outcome(process.returncode, stdout, stderr, value, error, trace)
+    return Outcome(process.wait(), stdout, stderr, value, error, trace)
 
 
 def _load(source: str, module: str) -> Any:

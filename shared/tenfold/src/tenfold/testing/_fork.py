@@ -59,9 +59,10 @@ class Forked:
         """The exit status, or None while it runs."""
         return self.returncode
 
-    def wait(self) -> int | None:
-        """The exit status."""
+    def wait(self) -> int:
+        """The exit status; negative for a signal."""
         self._end.join()
+        assert self.returncode is not None
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
@@ -160,7 +161,7 @@ def _import(modules: Sequence[str], env: Mapping[str, str]) -> None:
             importlib.import_module(name)
 
 
-def _keep(request: tuple[Any, ...], fds: Sequence[int]) -> None:
+def _keep(request: tuple[str, dict[str, str], str, int | None], fds: Sequence[int]) -> None:
     """Fork the child, tell its number and, when it has ended, its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -31,13 +31,11 @@ def cli_fixture(app: str, *first: str) -> Any:
     module, _, name = app.partition(":")
 
     @pytest.fixture(name="cli")
-    def cli(tmp_path: Any, monkeypatch: Any, capfd: Any) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    def cli(tmp_path: Any, monkeypatch: Any, capfd: Any) -> Callable[..., tuple[int, str, str]]:
         monkeypatch.chdir(tmp_path)
         # Lightning's log keeps the stream of whichever test came first, which is closed by now.
         monkeypatch.setattr(logging, "raiseExceptions", False)
         call: App = getattr(import_module(module), name)
-        torch = sys.modules.get("torch")
-        threads = torch.get_num_threads() if torch else None
 
         def run(*words: object) -> tuple[int, str, str]:
             capfd.readouterr()
@@ -45,9 +43,7 @@ def cli_fixture(app: str, *first: str) -> Any:
             out, err = capfd.readouterr()
             return code, out, err
 
-        yield run
-        if torch:
-            torch.set_num_threads(threads)  # a verb's own option changes it
+        return run
 
     return cli
 
