@@ -4,6 +4,8 @@
 everybody runs leave it out. Integers, copies and sums of a fixed order must have the CPU kernel's bits.
 """
 
+import datetime
+import importlib
 import json
 import os
 import sys
@@ -14,10 +16,13 @@ import pytest
 import torch
 
 import tenfold
+from devices.workloads import WORKLOADS
 from tenfold import ops
 from tenfold.ops import _library
+from tenfold.testing import kernels
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ops"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import emulation
@@ -27,36 +32,34 @@ from gradients import GRADIENTS
 CALLS = int(os.environ.get("TENFOLD_EMULATED_CALLS", "12"))
 RECORD = os.environ.get("TENFOLD_EMULATED_RECORD")  # where the table in the docs is told what ran
 
-# Float sums whose products may be fused, and transcendental functions: the rest must have the same bits.
-TOLERANCE = {"sparse_conv": 1e-4, "sparse_conv_weight": 1e-3}
-TOLERANCE |= {"bias_act": 1e-5, "bias_act_gate": 1e-5, "upfirdn2d": 1e-3}
-TOLERANCE |= {"filtered_lrelu": 1e-3, "filtered_lrelu_gate": 1e-3}
-
 reason = emulation.why_not()
 if reason is None and os.environ.get("TENFOLD_EMULATED") != "1":
     reason = "run by `nox -s cuda`, which builds the emulated library first"
 pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
 
-ran: dict[str, dict[str, int]] = {}
+tally = emulation.Tally()
+launches: dict[str, int] = {}
 
 
 @pytest.fixture(scope="module")
 def emulator():
     yield emulation.emulator()
     if RECORD:
-        Path(RECORD).write_text(
-            json.dumps({"orders": emulation.ORDERS, "operators": dict(sorted(ran.items()))}, indent=1)
-        )
+        record = {
+            "date": datetime.date.today().isoformat(),
+            "orders": emulation.ORDERS,
+            "operators": tally.operators(),
+            "launches": launches,
+        }
+        Path(RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def replay(emulator, calls, orders=None):
+def replay(emulator, calls, orders=emulation.ORDERS):
     for call in calls:
         name = call.name.removeprefix("tenfold::")
         assert emulator.has(name), f"{name} has no CUDA kernel"
-        emulator.replay(call, TOLERANCE.get(name), orders or emulation.ORDERS)
-        entry = ran.setdefault(name, {"calls": 0, "runs": 0})
-        entry["calls"] += 1
-        entry["runs"] += orders or emulation.ORDERS
+        with tally.call(name, orders):
+            emulator.replay(call, orders)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -79,7 +82,9 @@ def test_gradients(emulator, name):
     for seed in range(CALLS // 2):
         with emulation.recorded() as calls:
             GRADIENTS[name](np.random.default_rng(seed))
-        assert any("backward" in c.name for c in calls)
+        assert any(
+            c.name.endswith(("_backward", "_gate")) or c.name == "tenfold::upfirdn2d" for c in calls[1:]
+        )
         replay(emulator, calls)
 
 
@@ -130,6 +135,37 @@ def test_batches_and_large_sizes(emulator):
         ops.nms(boxes, torch.from_numpy(rng.random(2200).astype(np.float32)), 0.3)
         ops.nms_padded(boxes[:300], torch.from_numpy(rng.random(300).astype(np.float32)), 0.3, max_out=50)
     replay(emulator, calls, orders=2)
+
+
+# Modules of tests/ops whose checks take the implementation.
+ORACLES = {
+    "bias_act": ("test_bias_act", ops.bias_act),
+    "filtered_lrelu": ("test_filtered_lrelu", ops.filtered_lrelu),
+    "upfirdn2d": ("test_upfirdn2d", ops.upfirdn2d),
+}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_filters_against_what_the_cpu_kernels_are_checked_with(emulator, name):
+    """scipy, torch and closed forms: sums that may differ from the CPU kernel's in the last bits have no exact twin."""
+    module, op = ORACLES[name]
+    for check in importlib.import_module(module).CHECKS:
+        for seed in range(min(3, emulation.ORDERS)):
+            with emulation.rerouted(seed):
+                check(op)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
+def test_workloads_at_full_size(emulator, workload):
+    """The calls whose times are predicted, in one order; their launches are what the prediction counts."""
+    call = workload.make(torch.device("cpu"))
+    with torch.no_grad():
+        expected = call()
+        before = emulator.native.tenfold_emu_launches()
+        with emulation.rerouted(seed=2):
+            result = call()
+    launches[workload.name] = emulator.native.tenfold_emu_launches() - before
+    kernels.assert_same(result, expected, rtol=workload.rtol)
 
 
 def test_every_operator_has_a_kernel(emulator):

@@ -3,6 +3,7 @@
 Run by `nox -s gpu`. Without a GPU the tests are skipped, unless TENFOLD_GPU=1 asks for one.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -24,11 +25,11 @@ from gradients import GRADIENTS
 from tenfold.testing import kernels
 
 CALLS = int(os.environ.get("TENFOLD_EMULATED_CALLS", "20"))
-# Libraries of the device may differ in the last bit of a sine, an exponential or a fused product.
-TOLERANCE = {
-    **dict.fromkeys(("sparse_conv", "sparse_conv_weight"), 1e-3),
-    **dict.fromkeys(("ttf_targets", "rotated_iou", "rotated_iou_backward", "box_iou", "pairs_iou_bev"), 1e-5),
-}
+RECORD = os.environ.get("TENFOLD_GPU_RECORD")  # where the table in the docs is told what ran
+# The device's library may differ in the last bit of an exponential, a logarithm or a square root.
+INEXACT = dict.fromkeys(
+    ("ttf_targets", "rotated_iou", "rotated_iou_backward", "box_iou", "pairs_iou_bev"), 1e-5
+)
 
 absent = not torch.cuda.is_available() or _native.cuda_status.path is None
 if absent and os.environ.get("TENFOLD_GPU") == "1":
@@ -42,18 +43,33 @@ def moved(value, device):
     return type(value)(moved(v, device) for v in value) if isinstance(value, list | tuple) else value
 
 
+tally = emulation.Tally()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def record():
+    yield
+    if RECORD:
+        Path(RECORD).parent.mkdir(parents=True, exist_ok=True)
+        Path(RECORD).write_text(json.dumps(tally.operators(), indent=1) + "\n")
+
+
+def run(call, name):
+    op = getattr(torch.ops.tenfold, name).default
+    args = moved(call.args, "cuda")
+    result = op(*args)
+    written = [a for a, s in zip(args, op._schema.arguments, strict=False) if s.is_write]
+    return moved(tuple(written) if result is None else (result, *written) if written else result, "cpu")
+
+
 def replay(calls):
     for call in calls:
         if call.error is not None:
             continue
-        op = getattr(torch.ops.tenfold, call.name.removeprefix("tenfold::")).default
-        args = moved(call.args, "cuda")
-        result = op(*args)
-        written = [a for a, s in zip(args, op._schema.arguments, strict=False) if s.is_write]
-        got = tuple(written) if result is None else (result, *written) if written else result
-        kernels.assert_same(
-            moved(got, "cpu"), call.result, rtol=TOLERANCE.get(call.name.removeprefix("tenfold::"))
-        )
+        name = call.name.removeprefix("tenfold::")
+        rtol = INEXACT.get(name, emulation.tolerance(name, call.result))
+        with tally.call(name, 1):
+            kernels.assert_same(run(call, name), call.result, rtol=rtol)
 
 
 @pytest.mark.parametrize("name", CASES)
