@@ -176,18 +176,6 @@ def cuda(session: nox.Session) -> None:
         "TENFOLD_EMULATED_RECORD": str(ROOT / "benchmarks" / "results" / "cuda-emulated.json"),
     }
     _run(session, PYTHON, "-m", "pytest", "-q", tests, *session.posargs, **variables)
-    # Once more as AddressSanitizer and UndefinedBehaviorSanitizer see the same sources: a few calls of each.
-    runtime = session.run("gcc", "-print-file-name=libasan.so", silent=True, external=True)
-    sanitized = {
-        "LD_PRELOAD": str(runtime).strip(),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "TENFOLD_EMULATED": "1",
-        "TENFOLD_EMULATED_ADDRESS": "1",
-        "TENFOLD_EMULATED_CALLS": "4",
-        "TENFOLD_EMULATED_ORDERS": "2",
-    }
-    names = "drawn_calls or gradients or batches"
-    _run(session, PYTHON, "-m", "pytest", "-q", tests + "/test_emulated.py", "-k", names, **sanitized)
     _run(session, PYTHON, "-m", "devices", "page")
 
 

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             for row in record["rows"]:
                 print(
                     row["workload"],
-                    row["differs"] or f"{row['microseconds']:.0f} us, {row['fraction']:.0%} of the floor",
+                    row["differs"] or f"{row['microseconds']:.0f} us, {row['fraction']:.0%} of the bandwidth",
                 )
     except (BuildError, RuntimeError) as error:
         print(error, file=sys.stderr)

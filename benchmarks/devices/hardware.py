@@ -61,7 +61,7 @@ def run(calls: Path | None, sanitizers: list[str]) -> dict[str, Any]:
     """Run every workload on the first GPU and return the record.
 
     Args:
-        calls: what `tests/cuda/test_gpu.py` wrote: the calls of each operator that agreed with the CPU kernel.
+        calls: what `tests/cuda/test_gpu.py` wrote: the calls of each test that agreed with the CPU kernel.
         sanitizers: the tools of compute-sanitizer under which those tests passed.
 
     Raises:
@@ -82,7 +82,7 @@ def run(calls: Path | None, sanitizers: list[str]) -> dict[str, Any]:
         "torch": torch.__version__,
         "commit": commit,
         "sanitizers": sanitizers,
-        "operators": {} if calls is None else json.loads(calls.read_text()),
+        "tests": {} if calls is None else json.loads(calls.read_text())["tests"],
         "rows": [_row(w) for w in WORKLOADS],
     }
 

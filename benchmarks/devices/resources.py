@@ -50,7 +50,11 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 def measure(work: Path, *, jobs: int | None = None) -> dict[str, Any]:
     """Compile what is not compiled yet and return the record."""
-    texts = compile_kernels(Layout(find_sources(), work, work), jobs=jobs)
+    return record_of(compile_kernels(Layout(find_sources(), work, work), jobs=jobs))
+
+
+def record_of(texts: dict[Path, str]) -> dict[str, Any]:
+    """The record of the compiler's output for each file."""
     kernels: dict[tuple[str, str], dict[str, Any]] = {}
     for source, text in texts.items():
         file = f"{source.parent.name}/{source.name}"

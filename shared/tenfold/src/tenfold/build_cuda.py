@@ -51,7 +51,7 @@ def cuda_home() -> Path:
     """Return the folder of the CUDA toolkit.
 
     Raises:
-        BuildError: no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda.
+        BuildError: none in CUDA_HOME, beside the nvcc on the PATH or in /usr/local/cuda.
     """
     found = shutil.which("nvcc")
     for folder in (
@@ -59,11 +59,17 @@ def cuda_home() -> Path:
         str(Path(found).parents[1]) if found else None,
         "/usr/local/cuda",
     ):
-        if folder and (Path(folder) / "bin" / "nvcc").is_file():
+        # The nvcc on the PATH may be a script that calls one elsewhere.
+        if folder and (Path(folder) / "bin" / "nvcc").is_file() and _has_headers(Path(folder)):
             return Path(folder)
     raise BuildError(
-        "tenfold.build: nvcc not found (looked in CUDA_HOME, on the PATH and in /usr/local/cuda)"
+        "tenfold.build: no CUDA toolkit (looked in CUDA_HOME, beside the nvcc on the PATH and in /usr/local/cuda)"
     )
+
+
+def _has_headers(home: Path) -> bool:
+    name = "cuda_runtime.h"
+    return (home / "include" / name).is_file() or any(home.glob(f"targets/*/include/{name}"))
 
 
 def cuda_version() -> str:
@@ -115,7 +121,9 @@ def _architecture_flags(architectures: tuple[str, ...]) -> str:
     numbers = [a.replace(".", "") for a in architectures]
     oldest, newest = numbers[0], numbers[-1]
     flags = [f"-gencode arch=compute_{oldest},code=sm_{n}" for n in numbers[:-1]]
-    return " ".join([*flags, *(f"-gencode arch=compute_{newest},code={c}_{newest}" for c in ("sm", "compute"))])
+    return " ".join(
+        [*flags, *(f"-gencode arch=compute_{newest},code={c}_{newest}" for c in ("sm", "compute"))]
+    )
 
 
 def _torch_flags(sources: Path, folder: Path) -> str:

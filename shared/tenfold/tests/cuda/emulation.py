@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -177,27 +179,43 @@ class Emulator:
 
 
 class Tally:
-    """Calls that agreed, by operator; an operator that once did not is left out."""
+    """Calls that agreed, by test and operator; where one did not, the operator is marked."""
 
     def __init__(self):
-        self.ran = {}
-        self.failed = set()
+        self.tests = {}
 
     @contextmanager
     def call(self, name: str, runs: int):
         """Count what happens inside the block as one call of an operator, executed in so many runs."""
+        test = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0]
+        entry = self.tests.setdefault(test, {}).setdefault(name, {"calls": 0, "runs": 0, "failed": 0})
         try:
             yield
         except BaseException:
-            self.failed.add(name)
+            entry["failed"] += 1
             raise
-        entry = self.ran.setdefault(name, {"calls": 0, "runs": 0})
         entry["calls"] += 1
         entry["runs"] += runs
 
-    def operators(self) -> dict:
-        """What the table in the docs is told."""
-        return {name: entry for name, entry in sorted(self.ran.items()) if name not in self.failed}
+    def save(self, path: Path, **more) -> None:
+        """Write the record, with what earlier sessions of the same sources and orders have run besides."""
+        sources = digest()
+        old = json.loads(path.read_text()) if path.is_file() else {}
+        fresh = old.get("sources") == sources and old.get("orders") == ORDERS
+        merged = {key: {**(old[key] if fresh else {}), **value} for key, value in more.items()}
+        tests = {**(old["tests"] if fresh else {}), **self.tests}
+        record = {"orders": ORDERS, "sources": sources, **merged, "tests": dict(sorted(tests.items()))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def digest() -> str:
+    """Of all that a kernel, its binding and the emulator are made of."""
+    found = hashlib.sha256()
+    for path in sorted(find_sources().rglob("*.*")):
+        if path.suffix in {".cu", ".h", ".cpp"} and not path.stem.endswith(("_cpu", "_capi")):
+            found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def error_text(message: str) -> str:
@@ -208,6 +226,8 @@ def error_text(message: str) -> str:
 @functools.cache
 def emulator() -> Emulator:
     """Build (the first time) and load the library."""
+    if ADDRESS:
+        os.environ.pop("LD_PRELOAD", None)  # the sanitizer's runtime is for this process, not for compilers
     folder = "emulated-address" if ADDRESS else "emulated"
     layout = Layout(find_sources(), WORK / folder, WORK / "emulated-out")
     return Emulator(build_emulated(layout, address=ADDRESS))

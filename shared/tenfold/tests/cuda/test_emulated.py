@@ -4,9 +4,7 @@
 everybody runs leave it out. Integers, copies and sums of a fixed order must have the CPU kernel's bits.
 """
 
-import datetime
 import importlib
-import json
 import os
 import sys
 from pathlib import Path
@@ -28,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import emulation
 from cases import CASES
 from gradients import GRADIENTS
+from refusals import REFUSED
 
 CALLS = int(os.environ.get("TENFOLD_EMULATED_CALLS", "12"))
 RECORD = os.environ.get("TENFOLD_EMULATED_RECORD")  # where the table in the docs is told what ran
@@ -45,13 +44,7 @@ launches: dict[str, int] = {}
 def emulator():
     yield emulation.emulator()
     if RECORD:
-        record = {
-            "date": datetime.date.today().isoformat(),
-            "orders": emulation.ORDERS,
-            "operators": tally.operators(),
-            "launches": launches,
-        }
-        Path(RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        tally.save(Path(RECORD), launches=launches)
 
 
 def replay(emulator, calls, orders=emulation.ORDERS):
@@ -88,25 +81,7 @@ def test_gradients(emulator, name):
         replay(emulator, calls)
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: ops.nms(torch.tensor([[0.0, 0, 1, 1], [0, 0, torch.nan, 1]]), torch.rand(2), 0.5),
-        lambda: ops.nms(torch.tensor([[0.0, 0, 1, 1], [1, 0, 0, 1]]), torch.rand(2), 0.5),
-        lambda: ops.nms_rotated(torch.full((1, 5), torch.inf), torch.rand(1), 0.5),
-        lambda: ops.ball_query(torch.full((2, 3), torch.nan), torch.rand(1, 3), 1.0, 2),
-        lambda: ops.knn(torch.rand(2, 3), torch.full((2, 3), torch.inf), 1),
-        lambda: ops.farthest_point_sample(torch.full((3, 3), torch.nan), 2),
-        lambda: ops.voxelize(torch.full((2, 3), torch.nan), (1, 1, 1), (0, 0, 0, 4, 4, 4), 2, 9),
-        lambda: ops.scatter(torch.rand(3, 2), torch.tensor([0, 5, 1]), 2),
-        lambda: ops.group(torch.rand(3, 2), torch.tensor([[0, 3]]), torch.ones(1, dtype=torch.int32)),
-        lambda: ops.points_in_boxes(torch.rand(2, 3), torch.full((1, 7), torch.nan)),
-        lambda: ops.box_iou_bev(torch.rand(1, 7), torch.full((2, 7), torch.nan)),
-        lambda: ops.rulebook_submanifold(torch.zeros(2, 4, dtype=torch.int32), (3, 3, 3), 1, 3),
-        lambda: ops.VoxelTable(torch.zeros(2, 4, dtype=torch.int32)),
-        lambda: ops.bilinear_sample(torch.rand(1, 1, 2, 2), torch.full((1, 1, 2), torch.nan)),
-    ],
-)
+@pytest.mark.parametrize("call", REFUSED)
 def test_full_validation_says_what_the_cpu_says(emulator, call):
     with tenfold.validation("full"), emulation.recorded() as calls, pytest.raises(ValueError):
         call()

@@ -3,7 +3,6 @@
 Run by `nox -s gpu`. Without a GPU the tests are skipped, unless TENFOLD_GPU=1 asks for one.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import emulation
 from cases import CASES
 from gradients import GRADIENTS
+from refusals import REFUSED
 
 from tenfold.testing import kernels
 
@@ -50,8 +50,7 @@ tally = emulation.Tally()
 def record():
     yield
     if RECORD:
-        Path(RECORD).parent.mkdir(parents=True, exist_ok=True)
-        Path(RECORD).write_text(json.dumps(tally.operators(), indent=1) + "\n")
+        tally.save(Path(RECORD))
 
 
 def run(call, name):
@@ -90,6 +89,16 @@ def test_gradients(name):
         with emulation.recorded() as calls:
             GRADIENTS[name](np.random.default_rng(seed))
         replay(calls)
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_full_validation_says_what_the_cpu_says(call):
+    with tenfold.validation("full"), emulation.recorded() as calls, pytest.raises(ValueError):
+        call()
+    refused = calls[-1]
+    with pytest.raises(RuntimeError) as error:
+        run(refused, refused.name.removeprefix("tenfold::"))
+    assert emulation.error_text(str(error.value)) == emulation.error_text(refused.error)
 
 
 def test_work_goes_to_the_current_stream():
