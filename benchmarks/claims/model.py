@@ -1,7 +1,7 @@
 """What a claim is: arms, seeds, how one cell is measured, and what its numbers depend on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from tenfold.train.claims import Cell
@@ -37,6 +37,7 @@ class Claim:
     dataset: str
     sources: tuple[str, ...]
     metrics: tuple[str, ...]
+    _: KW_ONLY
     more: tuple[str, ...] = ()
     control: str | None = None
     config: Callable[[str], Mapping[str, Any]] = lambda arm: {}

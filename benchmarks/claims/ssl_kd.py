@@ -94,7 +94,10 @@ def _few_claim(
     control: str | None = None,
 ) -> Claim:
     return Claim(
-        name, "ssl-kd", title, arms, SEEDS, _few_labels, _DATASET, _SOURCES, metrics, control, _config, text
+        *(name, "ssl-kd", title, arms, SEEDS, _few_labels, _DATASET, _SOURCES, metrics),
+        control=control,
+        config=_config,
+        text=text,
     )
 
 

@@ -102,7 +102,10 @@ def _stroke_claim(
     name: str, title: str, arms: tuple[str, ...], text: str, control: str | None = None
 ) -> Claim:
     return Claim(
-        name, "unix-kd", title, arms, SEEDS, _strokes, _EASY, _SOURCES, _METRICS, control, _config, text
+        *(name, "unix-kd", title, arms, SEEDS, _strokes, _EASY, _SOURCES, _METRICS),
+        control=control,
+        config=_config,
+        text=text,
     )
 
 

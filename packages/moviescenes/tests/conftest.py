@@ -1,8 +1,12 @@
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from tenfold.testing import cli_fixture
+
+sys.path.insert(0, str(Path(__file__).parent))  # for movienet_tree
 
 cli = cli_fixture("moviescenes.cli:app")
 

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
+from movienet_tree import write_keyframes, write_movienet
 
 from moviescenes.data import (
     OVSD,
@@ -25,32 +25,6 @@ from moviescenes.data import (
 from moviescenes.data.films import FilmData, apply_uncertain
 from tenfold._errors import UserInputError
 from tenfold.testing import sample_data
-
-
-def write_movienet(root, films=("tt01", "tt02"), shots=12):
-    rng = np.random.default_rng(0)
-    for folder in ("meta", "label318", "shot_movie318", "cast_feat", "act_feat"):
-        (root / folder).mkdir(parents=True)
-    (root / "meta" / "split318.json").write_text(
-        json.dumps({"train": list(films), "val": [films[0]], "test": [films[1]], "all": list(films)})
-    )
-    for name in films:
-        rows = [f"{24 * k} {24 * k + 23} 1 2 3" for k in range(shots)]
-        (root / "shot_movie318" / f"{name}.txt").write_text("\n".join(rows) + "\n")
-        labels = [f"{k:04d} {(-1 if k == 5 else int(k % 4 == 3))}" for k in range(shots - 1)]
-        (root / "label318" / f"{name}.txt").write_text("\n".join(labels) + "\n")
-        (root / "place_feat" / name).mkdir(parents=True)
-        (root / "aud_feat" / name).mkdir(parents=True)
-        for k in range(shots):
-            np.save(root / "place_feat" / name / f"shot_{k:04d}.npy", np.full(6, k, np.float32))
-            np.save(root / "aud_feat" / name / f"shot_{k:04d}.npy", rng.random((257, 90)).astype(np.float32))
-        cast = {f"{k:04d}": rng.random((k % 3, 5)).astype(np.float32) for k in range(shots)}
-        (root / "cast_feat" / f"{name}.pkl").write_bytes(pickle.dumps(cast))
-        act = {f"{k:04d}": torch.full((4,), float(k)) for k in range(shots)}
-        (root / "act_feat" / f"{name}.pkl").write_bytes(
-            pickle.dumps({key: value.numpy() for key, value in act.items()})
-        )
-    return root
 
 
 @pytest.mark.parametrize("presence", [False, True])
@@ -74,6 +48,22 @@ def test_movienet(tmp_path, presence):
         MovieNetSceneSeg(tmp_path / "scene318", "x")
     with pytest.raises(UserInputError, match=r"neither tt01\.pkl nor"):
         MovieNetSceneSeg(tmp_path / "scene318", "train", ["face"])[0]
+
+
+def test_keyframes_stand_for_features(tmp_path):
+    root, pictures = write_movienet(tmp_path / "scene318"), write_keyframes(tmp_path / "keyf", ["tt01"])
+    data = MovieNetSceneSeg(root, "train", ["place"], keyframes=pictures)
+    rows = data[0].features["place"]
+    index = np.array([[2, 2], [7, 0]])
+    found = rows[index]
+    assert (len(rows), found.shape, found.dtype) == (12, (2, 2, 3, 224, 224), np.float32)
+    wanted = (20 * index / 255 - 0.485) / 0.229  # red of ImageNet's mean and deviation
+    np.testing.assert_allclose(found[:, :, 0, 100, 100], wanted, atol=0.02)
+    (pictures / "tt01" / "shot_0007_img_1.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserInputError, match=r"shot_0007_img_1\.jpg: image"):
+        rows[index]
+    with pytest.raises(UserInputError, match="tt02: no folder"):
+        data[1]
 
 
 def test_labels_that_are_too_many_or_too_few(tmp_path):

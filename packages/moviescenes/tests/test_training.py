@@ -12,12 +12,18 @@ import yaml
 
 pytest.importorskip("lightning.pytorch")
 
+from movienet_tree import write_keyframes, write_movienet
+
 from moviescenes import experiment
 from moviescenes.cli import app
 from moviescenes.experiment import GENERATED, GeneratedArm, measure_generated, measure_real
+from moviescenes.features.networks import resnet_weights
+from moviescenes.losses import boundary_loss
+from moviescenes.model import LGSSImage
 from moviescenes.segment import SceneSegmenter, load_model, save_model
 from moviescenes.task import SceneData, SceneTask
 from moviescenes.training import TrainSettings, predict_films, train_films
+from moviescenes.windows import clip_windows
 from tenfold._errors import UserInputError
 from tenfold.testing import (
     QUIET_WORDS,
@@ -49,6 +55,12 @@ def test_recipes_build_their_models(recipe):
     settings = yaml.safe_load(recipe.read_text())
     task, data = SceneTask(**settings["model"]), SceneData(**settings["data"])
     count = sum(p.numel() for p in task.parameters())
+    optimiser = task.configure_optimizers()["optimizer"]
+    if recipe.stem == "image":
+        assert round(count / 1e6, 2) == round(12.70 + 23.51, 2)  # the place branch, ResNet-50 without classes
+        assert type(optimiser) is torch.optim.SGD
+        assert (optimiser.defaults["momentum"], data.batch_size, data.keyframes) == (0, 16, "data/keyf_240p")
+        return
     if recipe.stem == "tiny":
         assert count < 300_000
     else:
@@ -57,7 +69,6 @@ def test_recipes_build_their_models(recipe):
         assert task.hparams["milestones"] == [15]
         assert task.hparams["lr"] == 0.01
         assert task.hparams["class_weights"] == ((1, 9) if recipe.stem == "paper" else (0.5, 5))
-    optimiser = task.configure_optimizers()["optimizer"]
     assert type(optimiser) is torch.optim.Adam  # L2 in the gradient, not decoupled
 
 
@@ -104,12 +115,52 @@ def test_fit_keeps_the_best_and_segment_uses_it(tmp_path, film):
         SceneSegmenter(model=net).segment(film[0])
 
 
+def test_keyframes_train_a_backbone(tmp_path, monkeypatch):
+    root, pictures = (
+        write_movienet(tmp_path / "scene318", shots=6),
+        write_keyframes(tmp_path / "keyf", shots=6),
+    )
+    sizes = {"half_window": 1, "seq_len": 2}
+    torch.manual_seed(0)
+    task = SceneTask(
+        **{**SMALL, "dims": {"place": 512}, "weights": {"place": 1.0}, **sizes},
+        **{"backbone": "resnet18", "optimizer": "sgd", "grouping": False},
+    )
+    before = {key: value.clone() for key, value in task.backbone.named_parameters()}
+    data = SceneData("movienet", str(root), keys=["place"], batch_size=1, keyframes=str(pictures), **sizes)
+    quiet_fit(tmp_path / "run", task, data, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    assert all(not torch.equal(before[key], value) for key, value in task.backbone.named_parameters())
+
+    # The loss is that of LGSSImage with the same weights, and evaluation sees every picture.
+    monkeypatch.setattr(task.eval(), "log", lambda *_, **__: None)  # no trainer any more
+    whole = LGSSImage(task.model.config, task.backbone, dim=512).eval()
+    whole.branch = task.model.branches["place"]
+    film = data.split("val")[0]
+    windows = torch.from_numpy(film.features["place"][clip_windows(np.arange(2), len(film), 1)])[None]
+    with torch.inference_mode():
+        logits = whole(windows)
+        arrays = task._described(film)
+    labels = torch.tensor([[0, 1]])
+    wanted = boundary_loss(logits, labels, task.hparams["class_weights"])
+    torch.testing.assert_close(task.training_step(({"place": windows}, labels), 0), wanted)
+    inside = torch.from_numpy(arrays["place"][clip_windows(np.arange(2), len(film), 1)])[None]
+    torch.testing.assert_close(task.model({"place": inside}), logits, rtol=1e-4, atol=1e-5)
+    net, _ = load_model(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert net.predict(arrays).shape == (5,)
+    stored = resnet_weights(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert stored.keys() == task.backbone.state_dict().keys()
+
+
 def test_errors_of_configuration(tmp_path):
     task, data = SceneTask(**SMALL), SceneData(**{**DATA, "seq_len": 8})
     with pytest.raises(UserInputError, match=r"data\.seq_len: got 8; the model has 10"):
         quiet_fit(tmp_path, task, data)
     with pytest.raises(UserInputError, match="batch_size"):
         SceneData(batch_size=0)
+    with pytest.raises(UserInputError, match="only movienet has them"):
+        SceneData("generated", keyframes="x")
+    with pytest.raises(UserInputError, match="resnet18 gives 512"):
+        SceneTask(**SMALL, backbone="resnet18")
     torch.save({"x": 1}, tmp_path / "x.pt")
     with pytest.raises(UserInputError, match="no model of this package"):
         load_model(tmp_path / "x.pt")

@@ -14,13 +14,13 @@ from sparsepoint.evaluation import duplicates_per_gt, evaluate
 from sparsepoint.experiment import (
     ARMS,
     CLASSES,
-    SHIPPED,
     controls,
     measure,
     rooms_batches,
     train,
     weights_hash,
 )
+from sparsepoint.shipped import SHIPPED
 from tenfold.eval.voc3d import Voc3dDetections, Voc3dTruth
 from tenfold.train.demo import read_demo
 

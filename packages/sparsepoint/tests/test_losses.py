@@ -113,6 +113,23 @@ def test_matching_against_brute_force(k, g, seed):
     assert total == pytest.approx(best, abs=1e-5)
 
 
+@pytest.mark.parametrize("rotated", [True, False])
+def test_scenes_are_matched_together_as_one_by_one(rotated):
+    rng = torch.Generator().manual_seed(0)
+    match = HungarianMatcher3d((1.0, 2.0, 0.5), rotated=rotated)
+    logits, boxes = torch.randn(4, 6, 3, generator=rng), torch.rand(4, 6, 7, generator=rng) + 0.1
+    objects = [torch.rand(g, 7, generator=rng) + 0.1 for g in (2, 0, 9, 4)]
+    labels = [torch.randint(0, 3, (len(own),), generator=rng) for own in objects]
+    found = match.scenes(logits, boxes, objects, labels)
+    for scene, own in enumerate(found):
+        alone = match(logits[scene], boxes[scene], objects[scene], labels[scene])
+        assert torch.equal(own.proposals, alone.proposals)
+        assert torch.equal(own.objects, alone.objects)
+        assert own.unmatched == alone.unmatched == max(0, len(objects[scene]) - 6)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        match.scenes(logits / 0, boxes, objects, labels)
+
+
 def test_cost_by_hand_and_its_sign():
     match = HungarianMatcher3d((1.0, 2.0, 0.5), iou=4.0)
     boxes = torch.tensor([[0.0, 0, 0, 1, 1, 1, 0]])
@@ -263,6 +280,38 @@ def test_dense_losses_by_hand():
     alone = dense_losses(found, nothing, coder)
     assert alone["objectness"].item() == pytest.approx(5 * 0.2 * math.log(2), abs=1e-5)
     assert alone["candidate_centre"] == 0
+
+
+def test_dense_losses_of_a_batch_are_those_of_its_scenes():
+    """Sums over scenes over sums of weights; one scene is empty."""
+    coder = PartialBinBoxCoder(((1.0, 1, 1), (2.0, 2, 2)), 12)
+    rng = torch.Generator().manual_seed(0)
+    shapes = ((3,), (4,), (2,), (3,), (coder.outputs,), (2,))
+    parts = [torch.rand(3, 9, *shape, generator=rng).double() for shape in shapes]
+    whole = Candidates(*parts)
+    boxes = [torch.rand(g, 7, generator=rng).double() + 0.1 for g in (3, 0, 1)]
+    labels = [torch.randint(0, 2, (len(own),), generator=rng) for own in boxes]
+    found = dense_losses(whole, Truth(boxes, labels), coder)
+    near = [
+        (torch.cdist(whole.base[b], own[:, :3]).amin(1) if len(own) else torch.full((9,), 9.0)).double()
+        for b, own in enumerate(boxes)
+    ]
+    weights = {
+        "objectness": [float(((d < 0.3) | (d > 0.6)).sum()) for d in near],
+        "covered": [float(len(own)) for own in boxes],
+    }
+    positives = [float((d < 0.3).sum()) for d in near]
+    for name, value in found.items():
+        shares = weights.get(name, positives)
+        alone = [
+            dense_losses(
+                Candidates(*(p[b : b + 1] for p in parts)), Truth(boxes[b : b + 1], labels[b : b + 1]), coder
+            )[name]
+            for b in range(3)
+        ]
+        assert sum(positives) > 0
+        expected = sum(float(a) * s for a, s in zip(alone, shares, strict=True)) / sum(shares)
+        assert float(value) == pytest.approx(expected, abs=1e-9), name
 
 
 def one_rank_gradients(preset):

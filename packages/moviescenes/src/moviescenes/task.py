@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -15,6 +16,7 @@ from moviescenes.data.films import FilmData, SegmentDataset
 from moviescenes.data.generated import generate_films
 from moviescenes.data.movienet import MovieNetSceneSeg
 from moviescenes.data.packs import FeaturePack, SceneFeatures
+from moviescenes.features.networks import resnet
 from moviescenes.grouping import default_range, group_scenes
 from moviescenes.losses import boundary_loss
 from moviescenes.metrics import evaluate_films
@@ -27,6 +29,8 @@ from tenfold.io import load_strict
 from tenfold.train.resume import ResumableLoader
 
 __all__ = ["SceneData", "SceneTask"]
+
+_PICTURES = 64  # that the backbone sees at a time in evaluation
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
@@ -50,6 +54,7 @@ class SceneData(LightningDataModule):
         presence: Add a number to cast that says whether there is anybody.
         shuffle_scenes: Permute whole scenes within a segment.
         films: Of generated: numbers of training, validation and test films.
+        keyframes: Of movienet: folder of pictures that stand for place's features, see model.backbone.
     """
 
     def __init__(
@@ -69,8 +74,12 @@ class SceneData(LightningDataModule):
         presence: bool = False,
         shuffle_scenes: bool = False,
         films: tuple[int, int, int] = (40, 10, 20),
+        keyframes: str | None = None,
     ) -> None:
         super().__init__()
+        if keyframes is not None and dataset != "movienet":
+            raise UserInputError(f"data.keyframes: got {keyframes!r} with {dataset}; only movienet has them")
+        self.keyframes = keyframes
         if batch_size < 1 or workers < 0:
             raise UserInputError("data: batch_size, workers: a number is too small")
         self.dataset, self.root, self.films, self.seed = dataset, Path(root), films, seed
@@ -94,7 +103,10 @@ class SceneData(LightningDataModule):
         word = self.splits[name]
         if self.dataset == "movienet":
             return MovieNetSceneSeg(
-                self.root, word, self.keys, uncertain=self.uncertain, presence=self.presence
+                *(self.root, word, self.keys),
+                uncertain=self.uncertain,
+                presence=self.presence,
+                keyframes=self.keyframes,
             )
         if self.dataset == "pack":
             folder = self.root / word
@@ -173,6 +185,9 @@ class SceneTask(LightningModule):
         boost: Added to a boundary's score for each pass that it survives.
         features: Modality -> extractor, for `segment` with this checkpoint.
         start_from: Checkpoint whose weights a new run starts from (transfer).
+        backbone: A ResNet trained along with the network: place is keyframes then (`LGSSImage`, data.keyframes).
+        backbone_weights: Its file of weights to start from; random without one.
+        optimizer: Adam, or plain SGD without momentum.
     """
 
     def __init__(
@@ -200,6 +215,9 @@ class SceneTask(LightningModule):
         boost: float = 0.1,
         features: dict[str, str] | None = None,
         start_from: str | None = None,
+        backbone: Literal["resnet18", "resnet34", "resnet50"] | None = None,
+        backbone_weights: str = "",
+        optimizer: Literal["adam", "sgd"] = "adam",
     ) -> None:
         super().__init__()
         dims = dims or {"place": 2048, "cast": 512, "act": 512, "aud": [257, 90]}
@@ -208,6 +226,10 @@ class SceneTask(LightningModule):
         settings = {name: self.hparams[name] for name in LGSSConfig.__dataclass_fields__}
         settings["weights"] = weights or dict(FUSION_WEIGHTS)
         self.model = LGSS(LGSSConfig.from_dict(settings))
+        self.backbone = resnet(backbone, backbone_weights) if backbone else None
+        width = 2048 if backbone == "resnet50" else 512
+        if backbone and self.model.config.dims.get("place") != width:
+            raise UserInputError(f"model.dims: place: got {dims.get('place')}; {backbone} gives {width}")
         self.results: dict[str, float] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
 
@@ -237,6 +259,10 @@ class SceneTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Weighted cross-entropy of one batch."""
         windows, labels = batch
+        if self.backbone is not None:
+            images = windows["place"]
+            described = self.backbone(images.flatten(0, 2)).unflatten(0, images.shape[:3])
+            windows = {**windows, "place": described}
         loss = boundary_loss(self.model(windows).float(), labels, self.hparams["class_weights"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         return loss
@@ -249,10 +275,22 @@ class SceneTask(LightningModule):
             else super().transfer_batch_to_device(batch, device, dataloader_idx)
         )
 
+    def _described(self, film: FilmData) -> dict[str, npt.NDArray[np.float32]]:
+        """Features of the film's shots; of keyframes, a few pictures at a time."""
+        keys = tuple(self.model.config.dims)
+        if self.backbone is None:
+            return film.arrays(keys)
+        arrays = film.arrays([key for key in keys if key != "place"])
+        rows = [
+            self.backbone(torch.from_numpy(film.features["place"][first : first + _PICTURES]).to(self.device))
+            for first in range(0, len(film), _PICTURES)
+        ]
+        return {**arrays, "place": torch.cat(rows).float().cpu().numpy()}
+
     def validation_step(self, batch: FilmData, batch_idx: int) -> None:
         """Scores of one film, and its cuts after grouping."""
         compat = self.hparams["mode"] == "compat"
-        arrays = batch.arrays(tuple(self.model.config.dims))
+        arrays = self._described(batch)
         try:
             p = self.model.predict(arrays, compat=compat)
         except ValueError as error:
@@ -312,9 +350,10 @@ class SceneTask(LightningModule):
                 print(f"{key:10} {100 * self.results[key]:6.2f}{more}")
 
     def configure_optimizers(self) -> Any:
-        """Adam with L2 in the gradient, and steps of the learning rate."""
+        """Adam with L2 in the gradient or SGD, and steps of the learning rate."""
         settings = self.hparams
-        optimiser = torch.optim.Adam(self.parameters(), settings["lr"], weight_decay=settings["weight_decay"])
+        kind = torch.optim.Adam if settings["optimizer"] == "adam" else torch.optim.SGD
+        optimiser = kind(self.parameters(), settings["lr"], weight_decay=settings["weight_decay"])
         schedule = torch.optim.lr_scheduler.MultiStepLR(
             optimiser, list(settings["milestones"]), settings["gamma"]
         )

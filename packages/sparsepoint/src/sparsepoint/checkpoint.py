@@ -19,7 +19,7 @@ def load_detector(checkpoint: str | Path) -> Any:
     """The detector of a checkpoint, in evaluation mode; "tiny" names the one in the package. No Lightning needed.
 
     Args:
-        checkpoint: a file that `fit` or `sparsepoint.experiment.save_tiny` wrote, "tiny" or "tiny_votenet".
+        checkpoint: a file that `fit` or `sparsepoint.shipped.save_tiny` wrote, "tiny" or "tiny_votenet".
 
     Raises:
         UserInputError: a missing or damaged file, or one that is no checkpoint of this package.

@@ -17,7 +17,8 @@ import torch
 from sparsepoint.checkpoint import load_detector
 from sparsepoint.data import Batch
 from sparsepoint.evaluation import Evaluation, IndoorAP, evaluate
-from sparsepoint.experiment import CLASSES, SHIPPED, rooms_batches
+from sparsepoint.experiment import CLASSES, rooms_batches
+from sparsepoint.shipped import SHIPPED
 from tenfold.io import write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
 

@@ -10,7 +10,6 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,10 @@ from tenfold.train.schedules import GroupSchedule, step_with_warmup
 __all__ = [
     "ARMS",
     "CLASSES",
-    "SHIPPED",
     "Arm",
     "controls",
     "measure",
     "rooms_batches",
-    "save_tiny",
-    "ship",
     "train",
     "weights_hash",
 ]
@@ -88,12 +84,6 @@ ARMS: dict[str, Arm] = {
     "sparse-no-position": Arm(overrides={"pos": "none"}),
 }
 
-#: Weights in the package's ``assets/`` -> how seed 0 trained them: short runs, for the card.
-SHIPPED: dict[str, Arm] = {
-    "tiny": Arm(steps=800, milestones=(690, 760)),
-    "tiny_votenet": Arm("tiny_votenet", steps=300, milestones=(250, 285)),
-}
-
 
 def rooms_batches(config: SparsePointConfig, number: int = _SCENES, *, first: int = 0) -> list[Batch]:
     """Rooms of the evaluation, in batches; the same ones for every detector."""
@@ -123,7 +113,7 @@ def train(
     torch.manual_seed(seed)
     config = arm.config()
     model, criterion = build(config), make_criterion(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=0.01, fused=True)
     milestones = arm.drops()
     warm = min(_WARM, arm.steps // 2)
     schedule = GroupSchedule(
@@ -138,7 +128,7 @@ def train(
         loss = criterion(model(batch.points), batch.truth)["loss"]
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
@@ -239,36 +229,3 @@ def measure(name: str, seed: int, *, steps: int | None = None, scenes: int = _SC
     numbers["last loss"] = float(np.mean(losses[-20:]))
     numbers["parameters"] = float(sum(p.numel() for p in model.parameters()))
     return {key: 0.0 if np.isnan(value) else value for key, value in numbers.items()}
-
-
-def save_tiny(path: Path, model: Any, recipe: Mapping[str, Any]) -> str:
-    """Write a tiny checkpoint with half-precision weights and its recipe; returns its SHA-256."""
-    from tenfold.io import save_checkpoint, write_json
-
-    halves = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    save_checkpoint(path, {"config": model.config.to_dict(), "state_dict": halves})
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_json(path.with_suffix(".json"), {**recipe, "sha256": digest})
-    return digest
-
-
-def ship(name: str, folder: Path, seed: int = 0) -> str:
-    """Train the weights of `SHIPPED` again and write them with their recipe; returns their SHA-256."""
-    arm = SHIPPED[name]
-    model, losses = train(arm, seed)
-    return save_tiny(folder / f"{name}.pt", model, recipe_of(name, seed, losses[-1]))
-
-
-def recipe_of(name: str, seed: int, last_loss: float) -> dict[str, Any]:
-    """What stands beside the weights: how `ship` makes them."""
-    return {
-        "made_by": f"sparsepoint.experiment.ship({name!r}, ...)",
-        "seed": seed,
-        "data": "generated rooms of four classes (sparsepoint.data.rooms)",
-        "weights": "half precision",
-        "last_loss": last_loss,
-        "recipe": SHIPPED[name].to_dict(),
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsepoint.coders import PartialBinBoxCoder, RelativeHeadingCoder
 from sparsepoint.config import SparsePointConfig
-from sparsepoint.matching import HungarianMatcher3d, Match, match_one_to_many
+from sparsepoint.matching import HungarianMatcher3d, Match, match_one_to_many, pad_objects
 from sparsepoint.models.output import DetectionOutput
 from sparsepoint.models.votes import Candidates, Votes
 from tenfold.geometry import box_corners
@@ -80,18 +80,15 @@ class SetCriterion3d(nn.Module):
         device = output.logits[0].device
         number = sum(len(boxes) for boxes in truth.boxes)
         objects = mean_count(torch.tensor(float(number), device=device))
-        losses: dict[str, Tensor] = {}
-        self.matches = []
-        for stage in range(len(output.logits)):
-            matches = [
-                self._match(output.logits[stage][b].detach(), output.boxes[stage][b].detach(), boxes, labels)
-                for b, (boxes, labels) in enumerate(zip(truth.boxes, truth.labels, strict=True))
-            ]
-            self.matches.append(matches)
-            for name, value in self._stage(output, stage, matches, truth, objects).items():
-                losses[f"stage{stage + 1}/{name}"] = value
-        for match in self.matches[0]:
-            self.match_counts.index_add_(0, match.proposals, torch.ones_like(match.proposals))
+        self.matches = self._match(output, truth)
+        first = torch.cat([match.proposals for match in self.matches[0]])
+        self.match_counts += torch.bincount(first, minlength=len(self.match_counts))
+        by_name = self._stages(output, truth, objects)
+        losses = {
+            f"stage{stage + 1}/{name}": values[stage]
+            for stage in range(len(output.logits))
+            for name, values in by_name.items()
+        }
         if output.votes is not None and truth.votes is not None and truth.vote_mask is not None:
             losses |= vote_losses(output.votes, truth.vote_mask, truth.votes)
         if output.candidates is not None:
@@ -100,57 +97,76 @@ class SetCriterion3d(nn.Module):
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses
 
-    def _match(self, logits: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Match:
+    def _match(self, output: DetectionOutput, truth: Truth) -> list[list[Match]]:
+        """Of every stage and scene; all of them in one piece, which a GPU waits for once."""
+        stages, scenes = len(output.logits), len(truth.boxes)
         if self.config.assignment == "one_to_many":
-            return match_one_to_many(boxes, objects)
-        return self.matcher(logits, boxes, objects, labels)
+            return [
+                [match_one_to_many(own, objects) for own, objects in zip(boxes, truth.boxes, strict=True)]
+                for boxes in output.boxes
+            ]
+        logits, boxes = (torch.cat([v.detach() for v in values]) for values in (output.logits, output.boxes))
+        found = self.matcher.scenes(logits, boxes, [*truth.boxes] * stages, [*truth.labels] * stages)
+        return [found[scenes * stage : scenes * (stage + 1)] for stage in range(stages)]
 
-    def _stage(
-        self, output: DetectionOutput, stage: int, matches: Sequence[Match], truth: Truth, objects: Tensor
-    ) -> dict[str, Tensor]:
-        logits = output.logits[stage]
+    def _stages(self, output: DetectionOutput, truth: Truth, objects: Tensor) -> dict[str, Sequence[Tensor]]:
+        """Losses of every stage, by name: the pairs of all stages lie in one piece, one stage behind the other."""
+        flat = [match for matches in self.matches for match in matches]
+        number = output.logits[0].shape[1]
+        rows = torch.cat([number * place + match.proposals for place, match in enumerate(flat)])
+        sizes = [sum(len(match.proposals) for match in matches) for matches in self.matches]
+
+        def matched(values: Sequence[Tensor]) -> Tensor:
+            return torch.cat([value.flatten(0, 1) for value in values]).index_select(0, rows)
+
+        def wanted_of(values: Sequence[Tensor]) -> Tensor:
+            return torch.cat(
+                [value[m.objects] for m, value in zip(flat, [*values] * len(sizes), strict=True)]
+            )
+
+        def sums(weight: float, values: Tensor) -> list[Tensor]:
+            return [weight * part.sum() / objects for part in values.split(sizes)]
+
+        logits = torch.cat([value.flatten(0, 1) for value in output.logits])
         targets = torch.zeros_like(logits)
-        for b, match in enumerate(matches):
-            targets[b, match.proposals, truth.labels[b][match.objects]] = 1.0
-        losses = {"cls": _CLS * sigmoid_focal_loss(logits, targets).sum() / objects}
-        found = _matched(output.boxes[stage], matches)
-        wanted = torch.cat([boxes[m.objects] for boxes, m in zip(truth.boxes, matches, strict=True)]).to(
-            found.dtype
-        )
+        targets[rows, wanted_of(truth.labels)] = 1.0
+        focal = sigmoid_focal_loss(logits, targets).chunk(len(sizes))
+        losses: dict[str, Sequence[Tensor]] = {"cls": [_CLS * part.sum() / objects for part in focal]}
+        found = matched(output.boxes)
+        wanted = wanted_of(truth.boxes).to(found.dtype)
         scale = found.new_tensor(self.config.size_scale)
-        losses["centre"] = _CENTRE * (found[:, :3] - wanted[:, :3]).abs().sum() / objects
-        losses["size"] = _SIZE * ((found[:, 3:6] - wanted[:, 3:6]) / scale).abs().sum() / objects
+        losses["centre"] = sums(_CENTRE, (found[:, :3] - wanted[:, :3]).abs())
+        losses["size"] = sums(_SIZE, ((found[:, 3:6] - wanted[:, 3:6]) / scale).abs())
         if self.config.iou_loss != "none":
             rotated = self.config.iou_loss == "rotated"
             pair = (found, wanted) if rotated else (_aligned(found), _aligned(wanted))
-            losses["iou"] = _IOU * (1 - rotated_iou(*pair)).sum() / objects
+            losses["iou"] = sums(_IOU, 1 - rotated_iou(*pair))
         if self.config.corner_loss:
-            apart = smooth_l1(box_corners(found), box_corners(wanted), beta=1.0)
-            losses["corners"] = _CORNERS * apart.sum() / objects
+            losses["corners"] = sums(_CORNERS, smooth_l1(box_corners(found), box_corners(wanted), beta=1.0))
         if self.config.heading_bins > 1:
-            heading = _matched(output.heading[stage], matches)
-            incoming = _matched(output.rois[stage], matches)[:, 6].detach()
-            losses |= self._heading(heading, incoming, wanted[:, 6], objects)
+            incoming = matched(output.rois)[:, 6].detach()
+            losses |= self._heading(matched(output.heading), incoming, wanted[:, 6], sizes, objects)
         return losses
 
-    def _heading(self, heading: Tensor, incoming: Tensor, yaw: Tensor, objects: Tensor) -> dict[str, Tensor]:
+    def _heading(
+        self, heading: Tensor, incoming: Tensor, yaw: Tensor, sizes: Sequence[int], objects: Tensor
+    ) -> dict[str, Sequence[Tensor]]:
+        """Of the pairs of all stages, of which the stages have ``sizes``."""
         if self.config.box_coder == "direct":
             told = torch.stack((yaw.sin(), yaw.cos()), 1)
-            return {"heading": _RESIDUAL * (heading[:, :2] - told).abs().sum() / objects}
+            apart = (heading[:, :2] - told).abs().split(list(sizes))
+            return {"heading": [_RESIDUAL * part.sum() / objects for part in apart]}
         bins = self.config.heading_bins
         index, residual = RelativeHeadingCoder(bins).encode_heading(yaw, incoming)
         own = heading[:, bins:].gather(1, index[:, None])[:, 0]
+        entropy = F.cross_entropy(heading[:, :bins], index, reduction="none").split(list(sizes))
         # The mean over the matches of all processes; over none it is 0 and not NaN.
-        pairs = mean_count(torch.tensor(float(len(index)), device=heading.device))
-        entropy = F.cross_entropy(heading[:, :bins], index, reduction="sum") / pairs
+        pairs = [mean_count(torch.tensor(float(size), device=heading.device)) for size in sizes]
+        apart = (own - residual).abs().split(list(sizes))
         return {
-            "heading_bin": _BIN * entropy,
-            "heading_residual": _RESIDUAL * (own - residual).abs().sum() / objects,
+            "heading_bin": [_BIN * part.sum() / count for part, count in zip(entropy, pairs, strict=True)],
+            "heading_residual": [_RESIDUAL * part.sum() / objects for part in apart],
         }
-
-
-def _matched(values: Tensor, matches: Sequence[Match]) -> Tensor:
-    return torch.cat([own[match.proposals] for own, match in zip(values, matches, strict=True)])
 
 
 def vote_losses(votes: Votes, mask: Tensor, offsets: Tensor) -> dict[str, Tensor]:
@@ -190,70 +206,44 @@ def dense_losses(
 
     Source: VoteNet's code; SRDet's first head has the same weights.
     """
-    totals: dict[str, Tensor] = {}
-    counts: dict[str, Tensor] = {}
+    boxes, labels, there = pad_objects(truth.boxes, truth.labels)
+    boxes = boxes.to(found.centres.dtype)
+    # Where there is no object, all candidates are infinitely far from one.
+    far = torch.where(there, 0.0, float("inf")).to(boxes.dtype)[:, None]
+    distance, owner = (torch.cdist(found.base.detach(), boxes[..., :3]) + far).min(2)
+    near = distance < _POSITIVE
+    positive = near.to(boxes.dtype)
+    counted = (near | (distance > _NEGATIVE)).to(boxes.dtype)
 
-    def add(name: str, value: Tensor, weight: Tensor) -> None:
-        totals[name] = totals.get(name, value.new_zeros(())) + (value * weight).sum()
-        counts[name] = counts.get(name, value.new_zeros(())) + weight.detach().sum()
+    def mean(weight: float, values: Tensor, share: Tensor) -> Tensor:
+        return weight * (values * share).sum() / mean_count(share.sum(), least=1e-6)
 
-    for b, (boxes, labels) in enumerate(zip(truth.boxes, truth.labels, strict=True)):
-        _dense_scene(found, b, boxes.to(found.centres.dtype), labels, coder, semantic, add)
-    weights = {
-        "objectness": _OBJECTNESS,
-        "candidate_centre": _DENSE_CENTRE,
-        "covered": _DENSE_CENTRE,
-        "candidate_bin": _DENSE_BIN,
-        "candidate_residual": _DENSE_RESIDUAL,
-        "size_class": _SIZE_CLASS,
-        "size_residual": _SIZE_RESIDUAL,
-        "semantic": _SEMANTIC,
+    def entropy(scores: Tensor, wanted: Tensor, **options: Any) -> Tensor:
+        return F.cross_entropy(scores.transpose(1, 2), wanted, reduction="none", **options)
+
+    class_weight = found.objectness.new_tensor([0.2, 0.8])
+    losses = {
+        "objectness": mean(_OBJECTNESS, entropy(found.objectness, near.long(), weight=class_weight), counted)
     }
-    zero = found.centres.sum() * 0
-    return {
-        name: weights[name] * totals.get(name, zero) / mean_count(counts.get(name, zero.detach()), least=1e-6)
-        for name in weights
-        if semantic or name != "semantic"
-    }
-
-
-def _dense_scene(
-    found: Candidates,
-    b: int,
-    boxes: Tensor,
-    labels: Tensor,
-    coder: PartialBinBoxCoder,
-    semantic: bool,
-    add: object,
-) -> None:
-    assert callable(add)
-    objectness, centres, outputs = found.objectness[b], found.centres[b], found.outputs[b]
-    class_weight = objectness.new_tensor([0.2, 0.8])
-    if len(boxes) == 0:
-        nothing = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)
-        entropy = F.cross_entropy(objectness, nothing, weight=class_weight, reduction="none")
-        add("objectness", entropy, torch.ones_like(entropy))
-        return
-    distance, owner = torch.cdist(found.base[b].detach(), boxes[:, :3]).min(1)
-    positive = (distance < _POSITIVE).to(centres.dtype)
-    counted = ((distance < _POSITIVE) | (distance > _NEGATIVE)).to(centres.dtype)
-    entropy = F.cross_entropy(objectness, positive.long(), weight=class_weight, reduction="none")
-    add("objectness", entropy, counted)
-    squared = (centres[:, None] - boxes[None, :, :3]).square().sum(-1)
-    add("candidate_centre", squared.amin(1), positive)
-    add("covered", squared.amin(0), torch.ones_like(squared[0]))
-    code = coder.encode(boxes[owner], labels[owner])
-    heading, residual, size, extents = coder.split(outputs)
+    squared = (found.centres[:, :, None] - boxes[:, None, :, :3]).square().sum(-1)
+    nearest = torch.where(near, (squared + far).amin(2), 0.0)
+    losses["candidate_centre"] = mean(_DENSE_CENTRE, nearest, positive)
+    losses["covered"] = mean(_DENSE_CENTRE, squared.amin(1), there.to(boxes.dtype))
+    kind = labels.gather(1, owner)
+    code = coder.encode(boxes.gather(1, owner[..., None].expand(-1, -1, 7)), kind)
+    heading, residual, size, extents = coder.split(found.outputs)
     if coder.bins > 1:
-        add("candidate_bin", F.cross_entropy(heading, code.heading_class, reduction="none"), positive)
-        own = residual.gather(1, code.heading_class[:, None])[:, 0]
-        add("candidate_residual", smooth_l1(own, code.heading_residual, beta=1.0), positive)
-    add("size_class", F.cross_entropy(size, code.size_class, reduction="none"), positive)
-    row = code.size_class[:, None, None].expand(-1, 1, 3)
-    apart = smooth_l1(extents.gather(1, row)[:, 0], code.size_residual, beta=1.0).mean(-1)
-    add("size_residual", apart, positive)
+        losses["candidate_bin"] = mean(_DENSE_BIN, entropy(heading, code.heading_class), positive)
+        own = residual.gather(2, code.heading_class[..., None])[..., 0]
+        apart = smooth_l1(own, code.heading_residual, beta=1.0)
+        losses["candidate_residual"] = mean(_DENSE_RESIDUAL, apart, positive)
+    losses["size_class"] = mean(_SIZE_CLASS, entropy(size, kind), positive)
+    row = kind[..., None, None].expand(-1, -1, 1, 3)
+    apart = smooth_l1(extents.gather(2, row)[:, :, 0], code.size_residual, beta=1.0).mean(-1)
+    losses["size_residual"] = mean(_SIZE_RESIDUAL, apart, positive)
     if semantic:
-        add("semantic", F.cross_entropy(found.classes[b], labels[owner], reduction="none"), positive)
+        losses["semantic"] = mean(_SEMANTIC, entropy(found.classes, kind), positive)
+    return losses
 
 
 class DenseCriterion(nn.Module):

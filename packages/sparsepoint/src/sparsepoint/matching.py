@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tenfold.ops import box_iou_3d, box_iou_aligned_3d
 
-__all__ = ["HungarianMatcher3d", "Match", "focal_cost", "match_one_to_many"]
+__all__ = ["HungarianMatcher3d", "Match", "focal_cost", "match_one_to_many", "pad_objects"]
 
 _EPS = 1e-8
 _NEAR_IOU, _NEAR_CENTRE = 0.25, 0.3
@@ -75,16 +76,19 @@ class HungarianMatcher3d:
 
     @torch.no_grad()
     def cost(self, logits: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Tensor:
-        """(K, G) costs of logits (K, C) and boxes (K, 7) for objects (G, 7) with labels (G,)."""
+        """(..., K, G) costs of logits (..., K, C) and boxes (..., K, 7) for objects (..., G, 7) of labels (..., G)."""
         logits, boxes, objects = logits.float(), boxes.float(), objects.float()
+        pairs = (*boxes.shape[:-1], objects.shape[-2])
         scale = boxes.new_tensor(self.size_scale)
-        cls = focal_cost(logits.sigmoid()[:, labels])
-        centre = torch.cdist(boxes[:, :3], objects[:, :3], p=1)
-        size = torch.cdist(boxes[:, 3:6] / scale, objects[:, 3:6] / scale, p=1)
+        cls = focal_cost(logits.sigmoid().gather(-1, labels[..., None, :].expand(pairs)))
+        centre = torch.cdist(boxes[..., :3], objects[..., :3], p=1)
+        size = torch.cdist(boxes[..., 3:6] / scale, objects[..., 3:6] / scale, p=1)
         rest = 3 * centre + size
         if self.iou:
             overlap = box_iou_3d if self.rotated else box_iou_aligned_3d
-            rest = rest - self.iou * overlap(boxes, objects)
+            every = boxes[..., :, None, :].expand(*pairs, 7), objects[..., None, :, :].expand(*pairs, 7)
+            own, other = (side.reshape(-1, 7) for side in every)
+            rest = rest - self.iou * overlap(own, other, paired=True).reshape(pairs)
         return self.cls * cls + self.box * rest
 
     def __call__(self, logits: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Match:
@@ -93,19 +97,51 @@ class HungarianMatcher3d:
         Raises:
             FloatingPointError: a prediction is not finite: training has diverged.
         """
-        if not (torch.isfinite(logits).all() and torch.isfinite(boxes).all()):
-            raise FloatingPointError(
-                "HungarianMatcher3d: a prediction is not finite: training has diverged; lower the learning rate or "
-                "clip gradients"
-            )
-        table = self.cost(logits, boxes, objects, labels).cpu().numpy()
-        rows, columns = linear_sum_assignment(table)
-        device = logits.device
-        return Match(
-            torch.as_tensor(rows, device=device, dtype=torch.int64),
-            torch.as_tensor(columns, device=device, dtype=torch.int64),
-            len(objects) - len(columns),
+        _refuse_divergence(logits, boxes)
+        return _solve(self.cost(logits, boxes, objects, labels).cpu().numpy(), logits.device)
+
+    def scenes(
+        self, logits: Tensor, boxes: Tensor, objects: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[Match]:
+        """Matches of S scenes: logits (S, K, C), boxes (S, K, 7), and objects (G, 7) and labels (G,) of each.
+
+        Raises:
+            FloatingPointError: a prediction is not finite: training has diverged.
+        """
+        _refuse_divergence(logits, boxes)
+        padded, kinds, _ = pad_objects(objects, labels)
+        tables = self.cost(logits, boxes, padded, kinds).cpu().numpy()
+        return [
+            _solve(table[:, : len(own)], logits.device) for table, own in zip(tables, objects, strict=True)
+        ]
+
+
+def pad_objects(boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Objects of S scenes as one: (S, G, 7) boxes, (S, G) labels, (S, G) whether there is one; G is at least 1."""
+    counts = torch.tensor([len(own) for own in boxes], device=boxes[0].device)
+    most = max(1, *(len(own) for own in boxes))
+    padded = boxes[0].new_zeros(len(boxes), most, 7)
+    kinds = labels[0].new_zeros(len(boxes), most)
+    for scene, (own, its) in enumerate(zip(boxes, labels, strict=True)):
+        padded[scene, : len(own)], kinds[scene, : len(own)] = own, its
+    return padded, kinds, torch.arange(most, device=counts.device) < counts[:, None]
+
+
+def _refuse_divergence(logits: Tensor, boxes: Tensor) -> None:
+    if not (torch.isfinite(logits).all() and torch.isfinite(boxes).all()):
+        raise FloatingPointError(
+            "HungarianMatcher3d: a prediction is not finite: training has diverged; lower the learning rate or "
+            "clip gradients"
         )
+
+
+def _solve(table: Any, device: torch.device) -> Match:
+    rows, columns = linear_sum_assignment(table)
+    return Match(
+        torch.as_tensor(rows, device=device, dtype=torch.int64),
+        torch.as_tensor(columns, device=device, dtype=torch.int64),
+        table.shape[1] - len(columns),
+    )
 
 
 @torch.no_grad()

@@ -36,14 +36,14 @@ def votes_from_boxes(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(len(points), dtype=torch.bool), points.new_zeros(len(points), VOTES, 3)
     inside = points_in_boxes(points, boxes.to(points.dtype), mode="mask", margin=0.0).T  # (N, G)
     mask = inside.any(1)
-    # The first three boxes of every point, in the order of the boxes.
-    rank = inside.cumsum(1)
-    first = inside.int().argmax(1)
-    owners = []
-    for place in range(1, VOTES + 1):
-        own = inside & (rank == place)
-        owners.append(torch.where(own.any(1), own.int().argmax(1), first))
-    centres = boxes[:, :3].to(points.dtype)[torch.stack(owners, 1)]
+    # The first three boxes of every point, in the order of the boxes; where there are fewer, the first again.
+    row, box = inside.nonzero(as_tuple=True)
+    place = inside.cumsum(1)[row, box] - 1
+    owners = torch.zeros(len(points), VOTES, dtype=torch.int64, device=points.device)
+    owners[row[place == 0]] = box[place == 0, None]
+    few = place < VOTES
+    owners[row[few], place[few]] = box[few]
+    centres = boxes[:, :3].to(points.dtype)[owners]
     offsets = centres - points[:, None]
     return mask, torch.where(mask[:, None, None], offsets, 0.0)
 

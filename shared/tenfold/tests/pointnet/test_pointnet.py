@@ -97,6 +97,39 @@ def test_padded_equals_stacked():
     kernels.assert_same(given.feats, padded.feats)
 
 
+@pytest.mark.parametrize("pool", ["max", "avg"])
+@pytest.mark.parametrize("bn", [True, False])
+@pytest.mark.parametrize("form", ["padded", "stacked"])
+def test_wide_features_meet_the_first_layer_before_they_are_grouped(form, bn, pool):
+    """The same values and gradients as of whole groups, from points with many channels."""
+    options = {"radii": [0.3, 0.5], "nsamples": [4, 8], "bn": bn, "pool": pool, "normalize_xyz": True}
+    sa = SetAbstraction(16, [[8, 16], [6]], **options).double()
+    xyz, feats = cloud(60, 3).double(), cloud(60, 16, seed=1).double()
+    centers = torch.cat([xyz[:20], torch.full((2, 3), 9.0)])  # two of them without neighbours
+
+    def run(whole):
+        sa.zero_grad()
+        inputs = [value.clone().requires_grad_() for value in (xyz, feats, centers)]
+        if whole:
+            parts = []
+            for mlp, radius, k in zip(sa.mlps, sa.radii, sa.nsamples, strict=True):
+                idx, count = ball_query(xyz, centers, radius, k)
+                near = (inputs[0][idx.long()] - inputs[2][:, None]) / radius
+                rows = torch.cat([near, inputs[1][idx.long()]], dim=2) * (count > 0)[:, None, None]
+                values = mlp(rows)
+                parts.append(values.max(dim=1).values if pool == "max" else values.mean(dim=1))
+            found = torch.cat(parts, dim=1)
+        elif form == "padded":
+            found = sa(*(value[None] for value in inputs[:2]), centers=inputs[2][None]).feats[0]
+        else:
+            found = sa(*inputs[:2], centers=inputs[2]).feats
+        (found * cloud(*found.shape, seed=2)).sum().backward()
+        return [found.detach(), *(v.grad for v in inputs), *(p.grad for p in sa.parameters())]
+
+    for got, expected in zip(run(False), run(True), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 def test_one_group_of_all_points():
     for pool in ("max", "avg"):
         sa = SetAbstraction(2, [[8, 4]], pool=pool).eval()

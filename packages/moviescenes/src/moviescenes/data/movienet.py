@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from moviescenes.data.films import FilmData, Uncertain, apply_uncertain
 from moviescenes.data.text import read_lines
+from moviescenes.features.networks import prepare
 from moviescenes.shots import read_shot_rows
 from tenfold._errors import UserInputError
-from tenfold.io import read_json, restricted_load
+from tenfold.io import read_image, read_json, restricted_load
 from tenfold.io.arrays import read_npy
 
-__all__ = ["MovieNetSceneSeg", "PickledRows", "ShotFiles", "read_labels"]
+__all__ = ["KeyframeFiles", "MovieNetSceneSeg", "PickledRows", "ShotFiles", "read_labels"]
 
 
 class ShotFiles:
@@ -42,6 +43,29 @@ class ShotFiles:
         unique, places = np.unique(numbers, return_inverse=True)
         rows = np.stack([read_npy(self.folder / f"shot_{number:04d}.npy") for number in unique.tolist()])
         return rows[places.reshape(numbers.shape)].astype(np.float32)
+
+
+class KeyframeFiles:
+    """Middle keyframes of one film, ``shot_0000_img_1.jpg``, made ready for a network when asked for.
+
+    Args:
+        folder: of the film.
+        count: number of shots.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def __len__(self) -> int:
+        """Number of shots."""
+        return self.count
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        """Pictures (..., 3, 224, 224) of these shots, each file read once."""
+        numbers = np.arange(self.count)[index]
+        unique, places = np.unique(numbers, return_inverse=True)
+        files = [self.folder / f"shot_{number:04d}_img_1.jpg" for number in unique.tolist()]
+        return np.stack([prepare(read_image(file)) for file in files])[places.reshape(numbers.shape)]
 
 
 class PickledRows:
@@ -138,6 +162,7 @@ class MovieNetSceneSeg:
         keys: modalities to read.
         uncertain: what label -1 counts as; "positive" in all published code.
         presence: add a number to cast that says whether there is anybody.
+        keyframes: folder with a folder of pictures for each film; they stand for place's features.
 
     Raises:
         UserInputError: files of the layout are missing or damaged.
@@ -151,7 +176,9 @@ class MovieNetSceneSeg:
         *,
         uncertain: Uncertain = "positive",
         presence: bool = False,
+        keyframes: str | Path | None = None,
     ) -> None:
+        self.keyframes = None if keyframes is None else Path(keyframes)
         self.root, self.keys, self.uncertain, self.presence = Path(root), tuple(keys), uncertain, presence
         splits = read_json(self.root / "meta" / "split318.json")
         if not isinstance(splits, dict) or not isinstance(splits.get(split), list):
@@ -170,7 +197,11 @@ class MovieNetSceneSeg:
         features = {key: self._features(key, name, len(rows)) for key in self.keys}
         return FilmData(name, features, apply_uncertain(labels, self.uncertain), np.array(rows, np.int64))
 
-    def _features(self, key: str, name: str, count: int) -> ShotFiles | PickledRows:
+    def _features(self, key: str, name: str, count: int) -> KeyframeFiles | PickledRows | ShotFiles:
+        if key == "place" and self.keyframes is not None:
+            if not (self.keyframes / name).is_dir():
+                raise UserInputError(f"{self.keyframes}: {name}: no folder of that name")
+            return KeyframeFiles(self.keyframes / name, count)
         folder = self.root / f"{key}_feat"
         if (folder / f"{name}.pkl").is_file():
             return PickledRows(folder / f"{name}.pkl", count, presence=self.presence and key == "cast")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from moviescenes.shots import Shot
 from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.io import load_checkpoint, load_strict
 
-__all__ = ["EfficientNetLite0", "ResNet50", "resnet_weights"]
+__all__ = ["EfficientNetLite0", "ResNet50", "prepare", "resnet", "resnet_weights"]
 
 Image = npt.NDArray[np.uint8]
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)
@@ -34,10 +35,11 @@ def prepare(image: Image, size: int = 256, crop: int = 224) -> npt.NDArray[np.fl
 
 
 def resnet_weights(path: str | Path) -> dict[str, Any]:
-    """The state dict of a ResNet-50 without its classes, from the usual layouts.
+    """The state dict of a ResNet without its classes, from the usual layouts.
 
     Torchvision's and Places365's files are read: perhaps wrapped in ``state_dict``, perhaps with ``module.``
-    before every name; ``fc`` is dropped whatever its classes.
+    before every name; ``fc`` is dropped whatever its classes. So are checkpoints of ``moviescenes fit --config image``,
+    which hold it as ``backbone``.
 
     Raises:
         UserInputError: unreadable, or no state dict.
@@ -47,7 +49,29 @@ def resnet_weights(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not state:
         raise UserInputError(f"{path}: checkpoint: holds no state dict")
     plain = {str(key).removeprefix("module."): value for key, value in state.items()}
+    own = {key.removeprefix("backbone."): v for key, v in plain.items() if key.startswith("backbone.")}
+    plain = own or plain
     return {key: value for key, value in plain.items() if not key.startswith("fc.")}
+
+
+def resnet(arch: str, weights: str = "") -> Any:
+    """A ResNet of torchvision up to its pooled numbers, (N, 3, H, W) to (N, 512) or (N, 2048).
+
+    Args:
+        arch: resnet18, resnet34 or resnet50.
+        weights: file, see `resnet_weights`; random without one.
+
+    Raises:
+        UserInputError: a file that cannot be read or does not fit.
+    """
+    import torch
+    import torchvision
+
+    model = getattr(torchvision.models, arch)(weights=None)
+    model.fc = torch.nn.Identity()
+    if weights:
+        load_strict(model, resnet_weights(weights), allow_missing=[r".*num_batches_tracked"], source=weights)
+    return model
 
 
 class _Network:
@@ -85,23 +109,12 @@ class ResNet50(_Network):
     name, modality, dim, version = "resnet50", "place", (2048,), 1
 
     def __init__(self, weights: str = "") -> None:
-        import torchvision
-
         if not weights:
             raise UserInputError(
                 "features: resnet50 needs a file of weights: resnet50:FILE (torchvision's or Places365's)"
             )
-        model = torchvision.models.resnet50(weights=None)
-        model.fc = _Nothing()
-        load_strict(model, resnet_weights(weights), allow_missing=[r".*num_batches_tracked"], source=weights)
-        super().__init__(model)
-        self.name = f"resnet50-{Path(weights).stat().st_size}-{Path(weights).name}"
-
-
-def _Nothing() -> Any:
-    import torch
-
-    return torch.nn.Identity()
+        super().__init__(resnet("resnet50", weights))
+        self.name = f"resnet50-{sha256(Path(weights).read_bytes()).hexdigest()[:12]}"
 
 
 class EfficientNetLite0(_Network):

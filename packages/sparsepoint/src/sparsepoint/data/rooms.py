@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,38 +21,45 @@ _DOUBLED = 0.7
 _SIDES = 16
 
 
-def _cuboid(low: Sequence[float], high: Sequence[float]) -> list[tuple[Any, Any, Any]]:
-    """Six faces (corner, edge, edge), whose cross product points outwards, of a cuboid."""
-    a, b = np.asarray(low, float), np.asarray(high, float)
-    x, y, z = np.diag(b - a)
-    return [(a, y, x), (a, x, z), (a, z, y), (b, -x, -y), (b, -z, -x), (b, -y, -z)]
+# Faces are rows (3, 3): a corner and two edges whose cross product points outwards.
+_EDGES_U, _EDGES_V = [1, 0, 2, 0, 2, 1], [0, 2, 1, 1, 0, 2]
+_OUTWARDS = np.array([1.0, 1, 1, -1, -1, -1])[:, None]
+_LEGS = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
 
 
-def _furniture(kind: str, size: Floats) -> list[tuple[Any, Any, Any]]:
-    """Faces of a piece whose footprint is centred at the origin and that stands on z = 0."""
-    dx, dy, dz = size
+def _cuboids(corners: Sequence[Sequence[float]]) -> Floats:
+    """(6 K, 3, 3) faces of K cuboids, each given by x, y, z of its lowest corner and then of its highest."""
+    ends = np.asarray(corners, float).reshape(-1, 2, 3)
+    edges = (ends[:, 1] - ends[:, 0])[:, None] * np.eye(3)
+    faces = np.empty((len(ends), 6, 3, 3))
+    faces[:, :3, 0], faces[:, 3:, 0] = ends[:, :1], ends[:, 1:]
+    faces[:, :, 1], faces[:, :, 2] = edges[:, _EDGES_U] * _OUTWARDS, edges[:, _EDGES_V] * _OUTWARDS
+    return faces.reshape(-1, 3, 3)
+
+
+def _furniture(kind: str, size: Floats) -> Floats:
+    """(F, 3, 3) faces of a piece whose footprint is centred at the origin and that stands on z = 0."""
+    dx, dy, dz = size.tolist()
     hx, hy = dx / 2, dy / 2
     if kind == "cabinet":
-        return _cuboid((-hx, -hy, 0), (hx, hy, dz))
+        return _cuboids([(-hx, -hy, 0, hx, hy, dz)])
     if kind == "bin":
         angle = np.arange(_SIDES + 1) * 2 * np.pi / _SIDES
         ring = np.stack((hx * np.cos(angle), hy * np.sin(angle), np.zeros(_SIDES + 1)), 1)
-        up = np.array([0.0, 0, dz])
+        up = np.broadcast_to((0.0, 0.0, dz), (_SIDES, 3))
         inner = min(hx, hy) / np.sqrt(2)
-        bottom = _cuboid((-inner, -inner, 0), (inner, inner, 0.01))[:1]
-        return [(ring[i], ring[i + 1] - ring[i], up) for i in range(_SIDES)] + bottom
+        bottom = _cuboids([(-inner, -inner, 0, inner, inner, 0.01)])[:1]
+        return np.concatenate((np.stack((ring[:-1], np.diff(ring, axis=0), up), 1), bottom))
     top = dz if kind == "table" else dz * 0.5
     slab, leg = 0.04, 0.05
-    faces = _cuboid((-hx, -hy, top - slab), (hx, hy, top))
+    parts = [(-hx, -hy, top - slab, hx, hy, top)]
     if kind == "chair":
-        faces += _cuboid((-hx, -hy, top), (-hx + slab, hy, dz))
-    for sx in (-1, 1):
-        for sy in (-1, 1):
-            corner = np.array([sx * hx, sy * hy])
-            inside = corner - np.array([sx, sy]) * leg
-            low, high = np.minimum(corner, inside), np.maximum(corner, inside)
-            faces += _cuboid((*low, 0.0), (*high, top - slab))
-    return faces
+        parts.append((-hx, -hy, top, -hx + slab, hy, dz))
+    outer = _LEGS * (hx, hy)
+    inside = outer - _LEGS * leg
+    low, high = np.minimum(outer, inside), np.maximum(outer, inside)
+    legs = [(*a, 0.0, *b, top - slab) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+    return _cuboids([*parts, *legs])
 
 
 def make_room(
@@ -78,13 +85,11 @@ def make_room(
     kinds = rng.integers(0, len(names), rng.integers(3, 8))
     if rng.random() < _DOUBLED:
         kinds[1] = kinds[0]
-    faces = [
-        (np.zeros(3), np.array([sides[0], 0, 0]), np.array([0, sides[1], 0])),
-        (np.zeros(3), np.array([0, 0, _WALL]), np.array([sides[0], 0, 0])),
-        (np.zeros(3), np.array([0, sides[1], 0]), np.array([0, 0, _WALL])),
-    ]
+    x, y, z = np.diag([*sides, _WALL])
+    faces = [np.array([[0 * x, x, y], [0 * x, z, x], [0 * x, y, z]])]
     camera = np.array([*(sides * rng.uniform(0.3, 0.9, 2)), rng.uniform(1.2, 1.8)])
-    boxes, labels, hulls = [], [], np.zeros((0, 4))
+    boxes, labels = [], []
+    hulls: list[tuple[float, ...]] = []
     for kind in kinds.tolist():
         size = np.asarray(LABEL_SETS["rooms"].sizes[kind]) * rng.uniform(1 - _JITTER, 1 + _JITTER, 3)
         yaw = rng.integers(0, 4) * np.pi / 2 if mode == "aligned" else rng.uniform(-np.pi, np.pi)
@@ -93,15 +98,15 @@ def make_room(
         place = _free_place(rng, sides, half, hulls)
         if place is None:
             continue
-        hulls = np.concatenate((hulls, [[*place, *half]]))
+        hulls.append((*place, *half.tolist()))
         turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-        shift = np.array([*place, 0.0])
-        for corner, u, v in _furniture(names[kind], size):
-            faces.append((turn @ corner + shift, turn @ u, turn @ v))
+        turned = _furniture(names[kind], size) @ turn.T
+        turned[:, 0, :2] += place
+        faces.append(turned)
         extents = (2 * half[0], 2 * half[1]) if mode == "aligned" else (size[0], size[1])
         boxes.append([*place, size[2] / 2, *extents, size[2], 0.0 if mode == "aligned" else yaw])
         labels.append(kind)
-    cloud = _sample(rng, faces, camera, points)
+    cloud = _sample(rng, np.concatenate(faces), camera, points)
     return Scene(
         f"room{seed:07d}",
         cloud.astype(np.float32),
@@ -110,21 +115,24 @@ def make_room(
     )
 
 
-def _free_place(rng: np.random.Generator, sides: Floats, half: Floats, hulls: Floats) -> Floats | None:
+def _free_place(
+    rng: np.random.Generator, sides: Floats, half: Floats, hulls: Sequence[tuple[float, ...]]
+) -> tuple[float, float] | None:
     """A centre where the hull stands free of walls and others by the gap; None if none was found."""
     low, high = half + _GAP, sides - half - _GAP
     if (low >= high).any():
         return None
+    (x0, y0), (width, depth), (hx, hy) = low.tolist(), (high - low).tolist(), half.tolist()
     for _ in range(_TRIES):
-        place = rng.uniform(low, high)
-        apart = np.abs(hulls[:, :2] - place) >= hulls[:, 2:] + half + _GAP
-        if apart.any(1).all():
-            return np.asarray(place)
+        u, v = rng.random(2).tolist()
+        x, y = x0 + width * u, y0 + depth * v
+        if all(abs(a - x) >= i + hx + _GAP or abs(b - y) >= j + hy + _GAP for a, b, i, j in hulls):
+            return x, y
     return None
 
 
-def _sample(rng: np.random.Generator, faces: list[Any], camera: Floats, number: int) -> Floats:
-    corner, u, v = (np.stack([face[k] for face in faces]) for k in range(3))
+def _sample(rng: np.random.Generator, faces: Floats, camera: Floats, number: int) -> Floats:
+    corner, u, v = faces.swapaxes(0, 1)
     normal = np.cross(u, v)
     area = np.linalg.norm(normal, axis=1)
     away = (normal * (camera - corner - (u + v) / 2)).sum(1) < 0

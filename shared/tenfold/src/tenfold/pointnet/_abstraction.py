@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tenfold.ops import ball_query_multi, farthest_point_sample, gather_rows, group, pad
+from tenfold.ops import ball_query_multi, farthest_point_sample, gather_rows, group, group_max, pad
 from tenfold.pointnet._mlp import SharedMLP
 
 __all__ = ["AbstractedPoints", "SetAbstraction"]
+
+_WIDE = 16
 
 
 class AbstractedPoints(NamedTuple):
@@ -151,14 +154,54 @@ class SetAbstraction(nn.Module):
             offsets=offsets,
             center_offsets=center_offsets,
         )
-        rows = self._rows(xyz, feats)
         pooled = []
         for mlp, radius, (table, count) in zip(self.mlps, self.radii, tables, strict=True):
-            grouped = group(rows, table, count, center=centers.to(rows.dtype) if self.use_xyz else None)
-            if self.use_xyz and self.normalize_xyz:
-                grouped[..., :3] /= radius
-            pooled.append(self._pool(mlp(grouped)))
+            first, *_, last = mlp.children()
+            scale = radius if self.normalize_xyz else 1.0
+            # A layer that is parametrised or wrapped is more than its weight.
+            if type(first) is nn.Linear and feats is not None and self._splits(feats, table):
+                begun, grouped = True, self._begin(first, xyz, feats, centers, table, count, scale)
+            else:
+                begun, grouped = False, self._group(xyz, feats, centers, table, count, scale)
+            # The largest of what a ReLU lets through is what it lets through of the largest.
+            late = self.pool == "max" and isinstance(last, nn.ReLU)
+            value = self._pool(mlp(grouped, begun=begun, activate=not late))
+            pooled.append(last(value) if late else value)
         return AbstractedPoints(centers, torch.cat(pooled, dim=-1), idx)
+
+    def _splits(self, feats: Tensor, table: Tensor) -> bool:
+        """Whether the first layer sees the features before they are grouped: many channels, more slots than points."""
+        return self.use_xyz and self.in_channels >= _WIDE and table.numel() > feats[..., 0].numel()
+
+    def _group(
+        self, xyz: Tensor, feats: Tensor | None, centers: Tensor, table: Tensor, count: Tensor, scale: float
+    ) -> Tensor:
+        """(..., k, 3 + C) input of the MLP: positions relative to the centre, then features."""
+        rows = self._rows(xyz, feats)
+        grouped = group(rows, table, count, center=centers.to(rows.dtype) if self.use_xyz else None)
+        if self.use_xyz and scale != 1.0:
+            grouped[..., :3] /= scale
+        return grouped
+
+    def _begin(
+        self,
+        first: nn.Linear,
+        xyz: Tensor,
+        feats: Tensor,
+        centers: Tensor,
+        table: Tensor,
+        count: Tensor,
+        scale: float,
+    ) -> Tensor:
+        """(..., k, C_1) what the first layer makes of it: W [x_j - c, f_j] is W_x (x_j - c) + W_f f_j.
+
+        The second term is one for each point and not for each slot of a group.
+        """
+        place, rest = first.weight.split([3, self.in_channels], dim=1)
+        near = group(xyz.to(feats.dtype), table, count, center=centers.to(feats.dtype))
+        made = group(F.linear(feats, rest), table, count)
+        rows = torch.addmm(made.flatten(0, -2), near.flatten(0, -2), (place / scale).T)
+        return (rows if first.bias is None else rows + first.bias).view(made.shape)
 
     def _check(self, xyz: Tensor, feats: Tensor | None) -> None:
         got = 0 if feats is None else feats.shape[-1]
@@ -197,7 +240,14 @@ class SetAbstraction(nn.Module):
         return gather_rows(xyz, idx), idx, center_offsets
 
     def _pool(self, x: Tensor) -> Tensor:
-        return x.max(dim=-2).values if self.pool == "max" else x.mean(dim=-2)
+        if self.pool == "avg":
+            return x.mean(dim=-2)
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return x.amax(dim=-2)
+        # As `max`, whose indices along an inner axis torch is slow to find.
+        groups = x.reshape(-1, *x.shape[-2:])
+        slots = torch.arange(x.shape[-2], device=x.device).expand(len(groups), 1, -1)
+        return group_max(groups, slots)[0].view(*x.shape[:-2], x.shape[-1])
 
     def _whole(
         self, xyz: Tensor, feats: Tensor | None, lengths: Tensor | None, offsets: Tensor | None

@@ -61,9 +61,20 @@ class SharedMLP(nn.Sequential):
         self.in_channels, self.out_channels = channels[0], channels[-1]
         self.register_load_state_dict_pre_hook(_convolutions_to_linear)  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Map (..., C_in) to (..., C_out)."""
-        rows: Tensor = super().forward(x.reshape(-1, x.shape[-1]))  # type: ignore[no-untyped-call]
+    def forward(self, x: Tensor, *, begun: bool = False, activate: bool = True) -> Tensor:  # type: ignore[override]
+        """Map (..., C_in) to (..., C_out).
+
+        Args:
+            x: (..., C_in).
+            begun: ``x`` is (..., C_1), what the first linear layer makes of the input.
+            activate: False leaves out the last ReLU, where there is one.
+        """
+        layers = list(self)[1 if begun else 0 :]
+        if not activate and isinstance(layers[-1], nn.ReLU):
+            layers.pop()
+        rows = x.reshape(-1, x.shape[-1])
+        for layer in layers:
+            rows = layer(rows)
         return rows.reshape(*x.shape[:-1], self.out_channels)
 
 
