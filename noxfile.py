@@ -173,36 +173,21 @@ def sanitize(session: nox.Session) -> None:
 def cuda(session: nox.Session) -> None:
     """Compile every CUDA kernel for real GPUs, run all of them under the emulator; `-- wheel` builds the add-on."""
     _prepare(session)
-    # Only real architectures are compiled here: this shows that they can be, and what they need.
-    home = next(
-        (
-            p
-            for p in (os.environ.get("CUDA_HOME"), "/usr/local/cuda")
-            if p and Path(p, "bin", "nvcc").is_file()
-        ),
-        "",
-    )
-    variables = {"CUDA_HOME": home} if home else {}
     if "wheel" in session.posargs:
         wheel = _wheel(session, CORE / "cuda")
         session.log(f"cuda: {wheel}")
         return
-    _run(session, PYTHON, "-m", "devices", "compile", threads=2, **variables)
-    emulated = {"TENFOLD_EMULATED": "1", "TENFOLD_EMULATED_ORDERS": "10", **variables}
-    record = str(ROOT / "benchmarks" / "results" / "cuda-emulated.json")
+    _run(session, PYTHON, "-m", "devices", "compile", threads=2)
+    _run(session, PYTHON, "-m", "devices", "link", threads=2)
     tests = str(CORE / "tests" / "cuda")
-    _run(
-        session,
-        PYTHON,
-        "-m",
-        "pytest",
-        "-q",
-        tests,
-        *session.posargs,
-        TENFOLD_EMULATED_RECORD=record,
-        **emulated,
-    )
-    _run(session, PYTHON, "-m", "devices", "page", **variables)
+    variables = {
+        "TENFOLD_CUDA_LIBRARY": str(CORE / "build" / "cuda" / "_tenfold_cuda.so"),
+        "TENFOLD_EMULATED": "1",
+        "TENFOLD_EMULATED_ORDERS": "10",
+        "TENFOLD_EMULATED_RECORD": str(ROOT / "benchmarks" / "results" / "cuda-emulated.json"),
+    }
+    _run(session, PYTHON, "-m", "pytest", "-q", tests, *session.posargs, **variables)
+    _run(session, PYTHON, "-m", "devices", "page")
 
 
 @nox.session
@@ -211,18 +196,24 @@ def gpu(session: nox.Session) -> None:
     _prepare(session)
     _run(session, PYTHON, "-m", "tenfold.build", "--inplace", "--cuda")
     tests = str(CORE / "tests" / "cuda" / "test_gpu.py")
-    _run(session, PYTHON, "-m", "pytest", "-q", tests, TENFOLD_GPU="1")
+    calls = ROOT / "build" / "gpu-calls.json"
+    variables = {"TENFOLD_GPU": "1", "TENFOLD_GPU_RECORD": str(calls)}
+    _run(session, PYTHON, "-m", "pytest", "-q", tests, **variables)
+    passed = []
     if shutil.which("compute-sanitizer"):
-        for tool in ("memcheck", "racecheck", "initcheck"):
+        # Without torch's pool every tensor is an allocation with ends that the tools know; a graph needs the pool.
+        sanitized = {"TENFOLD_GPU": "1", "TENFOLD_EMULATED_CALLS": "2", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
             session.run(
                 *("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", "--target-processes", "all"),
-                *(PYTHON, "-m", "pytest", "-q", tests),
-                env={"PYTHONPATH": str(CORE / "src"), "TENFOLD_GPU": "1", "TENFOLD_EMULATED_CALLS": "2"},
+                *(PYTHON, "-m", "pytest", "-q", "-k", "not graph_capture", tests),
+                env={"PYTHONPATH": str(CORE / "src"), **sanitized},
                 external=True,
             )
+            passed.append(tool)
     else:
-        session.warn("compute-sanitizer is not installed: memcheck, racecheck and initcheck are left out")
-    _run(session, PYTHON, "-m", "devices", "run")
+        session.warn("compute-sanitizer is not installed: memory, races and barriers go unchecked")
+    _run(session, PYTHON, "-m", "devices", "run", "--calls", str(calls), "--sanitizers", *passed)
 
 
 @nox.session

@@ -57,8 +57,12 @@ def _row(workload: Workload) -> dict[str, Any]:
     return row
 
 
-def run() -> dict[str, Any]:
+def run(calls: Path | None, sanitizers: list[str]) -> dict[str, Any]:
     """Run every workload on the first GPU and return the record.
+
+    Args:
+        calls: what `tests/cuda/test_gpu.py` wrote: the calls of each test that agreed with the CPU kernel.
+        sanitizers: the tools of compute-sanitizer under which those tests passed.
 
     Raises:
         RuntimeError: no GPU, or no CUDA kernels.
@@ -77,6 +81,8 @@ def run() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "commit": commit,
+        "sanitizers": sanitizers,
+        "tests": {} if calls is None else json.loads(calls.read_text())["tests"],
         "rows": [_row(w) for w in WORKLOADS],
     }
 

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from devices.resources import RECORD as RESOURCES
+from devices import resources
 from devices.workloads import WORKLOADS
 from tenfold.build import find_sources
 from tenfold.build_cuda import families
 
+RESOURCES = resources.RECORD
 RESULTS = RESOURCES.parent
 EMULATED = RESULTS / "cuda-emulated.json"
 HARDWARE = RESULTS / "cuda-hardware.json"
@@ -34,54 +35,79 @@ def operators_of_files() -> dict[str, list[str]]:
     return found
 
 
+def _range(ends: tuple[Any, Any] | None) -> str:
+    if ends is None:
+        return ""
+    return str(ends[0]) if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def operators_that_ran(record: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Calls and runs of every operator over all tests, but for operators that failed in one."""
+    found: dict[str, dict[str, int]] = {}
+    for operators in record.get("tests", {}).values():
+        for name, entry in operators.items():
+            total = found.setdefault(name, {"calls": 0, "runs": 0, "failed": 0})
+            for key, value in entry.items():
+                total[key] += value
+    return {name: total for name, total in found.items() if total["failed"] == 0}
+
+
+def _calls(ran: dict[str, dict[str, int]], operators: list[str], key: str) -> int:
+    """Sum over the operators, or 0 unless every one of them ran."""
+    return sum(ran[op][key] for op in operators) if all(op in ran for op in operators) else 0
+
+
 def kernel_table() -> str:
     """One row for each file of kernels."""
-    resources, emulated, hardware = _read(RESOURCES), _read(EMULATED), _read(HARDWARE)
-    ran = emulated.get("operators", {})
-    measured = {op for row in hardware.get("rows", []) if row["differs"] is None for op in row["operators"]}
-    where = f"{hardware['gpu']}, {hardware['date']}, {hardware['commit'][:9]}" if hardware else ""
+    compiled, hardware = _read(RESOURCES), _read(HARDWARE)
+    emulated, measured = operators_that_ran(_read(EMULATED)), operators_that_ran(hardware)
     lines = [
         "| kernels | operators | compiled for | registers | spilled bytes | shared bytes | emulated | on hardware |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, operators in sorted(operators_of_files().items()):
-        mine = [k for k in resources.get("kernels", []) if k["file"] == name]
-        values = [a for k in mine for a in k["architectures"].values()]
-
-        def span(key: str, values: list[dict[str, int]] = values) -> str:
-            numbers = sorted(v[key] for v in values)
-            return (
-                ""
-                if not numbers
-                else f"{numbers[0]} to {numbers[-1]}"
-                if numbers[0] != numbers[-1]
-                else str(numbers[0])
-            )
-
+        mine = [k for k in compiled.get("kernels", []) if k["file"] == name]
         archs = sorted({a for k in mine for a in k["architectures"]}, key=float)
-        calls = sum(ran[op]["calls"] for op in operators if op in ran)
-        runs = sum(ran[op]["runs"] for op in operators if op in ran)
-        complete = calls and all(op in ran for op in operators)
-        lines.append(
-            f"| `{name}` ({len(mine)}) | {', '.join(f'`{op}`' for op in operators)} "
-            f"| {f'{archs[0]} to {archs[-1]}' if archs else ''} | {span('registers')} | {span('spill_stores')} "
-            f"| {span('shared')} | {f'{calls} calls, {runs} runs' if complete else ''} "
-            f"| {where if all(op in measured for op in operators) else ''} |"
-        )
+        figures = [_range(resources.span(mine, key)) for key in ("registers", "spill_stores", "shared")]
+        runs = _calls(emulated, operators, "runs")
+        done = f"{_calls(emulated, operators, 'calls')} calls, {runs} runs" if runs else ""
+        where = ""
+        if agreed := _calls(measured, operators, "calls"):
+            where = f"{agreed} calls on {hardware['gpu']}, {hardware['date']}, {hardware['commit'][:9]}"
+        cells = [
+            f"`{name}` ({len(mine)})",
+            ", ".join(f"`{op}`" for op in operators),
+            _range((archs[0], archs[-1]) if archs else None),
+            *figures,
+            done,
+            where,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def prediction_table() -> str:
-    """Bytes moved, the floor at 3 TB/s, and what was measured."""
-    rows = {row["workload"]: row for row in _read(HARDWARE).get("rows", [])}
+    """Bytes moved, the floor at 3 TB/s, what is expected, and what was measured."""
+    measured = {row["workload"]: row.get("microseconds") for row in _read(HARDWARE).get("rows", [])}
+    launches = _read(EMULATED).get("launches", {})
     lines = [
-        "| workload | MB moved | floor, us | expected to be bound by | measured, us |",
-        "|---|---|---|---|---|",
+        "| workload | MB moved | floor, us | launches | expected, us | of the bandwidth | bound by | measured, us |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for w in WORKLOADS:
-        time = rows.get(w.name, {}).get("microseconds")
-        measured = "" if time is None else f"{time:.0f}"
-        lines.append(f"| {w.name} | {w.bytes / 1e6:.2f} | {w.floor:.1f} | {w.bound} | {measured} |")
+        count = launches.get(w.name)
+        expected = None if count is None else w.expected(count)
+        cells = [
+            w.name,
+            f"{w.bytes / 1e6:.2f}",
+            f"{w.floor:.1f}",
+            "" if count is None else str(count),
+            "" if expected is None else f"{expected:.0f}",
+            "" if expected is None else f"{w.floor / expected:.1%}",
+            w.bound,
+            "" if measured.get(w.name) is None else f"{measured[w.name]:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -6,14 +6,16 @@ import datetime
 import json
 import re
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tenfold.build import Layout, find_sources
-from tenfold.build_cuda import architectures_wanted, cuda_sources, cuda_version, kernel_resources
+from tenfold.build_cuda import architectures_wanted, compile_kernels, cuda_version
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "cuda-kernels.json"
+
+# What is kept of every kernel and architecture; sizes in bytes.
+FIGURES = ("registers", "spill_stores", "spill_loads", "shared", "stack")
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -46,47 +48,48 @@ def parse(text: str) -> list[dict[str, Any]]:
     return entries
 
 
-def measure(work: Path, *, jobs: int = 2) -> dict[str, Any]:
-    """Compile everything and return the record."""
-    sources = find_sources()
-    layout = Layout(sources, work, work)
-    wanted = architectures_wanted()
-    files = cuda_sources(sources)
-    with ThreadPoolExecutor(jobs) as pool:
-        texts = list(pool.map(lambda source: kernel_resources(layout, source, wanted), files))
+def measure(work: Path, *, jobs: int | None = None) -> dict[str, Any]:
+    """Compile what is not compiled yet and return the record."""
+    return record_of(compile_kernels(Layout(find_sources(), work, work), jobs=jobs))
+
+
+def record_of(texts: dict[Path, str]) -> dict[str, Any]:
+    """The record of the compiler's output for each file."""
     kernels: dict[tuple[str, str], dict[str, Any]] = {}
-    for source, text in zip(files, texts, strict=True):
+    for source, text in texts.items():
+        file = f"{source.parent.name}/{source.name}"
         entries = parse(text)
         for entry, name in zip(entries, short_name([e["mangled"] for e in entries]), strict=True):
-            kernel = kernels.setdefault(
-                (source.parent.name, name),
-                {"file": f"{source.parent.name}/{source.name}", "kernel": name, "architectures": {}},
-            )
-            kernel["architectures"][entry["architecture"]] = {
-                key: entry.get(key, 0)
-                for key in ("registers", "spill_stores", "spill_loads", "shared", "stack")
-            }
+            kernel = kernels.setdefault((file, name), {"file": file, "kernel": name, "architectures": {}})
+            kernel["architectures"][entry["architecture"]] = [entry.get(key, 0) for key in FIGURES]
     return {
         "date": datetime.date.today().isoformat(),
         "nvcc": cuda_version(),
-        "architectures": list(wanted),
+        "architectures": list(architectures_wanted()),
+        "figures": list(FIGURES),
         "kernels": [kernels[key] for key in sorted(kernels)],
     }
 
 
+def span(kernels: list[dict[str, Any]], figure: str) -> tuple[int, int] | None:
+    """Lowest and highest value over kernels and architectures; None without any."""
+    at = FIGURES.index(figure)
+    values = [figures[at] for kernel in kernels for figures in kernel["architectures"].values()]
+    return (min(values), max(values)) if values else None
+
+
 def table(record: dict[str, Any]) -> str:
     """The record as text: the largest value over the architectures."""
-    lines = [f"{'file':38} {'kernel':58} regs spill  smem"]
+    lines = [f"{'file':42} {'kernel':60} regs spill stack  smem"]
     for kernel in record["kernels"]:
-        most = {
-            key: max(a[key] for a in kernel["architectures"].values())
-            for key in ("registers", "spill_stores", "shared")
-        }
-        row = f"{kernel['file']:38} {kernel['kernel'][:58]:58} {most['registers']:4} {most['spill_stores']:5}"
-        lines.append(f"{row} {most['shared']:5}")
+        most = [span([kernel], key) or (0, 0) for key in ("registers", "spill_stores", "stack", "shared")]
+        figures = "{:4} {:5} {:5} {:5}".format(*(high for _, high in most))
+        lines.append(f"{kernel['file']:42} {kernel['kernel'][:60]:60} {figures}")
     return "\n".join(lines)
 
 
 def write(record: dict[str, Any]) -> None:
-    """Write the committed record."""
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    """Write the committed record, a line for each kernel."""
+    head = json.dumps({key: value for key, value in record.items() if key != "kernels"}, indent=1)
+    rows = ",\n  ".join(json.dumps(kernel) for kernel in record["kernels"])
+    RECORD.write_text(f'{head.removesuffix("}").rstrip()},\n "kernels": [\n  {rows}\n ]\n}}\n')

@@ -1,7 +1,8 @@
 """What each family of CUDA kernels is asked to do on hardware, and the least memory traffic that it needs.
 
 `bytes` counts every input read once and every result written once, and the passes of the sorts in between: the floor of
-the time is that traffic at the memory's speed. A kernel that is far above it is bound by something else.
+the time is that traffic at the memory's speed. What is expected on top of it are launches, waits of the host, and the
+work that outlasts the traffic, counted in `work` by the rates below. No GPU has confirmed any of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import torch
 
 from tenfold import ops
 
-SPEED = 3e12  # bytes a second: the memory of the GPUs that these predictions are for
+# Of the GPUs that these predictions are for (data centre, about 130 multiprocessors).
+SPEED = 3e12  # bytes a second, memory
+SHARE = 0.7  # of it, for streams of whole lines
+LAUNCH = 3.0  # microseconds from one short kernel to the next
+WAIT = 10.0  # microseconds until the host has read a number and goes on
 
 Call = Callable[[], Any]
 
@@ -30,6 +35,8 @@ class Workload:
         bytes: least traffic.
         bound: what the kernel is expected to be bound by, with its reason.
         rtol: tolerance against the CPU kernel; None compares bits.
+        work: microseconds of arithmetic or latency that the traffic cannot hide, as `bound` counts them.
+        waits: numbers that the host reads from the device.
     """
 
     name: str
@@ -38,11 +45,17 @@ class Workload:
     bytes: int
     bound: str
     rtol: float | None = None
+    work: float = 0.0
+    waits: int = 0
 
     @property
     def floor(self) -> float:
         """Microseconds that the traffic takes."""
         return self.bytes / SPEED * 1e6
+
+    def expected(self, launches: int) -> float:
+        """Microseconds that the first run should show, with so many kernels launched."""
+        return max(self.floor / SHARE, self.work) + LAUNCH * launches + WAIT * self.waits
 
 
 def sort_bytes(n: int, key: int, bits: int) -> int:
@@ -154,9 +167,19 @@ def _bilinear(device: torch.device) -> Call:
 
 
 def _filters(device: torch.device) -> Call:
-    x, taps = _random(device, 1, 128, 256, 256), _random(device, 12) / 12
+    x, taps = _random(device, 1, 32, 256, 256), _random(device, 12) / 12
     more = {"up_filter": taps, "down_filter": taps, "up": 2, "down": 2, "padding": (11, 10, 11, 10)}
     return lambda: ops.filtered_lrelu(x, **more)
+
+
+def _bias_act(device: torch.device) -> Call:
+    x, bias = _random(device, 1, 128, 256, 256), _random(device, 128)
+    return lambda: ops.bias_act(x, bias)
+
+
+def _upfirdn(device: torch.device) -> Call:
+    x, taps = _random(device, 1, 32, 256, 256), torch.tensor([1.0, 3.0, 3.0, 1.0], device=device) / 8
+    return lambda: ops.upfirdn2d(x, taps, up=2, padding=(2, 1, 2, 1), gain=4.0)
 
 
 def _ttf(device: torch.device) -> Call:
@@ -179,28 +202,33 @@ WORKLOADS = (
         ("voxelize",),
         _voxelize,
         2 * 16 * _N + sort_bytes(_N, 8, 27) + 6 * 4 * _N + 40_000 * (5 * 16 + 24),
-        "launches (24 kernels) and one wait for the number of voxels",
+        "launches and one wait for the number of voxels",
+        waits=2,
     ),
     Workload(
         "scatter max 60 k x 64 into 12 k",
         ("scatter",),
         _scatter,
         60_000 * (256 + 12) + sort_bytes(60_000, 4, 14) + 12_000 * 64 * 8,
-        "memory: rows are gathered whole",
+        "memory (rows are gathered whole), launches of the sort",
     ),
     Workload(
         "nms 10,000 boxes",
         ("nms",),
         _nms,
         10_000 * 20 + sort_bytes(10_000, 4, 32) + 5 * 2048 * 32 * 16,
-        "the block that walks each chunk: 160 words of 64 candidates, one after the other",
+        "the block that walks each chunk: 160 words of 64 candidates one after the other, 3 us each",
+        work=480,
+        waits=1,
     ),
     Workload(
         "nms_rotated 4,096 boxes",
         ("nms_rotated",),
         _nms_rotated,
         4096 * (32 + 2 * 80) + sort_bytes(4096, 4, 32) + 2 * 2048 * 32 * 16,
-        "float64 clipping of near pairs",
+        "likewise: 64 words, 3 us each; float64 clipping of near pairs beside it",
+        work=200,
+        waits=1,
     ),
     Workload(
         "box_iou_bev 500 x 500",
@@ -214,15 +242,24 @@ WORKLOADS = (
         ("ball_query",),
         _ball_query,
         16_384 * 12 + 4096 * (12 + 132),
-        "distance tests: at most 67 M, points come from the second-level cache",
+        "latency: a warp walks 512 steps of 32 points, 0.2 us each from the second-level cache",
+        work=100,
     ),
-    Workload("three_nn 16 k on 4 k", ("knn",), _knn, 16_384 * (12 + 24) + 4096 * 12, "distance tests: 67 M"),
+    Workload(
+        "three_nn 16 k on 4 k",
+        ("knn",),
+        _knn,
+        16_384 * (12 + 24) + 4096 * 12,
+        "67 M distance tests: 4,096 a thread, 25 cycles each with 4 warps a multiprocessor",
+        work=60,
+    ),
     Workload(
         "farthest_point_sample 16 k to 4 k",
         ("farthest_point_sample",),
         _fps,
         16_384 * 12 + 4096 * 8,
-        "latency: 4,096 picks one after the other in one block",
+        "latency: 4,096 picks one after the other in one block, 1.3 us each",
+        work=5_300,
     ),
     Workload(
         "group 131,072 x 64",
@@ -236,7 +273,8 @@ WORKLOADS = (
         ("points_in_boxes_first",),
         _points_in_boxes,
         _N * 16 + 500 * 68,
-        "box tests: 60 M, boxes come from the first-level cache",
+        "60 M box tests: 9 loads from the first-level cache each",
+        work=75,
     ),
     Workload(
         "roi_grid_pool3d 128 boxes of 12^3, 64 channels",
@@ -245,21 +283,24 @@ WORKLOADS = (
         128 * 1728 * 64 * 8 + 20_000 * (12 + 256),
         "memory: results and first rows are written once",
         1e-5,
+        waits=1,
     ),
     Workload(
         "rulebook_submanifold 20 k sites, 3^3",
         ("rulebook_submanifold",),
         _rulebook,
         20_000 * (16 + 16 + 108) + sort_bytes(20_000, 8, 23),
-        "latency of 540 k binary searches of 15 steps",
+        "540 k binary searches of 15 steps: a sector of the second-level cache each, 260 MB at 5 TB/s",
+        work=52,
     ),
     Workload(
         "sparse_conv 20 k sites, 64 to 64",
         ("sparse_conv",),
         _sparse_conv,
         20_000 * (256 + 256 + 108) + 27 * 64 * 64 * 4,
-        "float32 arithmetic of the present tiles",
+        "float32 arithmetic of 1.0 G operations in 1,900 present tiles, half of the device idle",
         1e-3,
+        work=70,
     ),
     Workload(
         "topk_peaks 80 x 128 x 128, k 100",
@@ -272,17 +313,33 @@ WORKLOADS = (
         "bilinear_sample 2 x 4,096 positions, 256 channels",
         ("bilinear_sample",),
         _bilinear,
-        2 * 4096 * 256 * 4 * 5,
-        "memory: planes are read 4 bytes at a time, so sectors are read for one value each",
-        1e-5,
+        2 * 256 * 4 * (200 * 176 + 4096),
+        "memory: 8 k pairs of neighbours meet nearly every sector of a plane",
     ),
     Workload(
-        "filtered_lrelu 128 x 256 x 256, up 2, down 2",
+        "bias_act 128 x 256 x 256",
+        ("bias_act",),
+        _bias_act,
+        128 * 256 * 256 * 8,
+        "memory: read once, written once",
+    ),
+    Workload(
+        "upfirdn2d 32 x 256 x 256, up 2",
+        ("upfirdn2d",),
+        _upfirdn,
+        32 * 4 * 5 * 256 * 256,
+        "memory; 4 cached reads and 40 instructions for each of 8 M numbers beside it",
+        1e-5,
+        work=15,
+    ),
+    Workload(
+        "filtered_lrelu 32 x 256 x 256, up 2, down 2",
         ("filtered_lrelu",),
         _filters,
-        128 * 4 * (2 * 256 * 256 + 2 * 522 * 522),
-        "arithmetic and cached reads: 36 taps for each number going up, 144 going down",
+        32 * 4 * (2 * 256 * 256 + 2 * 522 * 522),
+        "36 cached reads for each of 9 M numbers going up, 144 for each of 2 M going down: 5 G instructions",
         1e-4,
+        work=160,
     ),
     Workload(
         "ttf_targets 8 images of 30 boxes",

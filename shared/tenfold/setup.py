@@ -4,7 +4,6 @@ The kernels use no CPython API except in the optional NumPy module, so one wheel
 Python: its tag is py3-none-<platform>. Without a compiler or an importable torch the wheel is pure Python.
 """
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,15 +16,7 @@ from setuptools.dist import Distribution
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT / "src"))
 
-from tenfold.build import BuildError, Layout, build  # noqa: E402
-
-
-def glibc_floor(folder: Path) -> tuple[int, int]:
-    """The newest glibc symbol version that the shared objects below ``folder`` ask for."""
-    found = {(2, 17)}
-    for library in folder.glob("*.so"):
-        found |= {(int(a), int(b)) for a, b in re.findall(rb"GLIBC_(\d+)\.(\d+)", library.read_bytes())}
-    return max(found)
+from tenfold.build import BuildError, Layout, build, wheel_platform  # noqa: E402
 
 
 class TenfoldDistribution(Distribution):
@@ -69,11 +60,7 @@ class BdistWheel(bdist_wheel):
         folder = self.distribution.native_folder
         if folder is None:
             return "py3", "none", "any"
-        platform = super().get_tag()[2]
-        if platform.startswith("linux_"):
-            major, minor = glibc_floor(folder)
-            platform = f"manylinux_{major}_{minor}_{platform.removeprefix('linux_')}"
-        return "py3", "none", platform
+        return "py3", "none", wheel_platform(super().get_tag()[2], folder)
 
 
 setup(distclass=TenfoldDistribution, cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel})

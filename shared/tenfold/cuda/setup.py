@@ -16,7 +16,7 @@ HERE = Path(__file__).parent.resolve()
 CORE = HERE.parent
 sys.path.insert(0, str(CORE / "src"))
 
-from tenfold.build import Layout  # noqa: E402
+from tenfold.build import Layout, wheel_platform  # noqa: E402
 from tenfold.build_cuda import build_cuda, cuda_version  # noqa: E402
 
 MAJOR = cuda_version().split(".")[0]
@@ -40,21 +40,25 @@ class BuildPy(build_py):
         (package / "__init__.py").write_text(
             f'"""CUDA {MAJOR} kernels of tenfold, which loads them itself."""\n'
         )
-        build_cuda(Layout(CORE / "csrc", CORE / "build" / "cuda-wheel", package))
+        build_cuda(Layout(CORE / "csrc", CORE / "build" / "cuda", package))
 
 
 class BdistWheel(bdist_wheel):
-    """Tags the wheel for every Python."""
+    """Tags the wheel py3-none-manylinux_2_N: for every Python, by the glibc that it really needs."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        package = Path(self.get_finalized_command("build").build_lib) / PACKAGE
+        return "py3", "none", wheel_platform(super().get_tag()[2], package)
 
 
 setup(
     name=f"tenfold-cu{MAJOR}",
     version=VERSION,
     description=f"CUDA {MAJOR} kernels of tenfold",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
     install_requires=[f"tenfold=={VERSION}"],
     packages=[PACKAGE],

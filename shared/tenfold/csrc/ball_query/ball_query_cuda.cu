@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads) ball_query_kernel(Query<T> q) {
   T c[3] = {0, 0, 0};
   bool live = row < q.center_count;
   for (int a = 0; live && a < 3; ++a) c[a] = q.centers[3 * row + a];
-  live = live && finite(c[0]) && finite(c[1]) && finite(c[2]);
+  live = live && is_finite(c[0]) && is_finite(c[1]) && is_finite(c[2]);
   int64_t found = 0;
   int32_t first = 0;
   for (int64_t begin = 0; live && begin < q.point_count && found < q.k; begin += kWarpLanes) {
@@ -53,26 +53,13 @@ __global__ void __launch_bounds__(kThreads) ball_query_kernel(Query<T> q) {
 }
 
 template <class T>
-bool inputs_finite(BallQueryArgs<T>& a, const Stream& stream) {
-  a.bad_what = 0;
-  for (int64_t e = 0; a.validate && e < a.num_elements; ++e) {
-    const BallElement& rows = a.elements[e];
-    a.bad_element = e;
-    a.bad_row = first_not_finite(stream, a.xyz + 3 * rows.point_begin, rows.point_count, 3, 3);
-    if (a.bad_row >= 0) a.bad_what = 1;
-    if (a.bad_what == 0) {
-      a.bad_row = first_not_finite(stream, a.centers + 3 * rows.center_begin, rows.center_count, 3, 3);
-      if (a.bad_row >= 0) a.bad_what = 2;
-    }
-    if (a.bad_what != 0) return false;
-  }
-  return true;
-}
-
-template <class T>
 void ball_query(BallQueryArgs<T>& a) {
   const Stream& stream = *a.parallel.stream;
-  if (!inputs_finite(a, stream)) return;
+  const bool fine = elements_finite(stream, a, [&a](const BallElement& rows, int which) -> InputRows<T> {
+    if (which == 1) return {a.xyz + 3 * rows.point_begin, rows.point_count, 3};
+    return {a.centers + 3 * rows.center_begin, rows.center_count, 3};
+  });
+  if (!fine) return;
   for (int64_t s = 0; s < a.num_scales; ++s) {
     const BallScale& scale = a.scales[s];
     const T r = static_cast<T>(scale.radius), r_min = static_cast<T>(scale.min_radius);

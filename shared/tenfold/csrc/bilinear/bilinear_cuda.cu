@@ -40,7 +40,7 @@ template <class T>
 struct BadPosition {
   BilinearArgs<T> a;
   __device__ bool operator()(int64_t i) const {
-    return (a.valid == nullptr || a.valid[i] != 0) && !(finite(a.uv[2 * i]) && finite(a.uv[2 * i + 1]));
+    return (a.valid == nullptr || a.valid[i] != 0) && !(is_finite(a.uv[2 * i]) && is_finite(a.uv[2 * i + 1]));
   }
 };
 

@@ -11,18 +11,17 @@
 #include <string>
 
 #include "common/device_stream.h"
+#include "common/finite.h"
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 #define TENFOLD_SHARED(T, name, count) __shared__ T name[count]
-#define TENFOLD_BOTH __host__ __device__ __forceinline__
 #else
 #include "emu/emu.h"
 // The address of a static names the array: every thread of a block gets the same one.
 #define TENFOLD_SHARED(T, name, count) \
   static char name##_tag;              \
   T* const name = static_cast<T*>(::tenfold::emu::shared_slot(&name##_tag, sizeof(T) * (count), sizeof(T)))
-#define TENFOLD_BOTH inline
 #endif
 
 namespace tenfold::device {
@@ -55,23 +54,11 @@ template <class T>
 inline T rn_div(T a, T b) { return a / b; }
 #endif
 
-// NaN and infinities fail; without a library call, alike on both devices.
-template <class T>
-TENFOLD_BOTH bool finite(T v) {
-  return v - v == T(0);
-}
-
 // Contract 2.7: (dx dx + dy dy) + dz dz.
 template <class T>
 __device__ __forceinline__ T squared_distance(const T* a, const T* b) {
   const T dx = a[0] - b[0], dy = a[1] - b[1], dz = a[2] - b[2];
   return rn_add(rn_add(rn_mul(dx, dx), rn_mul(dy, dy)), rn_mul(dz, dz));
-}
-
-// A non-negative float as an integer of the same order.
-TENFOLD_BOTH uint32_t ordered_bits(float v) {
-  union { float f; uint32_t u; } bits{v + 0.0f};
-  return bits.u;
 }
 
 // ------------------------------------------------------------------ launching

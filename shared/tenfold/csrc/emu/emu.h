@@ -54,48 +54,17 @@ void run(const char* kernel, Dim grid, Dim block, void (*body)(void*), void* con
 enum class Content : int { constant, given, fresh };
 void add_buffer(void* begin, size_t bytes, size_t element, Content content);
 void written(void* begin, size_t bytes);  // by something that is no kernel
-void clear_buffers();                     // forgets all of them, after a look at the guard zones
+void clear_buffers();                     // forgets all of them and their guard zones
 constexpr size_t kGuardBytes = 1024;      // before and after a buffer made by the binding
 void add_guards(void* begin, size_t bytes);
 
-template <class T>
-TENFOLD_UNCHECKED T exchange_add(T* p, T v) {
+// Every atomic: `next` makes the word's new value of its old one, which is returned.
+template <class T, class F>
+TENFOLD_UNCHECKED T exchange(T* p, F next) {
   may_yield();
   access(p, sizeof(T), Access::atomic);
   const T old = *p;
-  *p = static_cast<T>(old + v);
-  return old;
-}
-template <class T>
-TENFOLD_UNCHECKED T exchange_or(T* p, T v) {
-  may_yield();
-  access(p, sizeof(T), Access::atomic);
-  const T old = *p;
-  *p = old | v;
-  return old;
-}
-template <class T>
-TENFOLD_UNCHECKED T exchange_min(T* p, T v) {
-  may_yield();
-  access(p, sizeof(T), Access::atomic);
-  const T old = *p;
-  if (v < old) *p = v;
-  return old;
-}
-template <class T>
-TENFOLD_UNCHECKED T exchange_max(T* p, T v) {
-  may_yield();
-  access(p, sizeof(T), Access::atomic);
-  const T old = *p;
-  if (old < v) *p = v;
-  return old;
-}
-template <class T>
-TENFOLD_UNCHECKED T exchange_equal(T* p, T expected, T v) {
-  may_yield();
-  access(p, sizeof(T), Access::atomic);
-  const T old = *p;
-  if (old == expected) *p = v;
+  *p = next(old);
   return old;
 }
 
@@ -150,28 +119,31 @@ inline T __shfl_down_sync(unsigned mask, T value, int delta, Site site = Site::h
   return tenfold_shuffle(mask, value, lane + delta > 31 ? lane : lane + delta, site);
 }
 
+// Integers alone: the order of an atomic sum of floats would decide the result.
+template <class T, class F>
+inline T tenfold_atomic(T* p, F next) {
+  static_assert(static_cast<T>(0.5) == 0, "no atomics of floats");
+  return tenfold::emu::exchange(p, next);
+}
 template <class T>
 inline T atomicAdd(T* p, T v) {
-  static_assert(static_cast<T>(0.5) == 0, "no atomic sums of floats: their order would decide the result");
-  return tenfold::emu::exchange_add(p, v);
+  return tenfold_atomic(p, [v](T old) { return static_cast<T>(old + v); });
 }
 template <class T>
 inline T atomicOr(T* p, T v) {
-  return tenfold::emu::exchange_or(p, v);
+  return tenfold_atomic(p, [v](T old) { return static_cast<T>(old | v); });
 }
 template <class T>
 inline T atomicMin(T* p, T v) {
-  static_assert(static_cast<T>(0.5) == 0, "integers alone");
-  return tenfold::emu::exchange_min(p, v);
+  return tenfold_atomic(p, [v](T old) { return v < old ? v : old; });
 }
 template <class T>
 inline T atomicMax(T* p, T v) {
-  static_assert(static_cast<T>(0.5) == 0, "integers alone");
-  return tenfold::emu::exchange_max(p, v);
+  return tenfold_atomic(p, [v](T old) { return old < v ? v : old; });
 }
 template <class T>
 inline T atomicCAS(T* p, T expected, T v) {
-  return tenfold::emu::exchange_equal(p, expected, v);
+  return tenfold_atomic(p, [expected, v](T old) { return old == expected ? v : old; });
 }
 
 inline int __popc(unsigned v) { return __builtin_popcount(v); }

@@ -21,11 +21,15 @@ __device__ __forceinline__ T tap(const FirFilter<T>& f, int64_t y, int64_t x) {
   return f.taps[f.flip ? at : f.height * f.width - 1 - at];
 }
 
-// The sample of a stuffed axis that holds input `sample`, or false.
-__device__ __forceinline__ bool lands(const FirAxis& axis, int64_t at, int64_t size, int64_t& sample) {
-  if (at < 0 || at % axis.up != 0) return false;
-  sample = at / axis.up;
-  return sample < size;
+// The first tap of an output that meets a sample instead of stuffed zeros, and that sample (it may be outside); every
+// axis.up-th tap from there on meets the next one.
+struct Meeting {
+  int64_t tap, sample;
+};
+__device__ __forceinline__ Meeting meeting(const FirAxis& axis, int64_t out) {
+  const int64_t first = axis.down * out - axis.pad, rest = first % axis.up;
+  const int64_t tap = rest > 0 ? axis.up - rest : -rest;
+  return {tap, (first + tap) / axis.up};
 }
 
 // Output (j, i) of one plane of height x width numbers, `shift` added to each of them.
@@ -33,15 +37,12 @@ template <class T>
 __device__ T filtered(const T* plane, int64_t height, int64_t width, T shift, const FirAxis& y_axis,
                       const FirAxis& x_axis, const FirFilter<T>& f, int64_t j, int64_t i) {
   const int64_t columns = f.separable ? f.height : f.width;
+  const Meeting top = meeting(y_axis, j), left = meeting(x_axis, i);
   T sum = T(0);
-  for (int64_t ky = 0; ky < f.height; ++ky) {
-    int64_t y = 0;
-    if (!lands(y_axis, y_axis.down * j + ky - y_axis.pad, height, y)) continue;
-    for (int64_t kx = 0; kx < columns; ++kx) {
-      int64_t x = 0;
-      if (!lands(x_axis, x_axis.down * i + kx - x_axis.pad, width, x)) continue;
-      sum = rn_add(sum, rn_mul(tap(f, ky, kx), rn_add(plane[y * width + x], shift)));
-    }
+  for (int64_t ky = top.tap, y = top.sample; ky < f.height && y < height; ky += y_axis.up, ++y) {
+    if (y < 0) continue;
+    for (int64_t kx = left.tap, x = left.sample; kx < columns && x < width; kx += x_axis.up, ++x)
+      if (x >= 0) sum = rn_add(sum, rn_mul(tap(f, ky, kx), rn_add(plane[y * width + x], shift)));
   }
   return sum;
 }
@@ -119,8 +120,7 @@ struct BiasAct {
   BiasActArgs<T> a;
   __device__ void operator()(int64_t at) const {
     const int64_t i = at % a.inner, row = at / a.inner, channel = row % a.channels, image = row / a.channels;
-    T u = a.x[at];
-    if (a.bias != nullptr) u = rn_add(u, a.bias[channel]);
+    T u = rn_add(a.x[at], a.bias == nullptr ? T(0) : a.bias[channel]);
     if (a.noise != nullptr) u = rn_add(u, a.noise[(a.noise_batch > 1 ? image : 0) * a.inner + i]);
     const bool clamped = a.clamp >= 0;
     a.out[at] = a.v == nullptr ? activation(u, a.slope, a.gain, a.clamp, clamped)

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) fps_kernel(FpsArgs<T> a, Elements el
   Farthest<T> best{minus_infinity<T>(), INT32_MAX};
   for (int64_t i = threadIdx.x; i < e.count; i += kThreads) {
     bool fine = true;
-    for (int64_t d = 0; d < a.dims; ++d) fine = fine && finite(xyz[i * a.columns + d]);
+    for (int64_t d = 0; d < a.dims; ++d) fine = fine && is_finite(xyz[i * a.columns + d]);
     distance[i] = fine ? -minus_infinity<T>() : minus_infinity<T>();
     const Farthest<T> candidate{i == e.start ? T(2) : T(1), static_cast<int32_t>(i)};
     if (fine && candidate.before(best)) best = candidate;
@@ -152,7 +152,7 @@ template <class T>
 struct BadDistance {
   const T* dist;
   int64_t n, count;
-  __device__ bool operator()(int64_t i) const { return !finite(dist[i / count * n + i % count]); }
+  __device__ bool operator()(int64_t i) const { return !is_finite(dist[i / count * n + i % count]); }
 };
 
 template <class T>

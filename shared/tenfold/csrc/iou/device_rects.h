@@ -1,10 +1,19 @@
 // Boxes on the device with what every pair needs of them.
 #pragma once
-#include "common/device.h"
+#include "common/device_check.h"
 #include "iou/extent.h"
 #include "iou/rotated.h"
 
 namespace tenfold::device {
+
+template <class T>
+struct BoxNotFinite {
+  const T* boxes;
+  RectFormat format;
+  __device__ bool operator()(int64_t i) const {
+    return box_extent(boxes + i * format.columns, format) == Extent::not_finite;
+  }
+};
 
 struct DeviceRect {
   Rect<double> rect;

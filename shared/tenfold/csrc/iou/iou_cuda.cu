@@ -12,15 +12,6 @@ namespace {
 
 using namespace device;
 
-template <class T>
-struct BoxNotFinite {
-  const T* boxes;
-  RectFormat format;
-  __device__ bool operator()(int64_t i) const {
-    return box_extent(boxes + i * format.columns, format) == Extent::not_finite;
-  }
-};
-
 template <class Args>
 bool inputs_finite(Args& a, const Stream& stream, const RectFormat& fa, const RectFormat& fb) {
   using T = std::remove_const_t<std::remove_pointer_t<decltype(a.a)>>;

@@ -1,22 +1,13 @@
 // Paired overlap for losses: a thread for each pair, with the arithmetic of the CPU kernel in float64.
 #include "iou/rotated_loss.h"
 
-#include "common/device_check.h"
+#include "iou/device_rects.h"
 #include "iou/pair.h"
 
 namespace tenfold::cuda {
 namespace {
 
 using namespace device;
-
-template <class T>
-struct NotFinite {
-  const T* boxes;
-  RectFormat format;
-  __device__ bool operator()(int64_t i) const {
-    return box_extent(boxes + i * format.columns, format) == Extent::not_finite;
-  }
-};
 
 template <class T>
 struct Distance {
@@ -36,7 +27,7 @@ void diou(RotatedLossArgs<T>& a) {
   const RectFormat format{a.columns, false, a.columns == 7};
   a.bad_row = -1;
   for (a.bad_which = 0; a.validate && a.bad_which < 2; ++a.bad_which) {
-    a.bad_row = first_bad(stream, a.n, NotFinite<T>{a.bad_which == 0 ? a.pred : a.target, format});
+    a.bad_row = first_bad(stream, a.n, BoxNotFinite<T>{a.bad_which == 0 ? a.pred : a.target, format});
     if (a.bad_row >= 0) return;
   }
   each("rotated_diou", stream, a.n, Distance<T>{a});

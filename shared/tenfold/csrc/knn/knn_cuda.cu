@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kThreads) knn_kernel(Query<T> q) {
   T p[3] = {0, 0, 0};
   bool live = row < q.query_count;
   for (int a = 0; live && a < 3; ++a) p[a] = q.query[3 * row + a];
-  live = live && finite(p[0]) && finite(p[1]) && finite(p[2]);
+  live = live && is_finite(p[0]) && is_finite(p[1]) && is_finite(p[2]);
   T best[kRoom];
   int32_t who[kRoom];
   const T infinity = T(1) / T(0.0f);
@@ -79,26 +79,13 @@ __global__ void __launch_bounds__(kThreads) knn_kernel(Query<T> q) {
 }
 
 template <class T>
-bool inputs_finite(KnnArgs<T>& a, const Stream& stream) {
-  a.bad_what = 0;
-  for (int64_t e = 0; a.validate && e < a.num_elements; ++e) {
-    const KnnElement& rows = a.elements[e];
-    a.bad_element = e;
-    a.bad_row = first_not_finite(stream, a.ref + 3 * rows.ref_begin, rows.ref_count, 3, 3);
-    if (a.bad_row >= 0) a.bad_what = 1;
-    if (a.bad_what == 0) {
-      a.bad_row = first_not_finite(stream, a.query + 3 * rows.query_begin, rows.query_count, 3, 3);
-      if (a.bad_row >= 0) a.bad_what = 2;
-    }
-    if (a.bad_what != 0) return false;
-  }
-  return true;
-}
-
-template <class T>
 void knn(KnnArgs<T>& a) {
   const Stream& stream = *a.parallel.stream;
-  if (!inputs_finite(a, stream)) return;
+  const bool fine = elements_finite(stream, a, [&a](const KnnElement& rows, int which) -> InputRows<T> {
+    if (which == 1) return {a.ref + 3 * rows.ref_begin, rows.ref_count, 3};
+    return {a.query + 3 * rows.query_begin, rows.query_count, 3};
+  });
+  if (!fine) return;
   for (int64_t e = 0; e < a.num_elements; ++e) {
     const KnnElement& rows = a.elements[e];
     const Query<T> query{a.ref + 3 * rows.ref_begin, a.query + 3 * rows.query_begin, rows.ref_count, rows.query_count,

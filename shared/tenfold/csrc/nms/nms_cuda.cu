@@ -16,7 +16,7 @@ using namespace device;
 template <class T>
 __device__ __forceinline__ int fault(const NmsArgs<T>& a, int64_t i) {
   const T* b = a.boxes + 4 * i;
-  if (!(finite(b[0]) && finite(b[1]) && finite(b[2]) && finite(b[3]))) return 1;
+  if (!(is_finite(b[0]) && is_finite(b[1]) && is_finite(b[2]) && is_finite(b[3]))) return 1;
   return b[2] < b[0] || b[3] < b[1] ? 2 : a.scores[i] != a.scores[i] ? 3 : 0;
 }
 

@@ -20,7 +20,7 @@ struct Fault {
   int what;  // 0: any
   __device__ bool operator()(int64_t i) const {
     bool fine = true;
-    for (int c = 0; c < a.columns; ++c) fine = fine && finite(a.boxes[i * a.columns + c]);
+    for (int c = 0; c < a.columns; ++c) fine = fine && is_finite(a.boxes[i * a.columns + c]);
     const int f = !fine ? 1 : a.scores[i] != a.scores[i] ? 2 : 0;
     return what == 0 ? f != 0 : f == what;
   }

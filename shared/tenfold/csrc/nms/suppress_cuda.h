@@ -10,6 +10,7 @@ constexpr int kChunk = 2048;
 constexpr int kWord = 64;
 constexpr int kChunkWords = kChunk / kWord;
 constexpr int kSuppressThreads = 256;
+constexpr int kRowsEach = kWord * kChunkWords / kSuppressThreads;  // of a word's candidates, for each thread
 
 struct Suppression {
   const int32_t* row;        // candidates, best first
@@ -61,6 +62,7 @@ __global__ void __launch_bounds__(kSuppressThreads) suppress_mask(Suppression s,
 static __global__ void __launch_bounds__(kSuppressThreads) suppress_resolve(Suppression s, int64_t from, const uint8_t* gone,
                                                                      const unsigned long long* mask) {
   TENFOLD_SHARED(unsigned long long, removed, kChunkWords);
+  TENFOLD_SHARED(unsigned long long, inside, kWord);  // of the word at hand: whom each of its candidates suppresses
   TENFOLD_SHARED(unsigned long long, chosen, 1);
   TENFOLD_SHARED(int32_t, number, 1);
   const int64_t count = *s.candidates - from;
@@ -75,13 +77,18 @@ static __global__ void __launch_bounds__(kSuppressThreads) suppress_resolve(Supp
   if (threadIdx.x == 0) number[0] = *s.kept;
   __syncthreads();
   for (int w = 0; w < kChunkWords; ++w) {
+    if (threadIdx.x < kWord) {
+      const int64_t i = int64_t{w} * kWord + threadIdx.x;
+      inside[threadIdx.x] = i < count ? mask[i * kChunkWords + w] : 0;
+    }
+    __syncthreads();
     if (threadIdx.x == 0) {
       unsigned long long out = removed[w], keep = 0;
       int32_t kept = number[0];
       for (int b = 0; b < kWord && kept < s.limit; ++b) {
         if ((out >> b) & 1) continue;
         keep |= 1ull << b;
-        out |= mask[(w * kWord + b) * kChunkWords + w];
+        out |= inside[b];
         s.kept_row[kept++] = s.row[from + w * kWord + b];
       }
       chosen[0] = keep;
@@ -89,12 +96,12 @@ static __global__ void __launch_bounds__(kSuppressThreads) suppress_resolve(Supp
     }
     __syncthreads();
     const unsigned long long keep = chosen[0];
-    if (static_cast<int>(threadIdx.x) > w && threadIdx.x < kChunkWords) {
-      unsigned long long out = removed[threadIdx.x];
-      for (int b = 0; b < kWord; ++b)
-        if ((keep >> b) & 1) out |= mask[(w * kWord + b) * kChunkWords + threadIdx.x];
-      removed[threadIdx.x] = out;
-    }
+    const int word = static_cast<int>(threadIdx.x) % kChunkWords;  // a warp reads a candidate's words, eight each
+    const int first = static_cast<int>(threadIdx.x) / kChunkWords * kRowsEach;
+    unsigned long long out = 0;
+    for (int b = first; word > w && b < first + kRowsEach; ++b)
+      if ((keep >> b) & 1) out |= mask[(w * kWord + b) * kChunkWords + word];
+    if (out != 0) atomicOr(&removed[word], out);
     __syncthreads();
   }
   if (threadIdx.x == 0) *s.kept = number[0];

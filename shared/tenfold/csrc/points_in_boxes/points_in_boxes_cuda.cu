@@ -95,26 +95,13 @@ __global__ void __launch_bounds__(kThreads) box_lists(Element<T> e, int64_t piec
 }
 
 template <class T>
-bool inputs_finite(PointsInBoxesArgs<T>& a, const Stream& stream) {
-  a.bad_what = 0;
-  for (int64_t e = 0; a.validate && e < a.num_elements; ++e) {
-    const BoxElement& rows = a.elements[e];
-    a.bad_element = e;
-    a.bad_row = first_not_finite(stream, a.points + 3 * rows.point_begin, rows.point_count, 3, 3);
-    if (a.bad_row >= 0) a.bad_what = 1;
-    if (a.bad_what == 0) {
-      a.bad_row = first_not_finite(stream, a.boxes + 7 * rows.box_begin, rows.box_count, 7, 7);
-      if (a.bad_row >= 0) a.bad_what = 2;
-    }
-    if (a.bad_what != 0) return false;
-  }
-  return true;
-}
-
-template <class T>
 void points_in_boxes(PointsInBoxesArgs<T>& a) {
   const Stream& stream = *a.parallel.stream;
-  if (!inputs_finite(a, stream)) return;
+  const bool fine = elements_finite(stream, a, [&a](const BoxElement& rows, int which) -> InputRows<T> {
+    if (which == 1) return {a.points + 3 * rows.point_begin, rows.point_count, 3};
+    return {a.boxes + 7 * rows.box_begin, rows.box_count, 7};
+  });
+  if (!fine) return;
   int64_t entries = 0;
   for (int64_t k = 0; k < a.num_elements; ++k) {
     const BoxElement& rows = a.elements[k];

@@ -17,7 +17,7 @@ struct BadBox {
     if (a.labels[i] < 0) return false;
     if (what == 1) return a.labels[i] >= a.classes;
     const float* b = a.boxes + 4 * i;
-    return !(finite(b[0]) && finite(b[1]) && finite(b[2]) && finite(b[3]));
+    return !(is_finite(b[0]) && is_finite(b[1]) && is_finite(b[2]) && is_finite(b[3]));
   }
 };
 

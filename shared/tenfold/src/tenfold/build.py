@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ __all__ = [
     "run_ninja",
     "tool",
     "torch_folder",
+    "wheel_platform",
 ]
 
 # The lowest stable ABI whose symbols are used: 2.10.
@@ -112,6 +114,17 @@ def tool(names: list[str], what: str) -> str:
     raise BuildError(f"tenfold.build: no {what} found (looked for {', '.join(names)})")
 
 
+def wheel_platform(platform: str, folder: Path) -> str:
+    """Return a wheel's platform tag: on Linux manylinux_2_N, by the glibc that the libraries in ``folder`` ask for."""
+    if not platform.startswith("linux_"):
+        return platform
+    found = {(2, 17)}
+    for library in folder.glob("*.so"):
+        found |= {(int(a), int(b)) for a, b in re.findall(rb"GLIBC_(\d+)\.(\d+)", library.read_bytes())}
+    major, minor = max(found)
+    return f"manylinux_{major}_{minor}_{platform.removeprefix('linux_')}"
+
+
 def _ninja() -> str:
     found = shutil.which("ninja") or shutil.which("ninja", path=os.path.dirname(sys.executable))
     if found is None:
@@ -150,12 +163,17 @@ class Ninja:
         self.lines += [f"rule {name}", f"  command = {command}", "  depfile = $out.d", "  deps = gcc"]
         self.lines += ["  description = compile $in $variant"]
 
-    def compile(self, source: Path, variant: str, flags: str, rule: str = "cxx") -> str:
-        """Add one object; returns its name."""
+    def object_of(self, source: Path, variant: str) -> Path:
+        """Where the object of a source goes."""
         name = source.relative_to(self.layout.sources).with_suffix("")
-        target = self.layout.work / variant / f"{str(name).replace('/', '.')}.o"
+        return self.layout.work / variant / f"{str(name).replace('/', '.')}.o"
+
+    def compile(self, source: Path, variant: str, flags: str, rule: str = "cxx", *, log: bool = False) -> str:
+        """Add one object; returns its name. ``log``: the rule keeps what the compiler said beside it."""
+        target = self.object_of(source, variant)
+        beside = f" | {_escape(target)}.log" if log else ""
         self.lines += [
-            f"build {_escape(target)}: {rule} {_escape(source)}",
+            f"build {_escape(target)}{beside}: {rule} {_escape(source)}",
             f"  flags = {flags}",
             f"  variant = [{variant}]",
         ]
@@ -259,7 +277,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.cuda:
             from tenfold.build_cuda import build_cuda
 
-            build_cuda(Layout(sources, layout.work / "cuda", layout.output), jobs=options.jobs)
+            build_cuda(Layout(sources, layout.work.with_name("cuda"), layout.output), jobs=options.jobs)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 2

@@ -23,11 +23,11 @@ __all__ = [
     "architectures_wanted",
     "build_cuda",
     "build_emulated",
+    "compile_kernels",
     "cuda_home",
     "cuda_sources",
     "cuda_version",
     "families",
-    "kernel_resources",
 ]
 
 LIBRARY = "_tenfold_cuda.so"
@@ -51,7 +51,7 @@ def cuda_home() -> Path:
     """Return the folder of the CUDA toolkit.
 
     Raises:
-        BuildError: no nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda.
+        BuildError: none in CUDA_HOME, beside the nvcc on the PATH or in /usr/local/cuda.
     """
     found = shutil.which("nvcc")
     for folder in (
@@ -59,11 +59,17 @@ def cuda_home() -> Path:
         str(Path(found).parents[1]) if found else None,
         "/usr/local/cuda",
     ):
-        if folder and (Path(folder) / "bin" / "nvcc").is_file():
+        # The nvcc on the PATH may be a script that calls one elsewhere.
+        if folder and (Path(folder) / "bin" / "nvcc").is_file() and _has_headers(Path(folder)):
             return Path(folder)
     raise BuildError(
-        "tenfold.build: nvcc not found (looked in CUDA_HOME, on the PATH and in /usr/local/cuda)"
+        "tenfold.build: no CUDA toolkit (looked in CUDA_HOME, beside the nvcc on the PATH and in /usr/local/cuda)"
     )
+
+
+def _has_headers(home: Path) -> bool:
+    name = "cuda_runtime.h"
+    return (home / "include" / name).is_file() or any(home.glob(f"targets/*/include/{name}"))
 
 
 def cuda_version() -> str:
@@ -107,10 +113,17 @@ def _bindings(sources: Path) -> list[Path]:
 
 
 def _architecture_flags(architectures: tuple[str, ...]) -> str:
-    """Binaries for each architecture, and PTX of the newest for those to come."""
+    """Binaries for each architecture, and PTX of the newest for those to come.
+
+    Machine code is made of the oldest architecture's PTX, except the newest's: no kernel asks for what only some can
+    do, and nvcc's front end runs twice instead of once for each, which was most of the time.
+    """
     numbers = [a.replace(".", "") for a in architectures]
-    flags = [f"-gencode arch=compute_{n},code=sm_{n}" for n in numbers]
-    return " ".join([*flags, f"-gencode arch=compute_{numbers[-1]},code=compute_{numbers[-1]}"])
+    oldest, newest = numbers[0], numbers[-1]
+    flags = [f"-gencode arch=compute_{oldest},code=sm_{n}" for n in numbers[:-1]]
+    return " ".join(
+        [*flags, *(f"-gencode arch=compute_{newest},code={c}_{newest}" for c in ("sm", "compute"))]
+    )
 
 
 def _torch_flags(sources: Path, folder: Path) -> str:
@@ -135,6 +148,35 @@ def architectures_wanted() -> tuple[str, ...]:
     return words
 
 
+def _add_kernels(ninja: Ninja, layout: Layout, architectures: tuple[str, ...]) -> list[str]:
+    """The kernels' objects. What ptxas says of each kernel stays beside them, for `compile_kernels`."""
+    nvcc = shlex.quote(str(cuda_home() / "bin" / "nvcc"))
+    command = f"{nvcc} -MD -MF $out.d -Xptxas -v $flags -c $in -o $out"
+    ninja.rule("nvcc", f"{command} > $out.log 2>&1 || {{ cat $out.log >&2; exit 1; }}")
+    flags = f"{NVCC_FLAGS} -I{shlex.quote(str(layout.sources))} {_architecture_flags(architectures)}"
+    return [ninja.compile(s, "cuda", flags, rule="nvcc", log=True) for s in cuda_sources(layout.sources)]
+
+
+def _ninja(layout: Layout) -> Ninja:
+    return Ninja(tool([os.environ.get("CXX", ""), "g++", "clang++"], "C++ compiler"), layout)
+
+
+def compile_kernels(
+    layout: Layout, *, architectures: tuple[str, ...] | None = None, jobs: int | None = None
+) -> dict[Path, str]:
+    """Compile the kernels for real architectures; returns what ptxas says of each file's kernels.
+
+    The objects are those of `build_cuda` in the same ``layout.work``: whichever runs second finds them there.
+
+    Raises:
+        BuildError: no nvcc, or a file does not compile.
+    """
+    ninja = _ninja(layout)
+    _add_kernels(ninja, layout, architectures or architectures_wanted())
+    run_ninja(ninja, layout, jobs=jobs)
+    return {s: Path(f"{ninja.object_of(s, 'cuda')}.log").read_text() for s in cuda_sources(layout.sources)}
+
+
 def build_cuda(
     layout: Layout, *, architectures: tuple[str, ...] | None = None, jobs: int | None = None
 ) -> Path:
@@ -147,11 +189,8 @@ def build_cuda(
     torch = torch_folder()
     if not (torch / "lib" / "libtorch_cuda.so").is_file():
         raise BuildError("tenfold.build: this torch has no CUDA; the kernels need libtorch_cuda")
-    ninja = Ninja(tool([os.environ.get("CXX", ""), "g++", "clang++"], "C++ compiler"), layout)
-    ninja.rule("nvcc", f"{shlex.quote(str(home / 'bin' / 'nvcc'))} -MD -MF $out.d $flags -c $in -o $out")
-    wanted = _architecture_flags(architectures or architectures_wanted())
-    flags = f"{NVCC_FLAGS} -I{shlex.quote(str(layout.sources))} {wanted}"
-    objects = [ninja.compile(s, "cuda", flags, rule="nvcc") for s in cuda_sources(layout.sources)]
+    ninja = _ninja(layout)
+    objects = _add_kernels(ninja, layout, architectures or architectures_wanted())
     major = f"-DTENFOLD_CUDA_MAJOR={cuda_version().split('.')[0]}"
     host = f"{COMMON_FLAGS} -DTENFOLD_DEVICE -DUSE_CUDA {major} {_torch_flags(layout.sources, torch)}"
     objects += [ninja.compile(s, "cuda", host) for s in _bindings(layout.sources)]
@@ -199,27 +238,3 @@ def build_emulated(layout: Layout, *, address: bool = False, jobs: int | None = 
     ninja.link(target, objects, link)
     run_ninja(ninja, layout, jobs=jobs)
     return target
-
-
-def kernel_resources(layout: Layout, source: Path, architectures: tuple[str, ...] = ARCHITECTURES) -> str:
-    """Compile one file of kernels for real architectures and return what ptxas says of each kernel.
-
-    Raises:
-        BuildError: no nvcc, or the file does not compile.
-    """
-    target = layout.work / "resources" / f"{source.parent.name}.{source.stem}.o"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(cuda_home() / "bin" / "nvcc"), *shlex.split(NVCC_FLAGS), f"-I{layout.sources}"]
-    command += [
-        *shlex.split(_architecture_flags(architectures)),
-        "-Xptxas",
-        "-v",
-        "-c",
-        str(source),
-        "-o",
-        str(target),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BuildError(f"tenfold.build: {source.name} does not compile:\n{done.stderr}")
-    return done.stderr

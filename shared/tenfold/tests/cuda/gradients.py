@@ -66,16 +66,52 @@ def three_interpolate(rng):
     backward(ops.three_interpolate(leaf(rng, 9, 20), table, weight))
 
 
+def twice(result, *leaves):
+    """Gradients, and the gradients of their squares."""
+    weight = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).reshape(result.shape)
+    grads = torch.autograd.grad((result.square() * weight).sum(), leaves, create_graph=True)
+    sum(g.square().sum() for g in grads).backward()
+
+
+def taps(rng, shape, kind):
+    """Of absolute sum 1, so that sums stay at the size of what they add."""
+    values = torch.from_numpy(rng.standard_normal(shape)).to(kind)
+    return values / values.abs().sum()
+
+
+def bias_act(rng):
+    for kind, clamp in ((torch.float32, None), (torch.float64, 0.7)):
+        x, bias, noise = (leaf(rng, *shape, kind=kind) for shape in ((2, 3, 5, 7), (3,), (1, 1, 5, 7)))
+        twice(ops.bias_act(x, bias, noise=noise, clamp=clamp), x, bias, noise)
+
+
+def upfirdn2d(rng):
+    for kind, shape in ((torch.float32, (12,)), (torch.float64, (3, 4))):
+        x, f = leaf(rng, 1, 2, 7, 9, kind=kind), taps(rng, shape, kind)
+        twice(ops.upfirdn2d(x, f, up=(2, 1), down=(1, 3), padding=(5, 4, 6, -1), gain=4.0), x)
+
+
+def filtered_lrelu(rng):
+    for kind, shape, clamp in ((torch.float32, (8,), None), (torch.float64, (3, 5), 0.8)):
+        x, bias = leaf(rng, 1, 2, 6, 8, kind=kind), leaf(rng, 2, kind=kind)
+        filters = {"up_filter": taps(rng, (6,), kind), "down_filter": taps(rng, shape, kind)}
+        more = {**filters, "up": 2, "down": 2, "padding": (5, 4, 5, 4)}
+        twice(ops.filtered_lrelu(x, bias, clamp=clamp, **more), x, bias)
+
+
 GRADIENTS = {
     f.__name__: f
     for f in (
+        bias_act,
         bilinear_sample,
+        filtered_lrelu,
         group_max,
         roi_grid_pool3d,
         roi_point_pool,
         rotated_iou,
         scatter,
         three_interpolate,
+        upfirdn2d,
         voxelize,
     )
 }

@@ -48,8 +48,13 @@ struct Memory {
 
 enum Mistake {
   kNone, kNoBarrier, kPartOfBlock, kTwoSites, kReadBehind, kWriteBehind, kDroppedLane, kLaneLeft, kPlainIncrement,
-  kNoWarpSync, kUnwritten, kTwoBlocks, kWriteInput, kWinner, kHostPointer, kForeignLane, kUnwrittenScratch
+  kNoWarpSync, kUnwritten, kTwoBlocks, kWriteInput, kPlainRead, kHostPointer, kForeignLane, kPartOfWarp,
+  kUnseenWrite, kUnseenShared
 };
+
+// What no hook sees, as where a compiler leaves a hook out: guard zones and poison are for these.
+TENFOLD_UNCHECKED void unseen_write(int32_t* to, int32_t value) { *to = value; }
+TENFOLD_UNCHECKED int32_t unseen_read(const int32_t* from) { return *from; }
 
 // out[i] = in[i] + in of the mirrored thread of the block, through shared memory.
 template <int kMistake>
@@ -69,7 +74,12 @@ __global__ void mirror(const int32_t* in, int64_t n, int32_t* out, const int32_t
     __syncthreads();
   }
   const bool reads = kMistake != kPartOfBlock || threadIdx.x < 40;
-  const int32_t other = reads ? tile[kThreads - 1 - threadIdx.x] : 0;
+  int32_t other = reads && kMistake != kUnseenShared ? tile[kThreads - 1 - threadIdx.x] : 0;
+  if (kMistake == kUnseenShared) {
+    TENFOLD_SHARED(int32_t, unset, kThreads);
+    other = unseen_read(unset + threadIdx.x);
+  }
+  if (kMistake == kUnseenWrite && i == n - 1) unseen_write(out + n, 1);
   if (live) out[i] = tile[threadIdx.x] + other + (kMistake == kHostPointer ? *host : 0);
   if (kMistake == kTwoBlocks) out[0] = static_cast<int32_t>(blockIdx.x) * 0;
   if (kMistake == kWriteInput && i == 0) const_cast<int32_t*>(in)[0] = 1;
@@ -87,15 +97,15 @@ __global__ void add_up(const int32_t* in, int64_t n, int32_t* sums, int32_t* war
   if (kMistake == kForeignLane && lane() < 16) value = __shfl_sync(0xffffu, value, 20);
   slot[threadIdx.x] = value;
   if (kMistake != kNoWarpSync) __syncwarp();
+  if (kMistake == kPartOfWarp && lane() < 16) __syncwarp();
   value = slot[warp() * kWarpLanes + (lane() + 1) % kWarpLanes];
   if (lane() != 0) return;
   sums[i / kWarpLanes] = value;
   if (kMistake == kPlainIncrement)
     *warps = *warps + 1;
-  else if (kMistake == kWinner)
-    sums[0] = atomicAdd(warps, 1) * 0 + sums[0];
   else
     atomicAdd(warps, 1);
+  if (kMistake == kPlainRead && *warps < 0) sums[i / kWarpLanes] = 0;
 }
 
 // Which thread was first: an answer that depends on the order.
@@ -112,6 +122,13 @@ __global__ void too_much_shared(int32_t* out) {
 __global__ void nothing() {}
 
 __global__ void read_scratch(const int32_t* scratch, int32_t* out) { out[threadIdx.x] = scratch[threadIdx.x]; }
+
+__global__ void read_scratch_unseen(const int32_t* scratch, int32_t* out) {
+  out[threadIdx.x] = unseen_read(scratch + threadIdx.x);
+}
+
+// Blocks that read what other blocks write.
+__global__ void rotate_left(int32_t* values) { values[blockIdx.x] = values[(blockIdx.x + 1) % gridDim.x]; }
 
 uint32_t digest(const int32_t* p, size_t n) {
   uint32_t h = 2166136261u;
@@ -248,11 +265,22 @@ const Case kCases[] = {
     {"blocks write one word", run_mirror<kTwoBlocks>},
     {"write to an input", run_mirror<kWriteInput>},
     {"host pointer", run_mirror<kHostPointer>},
+    {"write that no hook sees", run_mirror<kUnseenWrite>},
+    {"shared word nobody wrote, unseen", run_mirror<kUnseenShared>},
+    {"blocks read what blocks write",
+     [] {
+       Memory m;
+       auto* values = m.given(numbers(8), emu::Content::given);
+       launch_kernel("rotate_left", rotate_left, 8u, 1u, m.stream, values);
+       return digest(values, 8);
+     }},
     {"add up", run_add_up<kNone>},
     {"lane dropped from the mask", run_add_up<kDroppedLane>},
     {"lane that left", run_add_up<kLaneLeft>},
     {"shuffle from outside the mask", run_add_up<kForeignLane>},
     {"no warp barrier", run_add_up<kNoWarpSync>},
+    {"warp barrier for part of the lanes", run_add_up<kPartOfWarp>},
+    {"plain read beside atomics", run_add_up<kPlainRead>},
     {"plain increment", run_add_up<kPlainIncrement>},
     {"first come",
      [] {
@@ -273,6 +301,20 @@ const Case kCases[] = {
        Memory m;
        launch_kernel("nothing", nothing, 1u, 1056u, m.stream);
        return 0u;
+     }},
+    {"grid outside its limits",
+     [] {
+       Memory m;
+       launch_kernel("nothing", nothing, 0x80000000u, 32u, m.stream);
+       return 0u;
+     }},
+    {"scratch nobody wrote, unseen",
+     [] {
+       Memory m;
+       auto* out = m.stream.scratch<int32_t>(32);
+       launch_kernel("read_scratch_unseen", read_scratch_unseen, 1u, 32u, m.stream,
+                     static_cast<const int32_t*>(m.stream.scratch<int32_t>(32)), out);
+       return digest(out, 32);
      }},
     {"scratch nobody wrote",
      [] {

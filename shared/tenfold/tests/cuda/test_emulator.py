@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tenfold.build import find_sources
-from tenfold.build_cuda import EMULATED_FLAGS, WATCHED_FLAGS
+from tenfold.build_cuda import ADDRESS_FLAGS, EMULATED_FLAGS, WATCHED_FLAGS
 
 HERE = Path(__file__).resolve().parent
 CSRC = find_sources()
@@ -32,15 +32,22 @@ MISTAKES = {
     "blocks write one word": r"race: write",
     "write to an input": r"write to an input",
     "host pointer": r"read outside every buffer",
+    "write that no hook sees": r"a guard zone was written to",
+    "shared word nobody wrote, unseen": r"depends on the order",
+    "blocks read what blocks write": r"race: (read|write)",
     "add up": None,
     "lane dropped from the mask": r"mask leaves it out|outside its mask",
     "lane that left": r"never come to the warp operation",
     "shuffle from outside the mask": r"a shuffle reads a lane outside its mask",
     "no warp barrier": r"race: (read|write)|nobody wrote",
+    "warp barrier for part of the lanes": r"never come to the warp operation",
+    "plain read beside atomics": r"race: (read|write)",
     "plain increment": r"race: (read|write)",
     "first come": r"depends on the order",
     "too much shared memory": r"more than 48 KB",
     "too many threads": r"block of 1056 threads",
+    "grid outside its limits": r"grid outside its limits",
+    "scratch nobody wrote, unseen": r"depends on the order",
     "scratch nobody wrote": r"nobody wrote",
     "sort": None,
     "scan": None,
@@ -93,39 +100,37 @@ CHANGES = [
         "    const unsigned long long keep = chosen[0];",
         "suppress",
     ),
+    (
+        "nms/suppress_cuda.h",
+        "    __syncthreads();\n    if (threadIdx.x == 0) {\n      unsigned",
+        "    if (threadIdx.x == 0) {\n      unsigned",
+        "suppress",
+    ),
+    ("nms/suppress_cuda.h", "atomicOr(&removed[word], out)", "removed[word] |= out", "suppress"),
+    ("nms/suppress_cuda.h", "inside[threadIdx.x] = i < count ?", "inside[threadIdx.x] = true ?", "suppress"),
     ("nms/suppress_cuda.h", "if (i >= count || gone[i] != 0)", "if (gone[i] != 0)", "suppress"),
     ("nms/suppress_cuda.h", "j > i && j < count", "j > i", "suppress"),
 ]
 FEW = 1  # of the changes, in the tests that everybody runs: each compiles everything anew
 
 
-def compiled(folder, sources):
+BASE = EMULATED_FLAGS.replace("-Wall -Wextra", "-w")
+
+
+def compiled(folder, sources, watched=WATCHED_FLAGS, others=""):
     """The program of all cases, from a copy of the sources or the checkout itself."""
     program = folder / "mutants"
-    base = f"{EMULATED_FLAGS.replace('-Wall -Wextra', '-w')} -I{sources}"
     objects = []
     for source, flags in (
-        (sources / "emu" / "emu.cpp", ""),
-        (sources / "common" / "device_cuda.cu", "-x c++"),
-        (HERE / "mutants.cu", f"{WATCHED_FLAGS} -x c++"),
+        (sources / "emu" / "emu.cpp", others),
+        (sources / "common" / "device_cuda.cu", f"{others} -x c++"),
+        (HERE / "mutants.cu", f"{watched} -x c++ -include algorithm -include cstdlib"),
     ):
         target = folder / f"{source.stem}.o"
-        command = [
-            "g++",
-            *base.split(),
-            *flags.split(),
-            "-include",
-            "algorithm",
-            "-include",
-            "cstdlib",
-            "-c",
-            str(source),
-            "-o",
-            str(target),
-        ]
+        command = ["g++", *BASE.split(), f"-I{sources}", *flags.split(), "-c", str(source), "-o", str(target)]
         subprocess.run(command, check=True)
         objects.append(str(target))
-    subprocess.run(["g++", *objects, "-o", str(program)], check=True)
+    subprocess.run(["g++", *others.split(), *objects, "-o", str(program)], check=True)
     return program
 
 
@@ -149,6 +154,36 @@ def test_every_mistake_is_caught_and_nothing_else(program):
             assert found[name] == "ok", f"{name}: {found[name]}"
         else:
             assert re.search(expected, found[name]), f"{name}: {found[name]}"
+
+
+@pytest.mark.skipif(not EVERYTHING, reason="run by `nox -s cuda`")
+def test_under_address_sanitizer(tmp_path):
+    """Guard zones stop reads as well, and poison shows in results what no hook watches here."""
+    program = compiled(tmp_path, CSRC, ADDRESS_FLAGS, ADDRESS_FLAGS)
+
+    def outcome(case):
+        command, env = [str(program), "10", case], {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        return done.stdout + done.stderr
+
+    for case, expected in MISTAKES.items():
+        if expected is None:
+            assert outcome(case) == f"{case}: ok\n"
+    for case in ("read behind the end", "write behind the end", "write that no hook sees"):
+        assert "use-after-poison" in outcome(case), case
+    for case in ("scratch nobody wrote, unseen", "shared word nobody wrote, unseen"):
+        assert "depends on the order" in outcome(case), case
+
+
+@pytest.mark.parametrize("function", ["atomicAdd", "atomicMin", "atomicMax"])
+def test_atomics_of_floats_do_not_compile(function, tmp_path):
+    for kind, fine in (("int", True), ("float", False)):
+        source = tmp_path / f"{kind}.cpp"
+        source.write_text(f'#include "common/device.h"\nvoid f({kind}* p) {{ {function}(p, {kind}(1)); }}\n')
+        command = ["g++", *BASE.split(), f"-I{CSRC}", "-fsyntax-only", str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == fine, done.stderr
+        assert fine or "no atomics of floats" in done.stderr
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))

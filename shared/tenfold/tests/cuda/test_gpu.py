@@ -20,15 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import emulation
 from cases import CASES
 from gradients import GRADIENTS
+from refusals import REFUSED
 
 from tenfold.testing import kernels
 
 CALLS = int(os.environ.get("TENFOLD_EMULATED_CALLS", "20"))
-# Libraries of the device may differ in the last bit of a sine, an exponential or a fused product.
-TOLERANCE = {
-    **dict.fromkeys(("sparse_conv", "sparse_conv_weight"), 1e-3),
-    **dict.fromkeys(("ttf_targets", "rotated_iou", "rotated_iou_backward", "box_iou", "pairs_iou_bev"), 1e-5),
-}
+RECORD = os.environ.get("TENFOLD_GPU_RECORD")  # where the table in the docs is told what ran
+# The device's library may differ in the last bit of an exponential, a logarithm or a square root.
+INEXACT = dict.fromkeys(
+    ("ttf_targets", "rotated_iou", "rotated_iou_backward", "box_iou", "pairs_iou_bev"), 1e-5
+)
 
 absent = not torch.cuda.is_available() or _native.cuda_status.path is None
 if absent and os.environ.get("TENFOLD_GPU") == "1":
@@ -42,18 +43,32 @@ def moved(value, device):
     return type(value)(moved(v, device) for v in value) if isinstance(value, list | tuple) else value
 
 
+tally = emulation.Tally()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def record():
+    yield
+    if RECORD:
+        tally.save(Path(RECORD))
+
+
+def run(call, name):
+    op = getattr(torch.ops.tenfold, name).default
+    args = moved(call.args, "cuda")
+    result = op(*args)
+    written = [a for a, s in zip(args, op._schema.arguments, strict=False) if s.is_write]
+    return moved(tuple(written) if result is None else (result, *written) if written else result, "cpu")
+
+
 def replay(calls):
     for call in calls:
         if call.error is not None:
             continue
-        op = getattr(torch.ops.tenfold, call.name.removeprefix("tenfold::")).default
-        args = moved(call.args, "cuda")
-        result = op(*args)
-        written = [a for a, s in zip(args, op._schema.arguments, strict=False) if s.is_write]
-        got = tuple(written) if result is None else (result, *written) if written else result
-        kernels.assert_same(
-            moved(got, "cpu"), call.result, rtol=TOLERANCE.get(call.name.removeprefix("tenfold::"))
-        )
+        name = call.name.removeprefix("tenfold::")
+        rtol = INEXACT.get(name, emulation.tolerance(name, call.result))
+        with tally.call(name, 1):
+            kernels.assert_same(run(call, name), call.result, rtol=rtol)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -74,6 +89,16 @@ def test_gradients(name):
         with emulation.recorded() as calls:
             GRADIENTS[name](np.random.default_rng(seed))
         replay(calls)
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_full_validation_says_what_the_cpu_says(call):
+    with tenfold.validation("full"), emulation.recorded() as calls, pytest.raises(ValueError):
+        call()
+    refused = calls[-1]
+    with pytest.raises(RuntimeError) as error:
+        run(refused, refused.name.removeprefix("tenfold::"))
+    assert emulation.error_text(str(error.value)) == emulation.error_text(refused.error)
 
 
 def test_work_goes_to_the_current_stream():
