@@ -169,7 +169,7 @@ def test_the_examples_run(cli, checkpoint, seg_checkpoint, tmp_path):
     small = "--config pircnn_small trainer.max_epochs=1 data.simulate=[4,2] data.batch_size=2"
     replace = {
         "--config pircnn_small": small,
-        "--config seg_small": "--config seg_small trainer.max_epochs=1 data.simulate=4",
+        "--config seg_small": "--config seg_small trainer.max_epochs=1 data.simulate=20",
         "--height 376 --width 1240": "--height 48 --width 64",
     }
     assert_examples_run(cli, app, leave_out="kitti_paper|seg_kitti", replace=replace)

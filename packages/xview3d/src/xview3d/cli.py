@@ -73,7 +73,7 @@ app = App(
             "centers",
             "xview3d.commands:centers",
             "propose centres of views from point clouds",
-            ("xview3d centers [000001.bin]", "xview3d centers 000001.bin --number 2"),
+            ("xview3d centers [000001.bin]", "xview3d centers [000001.bin] --number 2"),
         ),
     ),
 )
