@@ -57,6 +57,7 @@ def replay(emulator, calls, orders=emulation.ORDERS):
 
 @pytest.mark.parametrize("name", CASES)
 def test_drawn_calls(emulator, name):
+    some = False
     for seed in range(CALLS):
         call = CASES[name].make(np.random.default_rng(seed))
         with tenfold.validation("meta"), emulation.recorded() as calls:
@@ -68,6 +69,8 @@ def test_drawn_calls(emulator, name):
             replay(emulator, calls)
         except Exception as error:
             raise AssertionError(f"{name}, seed {seed}: {error}") from error
+        some = some or len(calls) > 0
+    assert some, f"{name}: every drawn call is refused"
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
