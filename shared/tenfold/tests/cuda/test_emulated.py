@@ -115,6 +115,22 @@ def test_batches_and_large_sizes(emulator):
     replay(emulator, calls, orders=2)
 
 
+def test_forms_that_no_case_draws(emulator):
+    rng = np.random.default_rng(4)
+    xyz = torch.from_numpy(rng.uniform(-2, 2, (150, 3)).astype(np.float32))
+    boxes = torch.from_numpy(rng.uniform(0.5, 3, (40, 7)).astype(np.float32))
+    scores = torch.from_numpy(rng.random(40).astype(np.float32))
+    cells = ((0.5, 0.5, 1.0), (-2, -2, -2, 2, 2, 2), 3, 100)
+    with emulation.recorded() as calls:
+        ops.ball_query_multi(xyz, xyz[:30], (0.4, 0.9), (4, 16))
+        ops.nms_rotated_padded(boxes, scores, 0.3, 12)
+        ops.points_in_boxes_padded(xyz, boxes, 9)
+        ops.voxelize(xyz, *cells, out=ops.voxelize(xyz, *cells))
+    names = {call.name.removeprefix("tenfold::") for call in calls}
+    assert names >= {"ball_query_multi", "nms_rotated_padded", "points_in_boxes_padded", "voxelize_out"}
+    replay(emulator, calls)
+
+
 # Modules of tests/ops whose checks take the implementation.
 ORACLES = {
     "bias_act": ("test_bias_act", ops.bias_act),
