@@ -37,7 +37,7 @@ class BuildPy(build_py):
         # The emulator is for tests and stays out of the wheel.
         ignored = shutil.ignore_patterns("emu")
         shutil.copytree(ROOT / "csrc", package / "_csrc", dirs_exist_ok=True, ignore=ignored)
-        work = ROOT / "build" / "native-wheel"
+        work = ROOT / "build" / "native"  # the objects of a build in place serve here too
         try:
             build(Layout(ROOT / "csrc", work, package))
         except BuildError as reason:

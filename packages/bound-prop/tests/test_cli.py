@@ -1,8 +1,9 @@
 """The command line, as a user meets it."""
 
+import contextlib
 import json
 import re
-import subprocess
+import shutil
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from bound_prop.cli import app
 from bound_prop.data import glyphs
-from tenfold.testing import assert_light_help, child_environment, cli_fixture, help_examples, unwritable_path
+from tenfold.testing import PackageReliability, cli_fixture, help_examples, unwritable_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = (
@@ -26,20 +27,8 @@ PROPERTY = """(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0
 def folder(tmp_path_factory):
     """A checkpoint, an image, a network file and a property."""
     root = tmp_path_factory.mktemp("cli")
-    words = [
-        sys.executable,
-        "-m",
-        "bound_prop",
-        "fit",
-        "--config",
-        "glyphs_ramp",
-        "trainer.max_epochs=2",
-        *TINY.split(),
-    ]
-    done = subprocess.run(
-        words, cwd=root, env=child_environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    with contextlib.chdir(root):
+        assert app(["fit", "--config", "glyphs_ramp", "trainer.max_epochs=2", *TINY.split()]) == 0
     (root / "last.ckpt").write_bytes((root / "runs/glyphs_ramp/checkpoints/last.ckpt").read_bytes())
     picture = (glyphs(split="test").images[3, 0] * 255).byte().numpy()
     Image.fromarray(picture).save(root / "digit.png")
@@ -134,8 +123,17 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("runs", "verdicts")) == before
 
 
-def test_help_loads_nothing_heavy():
-    assert_light_help("bound_prop.cli:app")
+class TestReliability(PackageReliability):
+    app = "bound_prop.cli:app"
+
+    @pytest.fixture
+    def prediction(self, folder, tmp_path_factory):
+        pictures = tmp_path_factory.mktemp("pictures")
+        for number in range(6):
+            shutil.copy(folder / "digit.png", pictures / f"{number}.png")
+        return folder / "last.ckpt", lambda checkpoint, out: (
+            "predict", checkpoint, pictures, "--methods", "[ibp]", "--out", out / "r.csv",
+        )  # fmt: skip
 
 
 def test_recipes_are_complete():

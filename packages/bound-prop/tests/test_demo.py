@@ -1,9 +1,8 @@
-"""The card, and the examples in the documentation strings."""
+"""The card."""
 
 import pytest
 
 from bound_prop.demo import run_demo
-from tenfold.testing import assert_docstrings_hold
 from tenfold.train.demo import read_demo
 
 pytest.importorskip("lightning.pytorch")
@@ -16,7 +15,3 @@ def test_demo(tmp_path):
     assert result.pictures[0].stat().st_size > 1000
     assert read_demo(tmp_path).rows == result.rows
     assert len(result.rows) == 4
-
-
-def test_examples():
-    assert_docstrings_hold("bound_prop")

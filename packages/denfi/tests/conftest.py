@@ -1,10 +1,9 @@
-import os
-import sys
-
 import pytest
 import torch
 
-from tenfold.testing import TINY_DETECTORS
+from tenfold.testing import TINY_DETECTORS, cli_fixture
+
+cli = cli_fixture("denfi.cli:app")
 
 # A narrow SECOND; the classes are those of the recipe.
 NARROW = {**TINY_DETECTORS["second"], "post": {"score_threshold": 0.1}}
@@ -51,10 +50,3 @@ def street():
     frame = scan(sample_scene(5, SMALL_SCENE), SECTOR_32, 5)
     cars = [name == "Car" for name in frame.names]
     return torch.from_numpy(frame.points), torch.from_numpy(frame.boxes[cars])
-
-
-@pytest.fixture(scope="session")
-def child_environment():
-    """Environment of a subprocess that runs the same sources as this process, on one thread."""
-    path = os.pathsep.join(item for item in sys.path if item)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,8 +1,7 @@
 """The command line, in this process except where a fresh one is the point."""
 
 import json
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import pytest
@@ -12,23 +11,10 @@ from denfi.cli import app
 from denfi.predict import load_detector, looks_of
 from tenfold.io import PointCloud, write_points
 from tenfold.lidar.predict import detect
-from tenfold.testing import disk_full, sample_data
+from tenfold.lidar.task import simulate_into
+from tenfold.testing import PackageReliability, assert_examples_run, sample_data
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capfd):
-    """Runs `denfi ...` in an empty folder: (exit code, output, error lines)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capfd.readouterr()
-        code = app([*map(str, arguments)])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -121,16 +107,6 @@ def test_users_mistakes_end_with_two(cli, scan_file, eager_checkpoint, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["scan.bin"]
 
 
-@pytest.mark.slow
-def test_a_full_disk_leaves_nothing_behind(street, eager_checkpoint, tmp_path, child_environment):
-    points = street[0].numpy()
-    write_points(tmp_path / "scan.bin", PointCloud(points[:, :3], {"intensity": points[:, 3]}))
-    command = [sys.executable, "-m", "denfi", "predict", "scan.bin", str(eager_checkpoint), "--out", "o"]
-    outcome = disk_full(command, limit_bytes=2000, cwd=tmp_path, env=child_environment)
-    assert outcome.returncode == 2, outcome
-    assert [p.name for p in (tmp_path / "o").glob("*") if p.stat().st_size > 2000] == []
-
-
 def test_ablate_prints_and_writes_every_row(cli, tmp_path):
     code, out, err = cli("ablate", "denfidet_tiny", "--runs", "1", "--out", "costs.json")
     assert (code, err) == (0, "")
@@ -145,16 +121,19 @@ def test_ablate_prints_and_writes_every_row(cli, tmp_path):
     assert rows["dc"]["gmacs"] > rows["denfi"]["gmacs"] > rows["dsc"]["gmacs"]
 
 
-def test_help_answers_without_torch_or_lightning(child_environment):
-    code = (
-        "import sys, denfi.cli\n"
-        "assert denfi.cli.app(['--help']) == 0\n"
-        "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules), sys.modules.keys()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "denfi predict" in done.stdout
-    for verb in app.all_verbs():
-        assert app([verb.name, "--help"]) == 0
+@pytest.mark.slow
+def test_the_examples_run(cli, eager_checkpoint, tmp_path):
+    simulate_into(tmp_path / "data/kitti", (4, 2), 0, (375, 1242))
+    for file in ("velodyne/000001.bin", "calib/000001.txt", "image_2/000001.png"):
+        shutil.copy(tmp_path / "data/kitti/training" / file, tmp_path)
+    shutil.copy(eager_checkpoint, tmp_path / "last.ckpt")
+    small = "--config second_small trainer.max_epochs=1 data.simulate=[4,2] data.batch_size=2"
+    assert_examples_run(cli, app, leave_out="second_3class", replace={"--config second_small": small})
+
+
+class TestReliability(PackageReliability):
+    app = "denfi.cli:app"
+
+    @pytest.fixture
+    def prediction(self, scan_file, eager_checkpoint):
+        return eager_checkpoint, lambda checkpoint, out: ("predict", scan_file, checkpoint, "--out", out)

@@ -7,15 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from moviescenes.cli import app
+from moviescenes.model import LGSS, LGSSConfig
 from moviescenes.scenes import SceneList
-from tenfold.testing import (
-    assert_help_shows_examples,
-    assert_light_help,
-    child_environment,
-    disk_full,
-)
+from moviescenes.segment import save_model
+from tenfold.testing import PackageReliability, assert_examples_run, child_environment
 
 
 @pytest.fixture
@@ -98,16 +96,18 @@ def test_split_copies_each_scene(cli, movie, tmp_path):
         assert count <= scene.end_frame + 1
 
 
-def test_a_trained_network_segments(cli, movie, tmp_path):
-    import torch
-
-    from moviescenes.model import LGSS, LGSSConfig
-    from moviescenes.segment import save_model
-
+@pytest.fixture
+def network(tmp_path):
+    """An untrained network that says what it reads: (file, network)."""
     torch.manual_seed(0)
     net = LGSS(LGSSConfig(dims={"place": 640, "aud": 192}, channels=2, hidden=2, head=2))
     save_model(tmp_path / "m.pt", net, {"place": "hsv-hist", "aud": "logmel-stats"})
-    code, out, err = cli("segment", "movie.mp4", "--model", "m.pt", "--format", "json", "--threads", "1")
+    return tmp_path / "m.pt", net
+
+
+def test_a_trained_network_segments(cli, movie, network, tmp_path):
+    path, net = network
+    code, out, err = cli("segment", "movie.mp4", "--model", path, "--format", "json", "--threads", "1")
     assert (code, err) == (0, "")
     assert "no trained model" not in out
     assert SceneList.from_json(tmp_path / "scenes" / "movie.json").params["model"] == "lgss"
@@ -146,16 +146,26 @@ def test_mistakes_end_with_two_and_leave_nothing(cli, movie, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-def test_a_full_disk_leaves_no_half_file(movie, tmp_path):
-    command = [sys.executable, "-m", "moviescenes", "segment", "movie.mp4", "--format", "html", "--out", "o"]
-    outcome = disk_full(command, limit_bytes=2000, cwd=tmp_path, env=child_environment())
-    assert outcome.returncode == 2, outcome
-    assert [p.name for p in (tmp_path / "o").glob("*")] == []
+@pytest.mark.slow
+def test_the_examples_run(cli, movie, tmp_path):
+    pytest.importorskip("onnxscript")
+    assert cli("shots", "movie.mp4", "--out", "shots.txt")[0] == 0
+    small = "--config tiny trainer.max_epochs=1 data.films=[2,1,1]"
+    replace = {
+        "--config tiny": small,
+        "export last.ckpt": "export runs/moviescenes_tiny/checkpoints/last.ckpt",
+        "5:12": "3:5",
+    }
+    assert_examples_run(cli, app, leave_out=r"paper|scene318|shots\.csv", replace=replace)
 
 
-def test_help(cli):
-    assert_help_shows_examples(cli, app)
-    assert_light_help("moviescenes.cli:app")
+class TestReliability(PackageReliability):
+    app = "moviescenes.cli:app"
+
+    @pytest.fixture
+    def prediction(self, film, network):
+        words = ("segment", film[0], "--format", "html")
+        return network[0], lambda checkpoint, out: (*words, "--model", checkpoint, "--out", out)
 
 
 @pytest.mark.slow

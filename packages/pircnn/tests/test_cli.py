@@ -1,6 +1,7 @@
 """The command line, in this process except where a fresh one is the point."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from PIL import Image
 
 from pircnn.cli import app
-from tenfold.testing import assert_help_shows_examples, assert_light_help, disk_full, require, sample_data
+from tenfold.lidar.task import simulate_into
+from tenfold.testing import PackageReliability, assert_examples_run, require, sample_data
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -156,18 +158,29 @@ def test_users_mistakes_end_with_two(cli, kitti, checkpoint, seg_checkpoint, tmp
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_nothing_behind(kitti, tmp_path):
-    import sys
+def test_the_examples_run(cli, checkpoint, seg_checkpoint, tmp_path):
+    for module in ("onnx", "onnxscript"):
+        require(module)
+    simulate_into(tmp_path / "data/kitti", (4, 2), 0, (375, 1242))
+    for file in ("velodyne/000001.bin", "calib/000001.txt", "image_2/000001.png"):
+        shutil.copy(tmp_path / "data/kitti/training" / file, tmp_path)
+    shutil.copy(checkpoint, tmp_path / "last.ckpt")
+    shutil.copy(seg_checkpoint, tmp_path / "seg.ckpt")
+    small = "--config pircnn_small trainer.max_epochs=1 data.simulate=[4,2] data.batch_size=2"
+    replace = {
+        "--config pircnn_small": small,
+        "--config seg_small": "--config seg_small trainer.max_epochs=1 data.simulate=4",
+        "--height 376 --width 1240": "--height 48 --width 64",
+    }
+    assert_examples_run(cli, app, leave_out="kitti_paper|seg_kitti", replace=replace)
 
-    from tenfold.testing import child_environment
 
-    root, _ = kitti
-    command = [sys.executable, "-m", "pircnn", "project", "000000", "--root", str(root), "--out", "o"]
-    outcome = disk_full(command, limit_bytes=2000, cwd=tmp_path, env=child_environment())
-    assert outcome.returncode == 2, outcome
-    assert [p.name for p in (tmp_path / "o").glob("*") if p.stat().st_size > 2000] == []
+class TestReliability(PackageReliability):
+    app = "pircnn.cli:app"
 
-
-def test_help(cli):
-    assert_help_shows_examples(cli, app)
-    assert_light_help("pircnn.cli:app")
+    @pytest.fixture
+    def prediction(self, kitti, checkpoint, tmp_path_factory):
+        root = tmp_path_factory.mktemp("frame")
+        shutil.move(kitti[0], root)
+        cloud, *others = frame_words(root / kitti[0].name)
+        return checkpoint, lambda path, out: ("predict", cloud, path, *others, "--out", out)

@@ -15,9 +15,8 @@ from pircnn.recipe import fusion_gradients, parameter_groups
 from tenfold._errors import UserInputError
 from tenfold.lidar import build_detector
 from tenfold.lidar.models.point_input import fixed_points
-from tenfold.lidar.proposals import Proposals
-from tenfold.lidar.roi_targets import RoITargets, sample_rois
-from tenfold.testing import averaged_gradients, rank_and_size, two_gloo_ranks
+from tenfold.lidar.roi_targets import sample_rois
+from tenfold.testing import averaged_gradients, draw_alike, rank_and_size, two_gloo_ranks
 from tenfold.train.schedules import decoupled_adam
 
 
@@ -35,20 +34,6 @@ def lively(model):
 
     model.draw = with_truth
     return model
-
-
-def alike(proposals, gt_boxes, options):
-    """Regions of each frame drawn with the same random numbers, wherever the frame lands."""
-    frames = [
-        sample_rois(
-            Proposals(*(part[k : k + 1] for part in proposals)),
-            gt_boxes[k : k + 1],
-            options,
-            torch.Generator().manual_seed(7),
-        )
-        for k in range(len(gt_boxes))
-    ]
-    return RoITargets(*(torch.cat(part) for part in zip(*frames, strict=True)))
 
 
 def step(model, batch):
@@ -323,7 +308,7 @@ def gradients_of_frames(make, scenes):
 def joint_model(narrow):
     torch.manual_seed(0)
     model = PIRCNN.from_config("pacf", branch="joint", **narrow).double().train()
-    model.draw = alike
+    model.draw = draw_alike(sample_rois)
     lively(model)
     model.draw_points = lambda points, size: fixed_points(points, size, model.config.points, 0)
     return model

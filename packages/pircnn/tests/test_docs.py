@@ -1,24 +1,7 @@
-"""The examples of README and documentation run."""
+"""The examples of README, documentation and docstrings run; what they name is there."""
 
-from pathlib import Path
-
-import pytest
-
-from tenfold.testing import assert_commands_exist, assert_links_exist, repository_root, run_page_examples
-
-ROOT = repository_root(Path(__file__).parent)
-PAGES = ["packages/pircnn/README.md", "docs/pircnn.md"]
+from tenfold.testing import PackageDocuments
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_python_examples_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run_page_examples(ROOT / page)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_command_lines_name_real_verbs_options_and_recipes(page):
-    from pircnn.cli import app
-
-    assert assert_commands_exist(ROOT / page, app)
-    assert_links_exist(ROOT / page)
+class TestDocuments(PackageDocuments):
+    package = "pircnn"

@@ -1,10 +1,11 @@
 """The command line, in this process except where a fresh one is the point."""
 
 import json
-import logging
+import shutil
 
 import numpy as np
 import pytest
+import raw_trees
 import torch
 from PIL import Image
 from sparsepoint_tiny import built, small_config
@@ -18,8 +19,8 @@ from tenfold._errors import UserInputError
 from tenfold.geometry import transform_boxes, transform_points
 from tenfold.io import PointCloud, read_mesh, save_checkpoint, write_mesh, write_points
 from tenfold.testing import (
-    assert_help_shows_examples,
-    assert_light_help,
+    PackageReliability,
+    assert_examples_run,
     assert_survives_disk_full,
     corruptions,
     require,
@@ -37,11 +38,6 @@ def eager(tmp_path):
     path = tmp_path / "eager.pt"
     save_checkpoint(path, {"config": config.to_dict(), "state_dict": model.state_dict()})
     return path
-
-
-def test_help(cli):
-    assert_help_shows_examples(cli, app)
-    assert_light_help("sparsepoint.cli:app")
 
 
 def test_predict_writes_boxes_mesh_and_picture(cli, eager, room_file, tmp_path):
@@ -150,9 +146,7 @@ def test_damaged_scans_are_answered_with_two(cli, eager, room_file, tmp_path):
     assert not (tmp_path / "predictions").exists()
 
 
-def test_users_mistakes_end_with_two(cli, eager, room_file, tmp_path, monkeypatch):
-    # Lightning's log keeps the stream of whichever test came first.
-    monkeypatch.setattr(logging, "raiseExceptions", False)
+def test_users_mistakes_end_with_two(cli, eager, room_file, tmp_path):
     for words, message in (
         (("predict", "none.ply", eager), "none.ply"),
         (("predict", room_file, "none.pt"), "none.pt"),
@@ -240,6 +234,27 @@ def test_real_scan(cli, eager, tmp_path):
     assert np.asarray(document["align"]).shape == (4, 4)
     middle = np.median(points[:, :3], 0)
     assert np.abs(np.asarray(document["boxes"])[:, :3] - middle).max() < 30
+
+
+@pytest.mark.slow
+def test_the_examples_run(cli, room_file, tmp_path):
+    for module in ("onnx", "onnxscript"):
+        require(module)
+    shutil.copy(room_file, tmp_path)
+    (tmp_path / "raw/scannet").mkdir(parents=True)
+    raw_trees.scannet(tmp_path / "raw/scannet")
+    small = "--config rooms trainer.max_epochs=1 data.generate=[16,4]"
+    left_out = r"config (scannet|custom)|raw/(sunrgbd|s3dis|matterport)|my_scenes"
+    assert_examples_run(cli, app, leave_out=left_out, replace={"--config rooms": small, "--split val": ""})
+
+
+class TestReliability(PackageReliability):
+    app = "sparsepoint.cli:app"
+
+    @pytest.fixture
+    def prediction(self, eager, room_file):
+        words = ("predict", room_file)
+        return eager, lambda checkpoint, out: (*words, checkpoint, "--min_score", "0.01", "--out", out)
 
 
 def test_recipes_name_real_settings():

@@ -17,7 +17,7 @@ from sparsepoint.models import DetectionOutput
 from sparsepoint.models.votes import Candidates, Votes
 from sparsepoint.targets import votes_from_boxes, votes_from_instances
 from tenfold.losses import sigmoid_focal_loss
-from tenfold.testing import two_gloo_ranks
+from tenfold.testing import averaged_gradients, rank_and_size, two_gloo_ranks
 
 
 def test_decode_by_hand():
@@ -333,18 +333,11 @@ def _gradients(preset, rows):
         batch.truth.votes[rows].double(),
     )
     criterion(model(batch.points[rows].double()), part)["loss"].backward()
-    return {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    return averaged_gradients(model)
 
 
 def rank_gradients(preset):
-    import torch.distributed as dist
-
-    rank = dist.get_rank()
-    grads = _gradients(preset, slice(0, 1) if rank == 0 else slice(1, 4))
-    for value in grads.values():
-        dist.all_reduce(value)
-        value /= dist.get_world_size()
-    return grads
+    return _gradients(preset, slice(0, 1) if rank_and_size()[0] == 0 else slice(1, 4))
 
 
 @pytest.mark.slow

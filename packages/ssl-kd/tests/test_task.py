@@ -20,9 +20,8 @@ from tenfold._errors import UserInputError
 from tenfold.distill import create_model, load_classifier, save_classifier
 from tenfold.testing import (
     QUIET_WORDS,
+    PackageReliability,
     assert_bit_equal,
-    assert_help_shows_examples,
-    assert_light_help,
     assert_training_resumes,
     fit_and_resume,
     help_examples,
@@ -206,14 +205,14 @@ def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
         assert message in err
 
 
-def test_every_help_shows_examples(cli):
-    from ssl_kd.cli import app
+class TestReliability(PackageReliability):
+    app = "ssl_kd.cli:app"
 
-    assert_help_shows_examples(cli, app)
-
-
-def test_import_and_help_load_nothing_heavy():
-    assert_light_help("ssl_kd.cli:app")
+    @pytest.fixture
+    def prediction(self, teacher, tmp_path_factory):
+        photo = tmp_path_factory.mktemp("photo") / "photo.png"
+        Image.new("RGB", (16, 16), (90, 20, 30)).save(photo)
+        return Path(teacher), lambda checkpoint, out: ("predict", photo, checkpoint, "--out", out)
 
 
 def test_a_short_demo(tmp_path):

@@ -1,6 +1,7 @@
 """The command line, in this process except where a fresh one is the point."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from stylegan_distill.cli import app
 from stylegan_distill.networks import StyleGAN2Generator, StyleGAN3Generator
 from stylegan_distill.student import make_student
 from tenfold.io import write_image
-from tenfold.testing import assert_help_shows_examples, assert_light_help, cli_fixture
+from tenfold.testing import PackageReliability, assert_examples_run, cli_fixture, require
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 cli = cli_fixture("stylegan_distill.cli:app")
@@ -35,9 +36,39 @@ def checkpoints(tmp_path_factory, tiny2, tiny3):
     return paths
 
 
-def test_help(cli):
-    assert_light_help("stylegan_distill.cli:app")
-    assert_help_shows_examples(cli, app)
+@pytest.mark.slow
+def test_the_examples_run(cli, checkpoints, tmp_path):
+    for module in ("av", "onnx", "onnxscript"):
+        require(module)
+    for name in ("teacher", "student"):
+        shutil.copy(checkpoints[name], tmp_path)
+    np.save(tmp_path / "directions.npy", np.eye(16, dtype=np.float32)[:6])
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        write_image(tmp_path / "photos" / f"{number}.png", np.full((70, 80, 3), 60 * number, np.uint8))
+    shutil.copy(tmp_path / "photos/1.png", tmp_path / "photo.png")
+    replace = {
+        "trainer.max_steps": "model.eval_count=16 data.batch_size=4 trainer.max_steps",
+        "--config sprites --ckpt_path": "--config sprites model.eval_count=16 --ckpt_path",
+        "max_steps=20": "max_steps=2",
+        "max_steps=30": "max_steps=3",
+        "--count 512": "--count 32",
+        "--count 256": "--count 32",
+        "convert ffhq.pkl": "convert teacher.safetensors",
+        "train-gan sprites teacher.safetensors": "train-gan sprites new.safetensors --steps 2",
+    }
+    # Files of others; `convert` reads ours as well.
+    left_out = r"ffhq(?!\.pkl ffhq\.safetensors|\.safetensors$)|train-gan photos"
+    assert_examples_run(cli, app, leave_out=left_out, replace=replace)
+
+
+class TestReliability(PackageReliability):
+    app = "stylegan_distill.cli:app"
+
+    @pytest.fixture
+    def prediction(self, checkpoints):
+        words = ("--count", "3", "--noise", "none")
+        return checkpoints["student"], lambda checkpoint, out: ("generate", checkpoint, *words, "--out", out)
 
 
 def test_generate_shows_both_for_the_same_codes(cli, checkpoints, tmp_path):

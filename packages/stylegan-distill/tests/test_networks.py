@@ -577,7 +577,8 @@ def test_names_are_those_of_published_files(tiny2, tiny3):
     assert "b8.skip.bias" not in judge
 
 
-@pytest.mark.parametrize("family", ["tiny2", "tiny3"])
+# test_export.py says so of StyleGAN2, through the package's own exporter.
+@pytest.mark.parametrize("family", [pytest.param("tiny2", marks=pytest.mark.slow), "tiny3"])
 def test_export_has_no_operator_of_ours(family, request):
     """Inside `tenfold.reference()` a program of standard operators is exported, for any batch."""
     net = generator(request.getfixturevalue(family)).eval()

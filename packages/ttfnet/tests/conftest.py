@@ -1,9 +1,10 @@
-import os
-import sys
-
 import pytest
 import torch
 from torch import nn
+
+from tenfold.testing import cli_fixture
+
+cli = cli_fixture("ttfnet.cli:app")
 
 SETTINGS = {
     "backbone": "small",
@@ -54,10 +55,3 @@ def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp("shapes")
     write_shapes(root, {"train": 12, "val": 5}, seed=0, size=64, sides=(16.0, 40.0))
     return root
-
-
-@pytest.fixture(scope="session")
-def child_environment():
-    """Environment of a subprocess that runs the same sources as this process, on one thread."""
-    path = os.pathsep.join(item for item in sys.path if item)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -13,23 +13,13 @@ import yaml
 from PIL import Image
 
 from tenfold.io import write_image
-from tenfold.testing import (
-    assert_help_shows_examples,
-    assert_light_help,
-    cli_fixture,
-    disk_full,
-    help_examples,
-    require,
-)
+from tenfold.testing import PackageReliability, child_environment, help_examples, require
 from ttfnet.checkpoint import describe, load_detector, save_detector
 from ttfnet.cli import app
 from ttfnet.data.shapes import draw_scene, write_shapes
 from ttfnet.predict import Predictor, find_sources, load
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-cli = cli_fixture("ttfnet.cli:app")
 
 
 def picture(path, seed=0, size=(60, 90)):
@@ -183,17 +173,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, eager_checkpoint, tmp
     assert left == before
 
 
-def test_a_full_disk_leaves_no_half_files(eager_checkpoint, tmp_path, child_environment):
-    picture(tmp_path / "a.jpg", size=(110, 110))
-    command = [sys.executable, "-m", "ttfnet", "predict", "a.jpg", str(eager_checkpoint), "--conf", "0.2"]
-    done = disk_full(command, limit_bytes=2000, env=child_environment, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert "cannot be written" in done.stderr
-    left = list((tmp_path / "predictions").iterdir())
-    assert all(p.suffix == ".json" and json.loads(p.read_text()) for p in left)
-
-
-def test_predict_needs_no_extra(eager_checkpoint, tmp_path, child_environment):
+def test_predict_needs_no_extra(eager_checkpoint, tmp_path):
     picture(tmp_path / "a.jpg")
     blocked = (
         "lightning",
@@ -216,19 +196,22 @@ def test_predict_needs_no_extra(eager_checkpoint, tmp_path, child_environment):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path, env=child_environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path, env=child_environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.stderr.strip().splitlines()[-1] == "0 4 4", done.stderr
     assert 'pip install "ttfnet[train]"' in done.stderr
     assert 'pip install "ttfnet[export]"' in done.stderr
 
 
-def test_help_loads_nothing_heavy():
-    assert_light_help("ttfnet.cli:app")
+class TestReliability(PackageReliability):
+    app = "ttfnet.cli:app"
 
-
-def test_every_help_shows_its_examples(cli):
-    assert_help_shows_examples(cli, app)
+    @pytest.fixture
+    def prediction(self, eager_checkpoint, tmp_path_factory):
+        path = tmp_path_factory.mktemp("photo") / "a.jpg"
+        picture(path, size=(110, 110))
+        words = ("predict", path)
+        return eager_checkpoint, lambda checkpoint, out: (*words, checkpoint, "--conf", "0.2", "--out", out)
 
 
 def test_convert_and_info(cli, tmp_path):
@@ -304,7 +287,7 @@ def test_every_recipe_is_understood(cli, recipe):
 
 
 @pytest.mark.slow
-def test_the_examples_run(eager_checkpoint, tmp_path, child_environment):
+def test_the_examples_run(eager_checkpoint, tmp_path):
     (tmp_path / "photos").mkdir()
     for name in ("street.jpg", "photos/a.jpg", "photos/b.jpg"):
         picture(tmp_path / name)
@@ -327,7 +310,6 @@ def test_the_examples_run(eager_checkpoint, tmp_path, child_environment):
         # Without the official data and checkpoints, and without the demo at full length.
         keep=lambda line: not re.search(r"r18_1x|ttfnet demo|--config custom", line),
         replace={"--config shapes_small": f"--config shapes_small {small}"},
-        env=child_environment,
         timeout=600,
     )
     verbs = {example.line.split()[1] for example in ran}

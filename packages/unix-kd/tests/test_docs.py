@@ -5,32 +5,16 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from tenfold.testing import (
-    assert_commands_exist,
-    assert_docstrings_hold,
-    repository_root,
-    require,
-    run_page_examples,
-)
+from tenfold.testing import PackageDocuments, repository_root, require
 from tenfold.train.claims import RESULTS, load_records
 
 ROOT = repository_root(Path(__file__).parent)
-DOCUMENTS = [ROOT / "packages/unix-kd/README.md", ROOT / "docs/unix-kd.md"]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.parent.name)
-def test_python_examples_run(path):
-    assert run_page_examples(path)
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.parent.name)
-def test_named_recipes_and_verbs_exist(path):
-    from unix_kd.cli import app
-
-    assert assert_commands_exist(path, app)
+class TestDocuments(PackageDocuments):
+    package = "unix_kd"
 
 
 def test_tables_are_those_of_the_records():
@@ -64,7 +48,3 @@ def test_the_image_folder_example_runs(tmp_path, capsys):
     top1 = module.main([str(tmp_path), "--size", "32", "--epochs", "1", "--batch", "4"])
     assert 0 <= top1 <= 100
     assert "of 4 test images" in capsys.readouterr().out
-
-
-def test_docstring_examples_run():
-    assert_docstrings_hold("unix_kd")

@@ -16,11 +16,11 @@ from lightning.pytorch import seed_everything
 
 import unix_kd
 from tenfold._errors import UserInputError
+from tenfold.distill import create_model, save_classifier
 from tenfold.distill.task import ClassifierTask, DistillTask, ImageData
 from tenfold.testing import (
     QUIET_WORDS,
-    assert_help_shows_examples,
-    assert_light_help,
+    PackageReliability,
     assert_training_resumes,
     fit_and_resume,
     help_examples,
@@ -275,15 +275,20 @@ def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
         assert len(err.strip().splitlines()) <= 3, err
 
 
-def test_every_help_shows_examples(cli):
-    from unix_kd.cli import app
-
-    assert_help_shows_examples(cli, app)
+def test_the_help_of_fit_names_the_recipes(cli):
     assert "wrn_40_2_shufflev1" in cli("fit", "--help")[1]
 
 
-def test_import_and_help_load_nothing_heavy():
-    assert_light_help("unix_kd.cli:app")
+class TestReliability(PackageReliability):
+    app = "unix_kd.cli:app"
+
+    @pytest.fixture
+    def prediction(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("photo")
+        photo, classifier = folder / "photo.png", folder / "student.pt"
+        Image.new("RGB", (16, 16), (90, 20, 30)).save(photo)
+        save_classifier(classifier, create_model("resnet8", 20), arch="resnet8", num_classes=20)
+        return classifier, lambda checkpoint, out: ("predict", photo, checkpoint, "--out", out)
 
 
 def test_a_short_demo(tmp_path):

@@ -3,7 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from tenfold.testing import cli_fixture
+
 sys.path.insert(0, str(Path(__file__).parent))  # for xview3d_tiny
+
+cli = cli_fixture("xview3d.cli:app")
 
 
 @pytest.fixture(scope="session")

@@ -3,40 +3,26 @@
 import importlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from xview3d_tiny import tiny_views
+from xview3d_tiny import tiny_model, tiny_views
 
 from tenfold.geometry import Calibration
 from tenfold.lidar.kitti import write_calibration, write_labels
 from tenfold.lidar.predict import EXTENSIONS
 from tenfold.lidar.simulator import KITTI_64, SMALL_SCENE, kitti_labels, sample_scene, scan, view_objects
-from tenfold.testing import TINY_DETECTORS, require, sample_data
+from tenfold.lidar.task import simulate_into
+from tenfold.testing import TINY_DETECTORS, PackageReliability, assert_examples_run, require, sample_data
 from xview3d import CONTROLS, from_settings, kitti_views, nuscenes_views
 from xview3d.cli import app
 from xview3d.presets import views_from
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 RECIPES = sorted(app.config_folder().glob("*.yaml"))
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capfd):
-    """Runs `xview3d ...` in an empty folder: (exit code, output, error lines)."""
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-
-    def run(*arguments):
-        capfd.readouterr()
-        code = app([*map(str, arguments)])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    yield run
-    torch.set_num_threads(threads)
 
 
 def recipe(path, views=2, **more):
@@ -46,7 +32,7 @@ def recipe(path, views=2, **more):
     document = {
         "model": {
             "detector": "second", "dataset": "kitti", "xview": {"views": listed},
-            "overrides": TINY_DETECTORS["second"],
+            "overrides": dict(TINY_DETECTORS["second"]),
         },
         "data": {
             "root": "data", "simulate": [4, 2], "image_size": [375, 1242], "batch_size": 2, "counts": {},
@@ -67,6 +53,18 @@ def frame(folder):
     write_calibration(folder / "000001.txt", calibration)
     labels = kitti_labels(seen, view_objects(scene, calibration, (375, 1242)))
     write_labels(folder / "000001_labels.txt", labels, calibration)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint as `fit` writes it, beside a scan of one's own."""
+    folder = tmp_path_factory.mktemp("frame")
+    frame(folder)
+    settings = yaml.safe_load(recipe(folder / "own.yaml").read_text())["model"]
+    settings["overrides"]["post"] = {"score_threshold": 0.0}
+    state = {f"model.{name}": value for name, value in tiny_model("second").state_dict().items()}
+    torch.save({"hyper_parameters": settings, "state_dict": state}, folder / "last.ckpt")
+    return folder / "last.ckpt"
 
 
 def test_train_test_predict_export_and_go_on(cli, tmp_path):
@@ -184,6 +182,27 @@ def test_mistakes_are_one_sentence_and_code_2(cli, tmp_path, arguments, message)
     assert message in err
     assert err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["own.yaml"]
+
+
+@pytest.mark.slow
+def test_the_examples_run(cli, checkpoint, tmp_path):
+    simulate_into(tmp_path / "data/kitti", (4, 2), 0, (375, 1242))
+    frame(tmp_path)
+    shutil.copy(tmp_path / "data/kitti/training/image_2/000001.png", tmp_path)
+    shutil.copy(checkpoint, tmp_path / "last.ckpt")
+    small = "--config second_small trainer.max_epochs=1 data.simulate=[4,2] data.batch_size=2"
+    # Without official data, and without the recipe's own scenes, which are many.
+    left_out = r"config kitti_|diagnose second_small$|bench second_small --runs"
+    assert_examples_run(cli, app, leave_out=left_out, replace={"--config second_small": small})
+
+
+class TestReliability(PackageReliability):
+    app = "xview3d.cli:app"
+
+    @pytest.fixture
+    def prediction(self, checkpoint):
+        words = ("predict", checkpoint.parent / "000001.bin")
+        return checkpoint, lambda path, out: (*words, path, "--out", out)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ Example:
     torch.Size([4, 2])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bound_prop import losses, models, relaxations, schedules
@@ -36,22 +37,6 @@ if TYPE_CHECKING:
     from bound_prop.vnnlib import load_vnnlib
 
 __version__ = "0.1.0"
-
-_ROOMS = {
-    "attack": ["PGD"],
-    "bounds": ["METHODS", "BoundedModule", "Bounds"],
-    "evaluation": ["certified_radius", "evaluate", "neuron_status", "verified"],
-    "graph.build": ["UnsupportedOperationError"],
-    "graph.onnx": ["load_onnx"],
-    "nn": ["ParamRamp", "calibrate_param_ramp", "convert_activations", "set_eta", "set_knee_enabled"],
-    "objective": ["RobustObjective"],
-    "sets": ["Box", "LpBall"],
-    "specs": ["Conjunct", "Disjunction", "LinearSpec", "margin_spec", "targeted_spec"],
-    "verification": ["Verdict", "verify", "verify_file"],
-    "vnnlib": ["load_vnnlib"],
-}
-_EXPORTS = {name: room for room, names in _ROOMS.items() for name in names}
-_MODULES = {"losses": "losses", "models": "models", "relaxations": "relaxations", "schedules": "schedules"}
 
 __all__ = [
     "METHODS",
@@ -87,16 +72,20 @@ __all__ = [
     "verify_file",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"bound_prop.{_MODULES[name]}")
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"bound_prop.{_EXPORTS[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".": ["losses", "models", "relaxations", "schedules"],
+        ".attack": ["PGD"],
+        ".bounds": ["METHODS", "BoundedModule", "Bounds"],
+        ".evaluation": ["certified_radius", "evaluate", "neuron_status", "verified"],
+        ".graph.build": ["UnsupportedOperationError"],
+        ".graph.onnx": ["load_onnx"],
+        ".nn": ["ParamRamp", "calibrate_param_ramp", "convert_activations", "set_eta", "set_knee_enabled"],
+        ".objective": ["RobustObjective"],
+        ".sets": ["Box", "LpBall"],
+        ".specs": ["Conjunct", "Disjunction", "LinearSpec", "margin_spec", "targeted_spec"],
+        ".verification": ["Verdict", "verify", "verify_file"],
+        ".vnnlib": ["load_vnnlib"],
+    },
+)

@@ -10,8 +10,9 @@ Example:
     (torch.Size([1, 16, 20, 10]), torch.Size([1, 5, 20, 10]))
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from denfi import losses
@@ -39,30 +40,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "BevGrid": "grid",
-    **dict.fromkeys(("BoundaryWeights", "boundary_iou_loss"), "losses"),
-    **dict.fromkeys(
-        (
-            "VARIANTS",
-            "AnchorFreeHead",
-            "BoundaryOutput",
-            "Denfi",
-            "DenfiConfig",
-            "DenfiConv",
-            "DenfiDet",
-            "DenseBoundaryProposal",
-            "plug_in",
-        ),
-        "model",
-    ),
-    "load_detector": "predict",
-    **dict.fromkeys(
-        ("BoundaryTargets", "boundary_targets", "decode_boundary", "decode_heading", "encode_heading"),
-        "targets",
-    ),
-}
-
 __all__ = [
     "VARIANTS",
     "AnchorFreeHead",
@@ -85,14 +62,30 @@ __all__ = [
     "plug_in",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "losses":
-        return import_module("denfi.losses")
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"denfi.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".": ["losses"],
+        ".grid": ["BevGrid"],
+        ".losses": ["BoundaryWeights", "boundary_iou_loss"],
+        ".model": [
+            "VARIANTS",
+            "AnchorFreeHead",
+            "BoundaryOutput",
+            "Denfi",
+            "DenfiConfig",
+            "DenfiConv",
+            "DenfiDet",
+            "DenseBoundaryProposal",
+            "plug_in",
+        ],
+        ".predict": ["load_detector"],
+        ".targets": [
+            "BoundaryTargets",
+            "boundary_targets",
+            "decode_boundary",
+            "decode_heading",
+            "encode_heading",
+        ],
+    },
+)

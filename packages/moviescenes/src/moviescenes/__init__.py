@@ -11,8 +11,9 @@ Example:
     True
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from moviescenes.data.films import FilmData
@@ -28,39 +29,6 @@ if TYPE_CHECKING:
     from moviescenes.video import Video, probe
 
 __version__ = "0.1.0"
-
-_EXPORTS = {
-    "LGSS": "model",
-    "AudioNet": "model",
-    "BNet": "model",
-    "FeatureExtractor": "features",
-    "FilmData": "data.films",
-    "GroupingResult": "grouping",
-    "LGSSBranch": "model",
-    "LGSSConfig": "model",
-    "LGSSImage": "model",
-    "Scene": "scenes",
-    "SceneList": "scenes",
-    "SceneSegmenter": "segment",
-    "Shot": "shots",
-    "ShotDetector": "shots",
-    "ShotList": "shots",
-    "Video": "video",
-    "boundary_loss": "losses",
-    "cosine_scores": "segment",
-    "detect_shots": "shots",
-    "evaluate": "metrics",
-    "evaluate_films": "metrics",
-    "extract_features": "features",
-    "generate_films": "data.generated",
-    "group_scenes": "grouping",
-    "load_model": "segment",
-    "optimal_grouping": "grouping",
-    "probe": "video",
-    "register": "features",
-    "save_model": "segment",
-    "scene_threads": "grouping",
-}
 
 __all__ = [
     "LGSS",
@@ -95,12 +63,19 @@ __all__ = [
     "scene_threads",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"moviescenes.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".data.films": ["FilmData"],
+        ".data.generated": ["generate_films"],
+        ".features": ["FeatureExtractor", "extract_features", "register"],
+        ".grouping": ["GroupingResult", "group_scenes", "optimal_grouping", "scene_threads"],
+        ".losses": ["boundary_loss"],
+        ".metrics": ["evaluate", "evaluate_films"],
+        ".model": ["LGSS", "AudioNet", "BNet", "LGSSBranch", "LGSSConfig", "LGSSImage"],
+        ".scenes": ["Scene", "SceneList"],
+        ".segment": ["SceneSegmenter", "cosine_scores", "load_model", "save_model"],
+        ".shots": ["Shot", "ShotDetector", "ShotList", "detect_shots"],
+        ".video": ["Video", "probe"],
+    },
+)

@@ -9,8 +9,9 @@ Example:
     torch.Size([1, 50, 16])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pircnn import data, losses, seg_metrics
@@ -29,26 +30,6 @@ if TYPE_CHECKING:
     from pircnn.sampling import sample_image_features
 
 __version__ = "0.1.0"
-
-_MODULES = ("data", "losses", "seg_metrics")
-_EXPORTS = {
-    **dict.fromkeys(("KittiCalib", "scene_matrix"), "calibration"),
-    **dict.fromkeys(("load_detector", "load_segmentation"), "checkpoints"),
-    **dict.fromkeys(
-        (
-            "PACF",
-            "PIRCNN",
-            "VARIANTS",
-            "FusionConfig",
-            "PIRCNNConfig",
-            "PointImageFusion",
-            "SegUNet",
-            "image_tensor",
-        ),
-        "model",
-    ),
-    "sample_image_features": "sampling",
-}
 
 __all__ = [
     "PACF",
@@ -69,14 +50,22 @@ __all__ = [
     "seg_metrics",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"pircnn.{name}")
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"pircnn.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".": ["data", "losses", "seg_metrics"],
+        ".calibration": ["KittiCalib", "scene_matrix"],
+        ".checkpoints": ["load_detector", "load_segmentation"],
+        ".model": [
+            "PACF",
+            "PIRCNN",
+            "VARIANTS",
+            "FusionConfig",
+            "PIRCNNConfig",
+            "PointImageFusion",
+            "SegUNet",
+            "image_tensor",
+        ],
+        ".sampling": ["sample_image_features"],
+    },
+)

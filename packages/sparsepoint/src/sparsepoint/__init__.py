@@ -10,8 +10,9 @@ Example:
     (3, torch.Size([2, 32, 7]))
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sparsepoint.align import estimate_alignment
@@ -51,45 +52,6 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-
-_ROOMS = {
-    "align": ["estimate_alignment"],
-    "checkpoint": ["load_detector"],
-    "classes": ["LABEL_SETS", "LabelSet"],
-    "coders": ["DirectCoder", "PartialBinBoxCoder", "RelativeHeadingCoder"],
-    "config": ["PRESETS", "SparsePointConfig", "make_config"],
-    "data": [
-        "Augmentation",
-        "CustomDetection",
-        "MMDet3DDetection",
-        "Matterport3DDetection",
-        "PreparedScenes",
-        "S3DISDetection",
-        "SUNRGBDDetection",
-        "ScanNetDetection",
-        "SceneSamples",
-        "SyntheticRooms",
-        "collate",
-        "open_scenes",
-    ],
-    "evaluation": ["IndoorAP", "duplicates_per_gt", "evaluate"],
-    "losses": ["SetCriterion3d", "Truth", "make_criterion"],
-    "matching": ["HungarianMatcher3d"],
-    "models": [
-        "DetectionOutput",
-        "Detections3D",
-        "LearnableProposals3d",
-        "NoiseSuppression",
-        "ProposalInteraction",
-        "RefineHead",
-        "RoIGridPool3d",
-        "SparsePoint",
-        "VoteModule",
-        "VoteNet",
-        "build",
-    ],
-}
-_EXPORTS = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "LABEL_SETS",
@@ -134,12 +96,43 @@ __all__ = [
     "open_scenes",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"sparsepoint.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".align": ["estimate_alignment"],
+        ".checkpoint": ["load_detector"],
+        ".classes": ["LABEL_SETS", "LabelSet"],
+        ".coders": ["DirectCoder", "PartialBinBoxCoder", "RelativeHeadingCoder"],
+        ".config": ["PRESETS", "SparsePointConfig", "make_config"],
+        ".data": [
+            "Augmentation",
+            "CustomDetection",
+            "MMDet3DDetection",
+            "Matterport3DDetection",
+            "PreparedScenes",
+            "S3DISDetection",
+            "SUNRGBDDetection",
+            "ScanNetDetection",
+            "SceneSamples",
+            "SyntheticRooms",
+            "collate",
+            "open_scenes",
+        ],
+        ".evaluation": ["IndoorAP", "duplicates_per_gt", "evaluate"],
+        ".losses": ["SetCriterion3d", "Truth", "make_criterion"],
+        ".matching": ["HungarianMatcher3d"],
+        ".models": [
+            "DetectionOutput",
+            "Detections3D",
+            "LearnableProposals3d",
+            "NoiseSuppression",
+            "ProposalInteraction",
+            "RefineHead",
+            "RoIGridPool3d",
+            "SparsePoint",
+            "VoteModule",
+            "VoteNet",
+            "build",
+        ],
+    },
+)

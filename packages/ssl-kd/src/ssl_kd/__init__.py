@@ -13,8 +13,9 @@ Example:
     ['ce', 'kd', 'logits', 'loss', 'n_ss']
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ssl_kd import metrics, tasks
@@ -35,28 +36,6 @@ if TYPE_CHECKING:
     from tenfold.distill.protocols import few_shot_indices, noisy_labels
 
 __version__ = "0.1.0"
-
-_EXPORTS = {
-    **dict.fromkeys(
-        (
-            "ContrastiveHeadLoss",
-            "SSWrapper",
-            "cosine_scores",
-            "load_head",
-            "positives",
-            "save_head",
-            "train_ss_head",
-        ),
-        "ssl_kd.heads",
-    ),
-    **dict.fromkeys(("PRESETS", "SSKDLoss"), "ssl_kd.losses"),
-    **dict.fromkeys(("error_level", "select"), "ssl_kd.selection"),
-    "SSKDStep": "ssl_kd.step",
-    **dict.fromkeys(("MixedViews", "RotationViews"), "ssl_kd.views"),
-    "build": "tenfold.distill.distillers",
-    **dict.fromkeys(("few_shot_indices", "noisy_labels"), "tenfold.distill.protocols"),
-}
-_MODULES = ("metrics", "tasks")
 
 __all__ = [
     "PRESETS",
@@ -80,14 +59,24 @@ __all__ = [
     "train_ss_head",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"ssl_kd.{name}")
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".": ["metrics", "tasks"],
+        ".heads": [
+            "ContrastiveHeadLoss",
+            "SSWrapper",
+            "cosine_scores",
+            "load_head",
+            "positives",
+            "save_head",
+            "train_ss_head",
+        ],
+        ".losses": ["PRESETS", "SSKDLoss"],
+        ".selection": ["error_level", "select"],
+        ".step": ["SSKDStep"],
+        ".views": ["MixedViews", "RotationViews"],
+        "tenfold.distill.distillers": ["build"],
+        "tenfold.distill.protocols": ["few_shot_indices", "noisy_labels"],
+    },
+)

@@ -9,8 +9,9 @@ Example:
     torch.Size([2, 3, 16, 16])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stylegan_distill.augment import AdaptiveAugment
@@ -69,59 +70,6 @@ if TYPE_CHECKING:
     from stylegan_distill.student import distill_mapping, make_student
 
 __version__ = "0.1.0"
-
-_EXPORTS = {
-    **dict.fromkeys(
-        (
-            "DISCRIMINATOR_PRESETS",
-            "GENERATOR_PRESETS",
-            "DiscriminatorConfig",
-            "StyleGAN2Config",
-            "StyleGAN3Config",
-        ),
-        "config",
-    ),
-    **dict.fromkeys(("Cost", "count_cost"), "cost"),
-    **dict.fromkeys(
-        ("Generator", "StyleGAN2Generator", "StyleGAN3Generator", "StyleGANDiscriminator"), "networks"
-    ),
-    **dict.fromkeys(
-        ("Checkpoint", "UnsafePickleError", "load_checkpoint", "load_generator", "save_checkpoint"),
-        "checkpoints",
-    ),
-    **dict.fromkeys(("latent_directions", "sample_offsets"), "directions"),
-    **dict.fromkeys(("DistillConfig", "Distiller"), "distiller"),
-    **dict.fromkeys(("GanConfig", "GanTrainer", "make_discriminator"), "gan"),
-    **dict.fromkeys(
-        ("ContentMask", "LatentDirectionLoss", "PathLengthRegularizer", "RGBLoss", "r1_penalty"), "losses"
-    ),
-    **dict.fromkeys(("channel_scores", "keep_masks", "slice_generator"), "pruning"),
-    **dict.fromkeys(("distill_mapping", "make_student"), "student"),
-    **dict.fromkeys(("AdaptiveAugment",), "augment"),
-    **dict.fromkeys(("Networks", "evaluate_generator"), "evaluation"),
-    **dict.fromkeys(("InceptionFeatures", "TinyFeatures", "VGG16Features"), "features"),
-    **dict.fromkeys(("LPIPS",), "lpips"),
-    **dict.fromkeys(("BiSeNet", "FaceParser"), "parser"),
-    **dict.fromkeys(("export_generator",), "export"),
-    **dict.fromkeys(
-        (
-            "compute_fid",
-            "compute_kid",
-            "compute_ppl",
-            "compute_pr",
-            "editing_consistency",
-            "equivariance",
-            "generated_images",
-            "mapping_swap",
-            "mixing_consistency",
-            "noise_lpips",
-            "output_discrepancy",
-            "project_image",
-            "psnr",
-        ),
-        "metrics",
-    ),
-}
 
 __all__ = [
     "DISCRIMINATOR_PRESETS",
@@ -182,12 +130,51 @@ __all__ = [
     "slice_generator",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"stylegan_distill.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".augment": ["AdaptiveAugment"],
+        ".checkpoints": [
+            "Checkpoint",
+            "UnsafePickleError",
+            "load_checkpoint",
+            "load_generator",
+            "save_checkpoint",
+        ],
+        ".config": [
+            "DISCRIMINATOR_PRESETS",
+            "GENERATOR_PRESETS",
+            "DiscriminatorConfig",
+            "StyleGAN2Config",
+            "StyleGAN3Config",
+        ],
+        ".cost": ["Cost", "count_cost"],
+        ".directions": ["latent_directions", "sample_offsets"],
+        ".distiller": ["DistillConfig", "Distiller"],
+        ".evaluation": ["Networks", "evaluate_generator"],
+        ".export": ["export_generator"],
+        ".features": ["InceptionFeatures", "TinyFeatures", "VGG16Features"],
+        ".gan": ["GanConfig", "GanTrainer", "make_discriminator"],
+        ".losses": ["ContentMask", "LatentDirectionLoss", "PathLengthRegularizer", "RGBLoss", "r1_penalty"],
+        ".lpips": ["LPIPS"],
+        ".metrics": [
+            "compute_fid",
+            "compute_kid",
+            "compute_ppl",
+            "compute_pr",
+            "editing_consistency",
+            "equivariance",
+            "generated_images",
+            "mapping_swap",
+            "mixing_consistency",
+            "noise_lpips",
+            "output_discrepancy",
+            "project_image",
+            "psnr",
+        ],
+        ".networks": ["Generator", "StyleGAN2Generator", "StyleGAN3Generator", "StyleGANDiscriminator"],
+        ".parser": ["BiSeNet", "FaceParser"],
+        ".pruning": ["channel_scores", "keep_masks", "slice_generator"],
+        ".student": ["distill_mapping", "make_student"],
+    },
+)

@@ -12,8 +12,9 @@ Example:
     ['loss', 'loss_box', 'loss_heatmap', 'num_pos', 'peak_iou', 'weight_sum']
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ttfnet.checkpoint import (
@@ -41,21 +42,6 @@ if TYPE_CHECKING:
     from ttfnet.targets import TargetOptions, Targets, ttf_targets
 
 __version__ = "0.1.0"
-
-_EXPORTS = {
-    **dict.fromkeys(
-        ("ModelInfo", "convert_checkpoint", "load_backbone", "load_detector", "save_detector"), "checkpoint"
-    ),
-    "CocoDataset": "data",
-    **dict.fromkeys(("Detections", "decode"), "decoding"),
-    "coco_evaluate": "evaluation",
-    **dict.fromkeys(("generalized_iou", "heatmap_focal_loss", "weighted_giou_loss"), "losses"),
-    **dict.fromkeys(
-        ("CenterNet", "DeformConv2dPack", "LossOptions", "TTFHead", "TTFNeck", "TTFNet", "TTFOutput"), "model"
-    ),
-    **dict.fromkeys(("Predictor", "load"), "predict"),
-    **dict.fromkeys(("TargetOptions", "Targets", "ttf_targets"), "targets"),
-}
 
 __all__ = [
     "CenterNet",
@@ -85,14 +71,25 @@ __all__ = [
     "weighted_giou_loss",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "backbones":
-        return import_module("ttfnet.model.backbones")
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"ttfnet.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".checkpoint": ["ModelInfo", "convert_checkpoint", "load_backbone", "load_detector", "save_detector"],
+        ".data": ["CocoDataset"],
+        ".decoding": ["Detections", "decode"],
+        ".evaluation": ["coco_evaluate"],
+        ".losses": ["generalized_iou", "heatmap_focal_loss", "weighted_giou_loss"],
+        ".model": [
+            "CenterNet",
+            "DeformConv2dPack",
+            "LossOptions",
+            "TTFHead",
+            "TTFNeck",
+            "TTFNet",
+            "TTFOutput",
+            "backbones",
+        ],
+        ".predict": ["Predictor", "load"],
+        ".targets": ["TargetOptions", "Targets", "ttf_targets"],
+    },
+)

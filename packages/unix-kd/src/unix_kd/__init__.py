@@ -12,8 +12,9 @@ Example:
     (48, 10)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tenfold.distill.distillers import AT, CRD, KD, SP
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from unix_kd.step import DistillStep
 
 __version__ = "0.1.0"
-
-_EXPORTS = {
-    **dict.fromkeys(("AT", "CRD", "KD", "SP"), "tenfold.distill.distillers"),
-    **dict.fromkeys(("CostLedger", "break_even", "cost_ratio"), "unix_kd.cost"),
-    "UnixLoss": "unix_kd.losses",
-    **dict.fromkeys(("MixBatch", "UncertaintyMixup", "correction_factor", "uncertainty"), "unix_kd.sampling"),
-    "SelectionStats": "unix_kd.stats",
-    "DistillStep": "unix_kd.step",
-}
 
 __all__ = [
     "AT",
@@ -51,12 +43,14 @@ __all__ = [
     "uncertainty",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".cost": ["CostLedger", "break_even", "cost_ratio"],
+        ".losses": ["UnixLoss"],
+        ".sampling": ["MixBatch", "UncertaintyMixup", "correction_factor", "uncertainty"],
+        ".stats": ["SelectionStats"],
+        ".step": ["DistillStep"],
+        "tenfold.distill.distillers": ["AT", "CRD", "KD", "SP"],
+    },
+)

@@ -11,8 +11,9 @@ Example:
     2
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from xview3d import diagnostics
@@ -24,23 +25,6 @@ if TYPE_CHECKING:
     from xview3d.view import PerspectiveTransform, View
 
 __version__ = "0.1.0"
-
-_EXPORTS = {
-    "CONTROLS": "presets",
-    "MainGrid": "projector",
-    "PerspectiveTransform": "view",
-    "View": "view",
-    "ViewEncoder": "encoder",
-    "ViewProjector": "projector",
-    "ViewStride": "projector",
-    "add_xview": "plugin",
-    "from_settings": "presets",
-    "kitti_views": "presets",
-    "load_base": "plugin",
-    "nuscenes_views": "presets",
-    "pointpillars_views": "presets",
-    "propose_centers": "centers",
-}
 
 __all__ = [
     "CONTROLS",
@@ -60,14 +44,15 @@ __all__ = [
     "propose_centers",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "diagnostics":
-        return import_module("xview3d.diagnostics")
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"xview3d.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".": ["diagnostics"],
+        ".centers": ["propose_centers"],
+        ".encoder": ["ViewEncoder"],
+        ".plugin": ["add_xview", "load_base"],
+        ".presets": ["CONTROLS", "from_settings", "kitti_views", "nuscenes_views", "pointpillars_views"],
+        ".projector": ["MainGrid", "ViewProjector", "ViewStride"],
+        ".view": ["PerspectiveTransform", "View"],
+    },
+)

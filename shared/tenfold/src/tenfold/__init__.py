@@ -4,10 +4,10 @@ Importing this package loads neither Lightning nor open3d nor matplotlib. Names 
 ``import tenfold.host`` and ``import tenfold.io`` do not load torch either.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tenfold._errors import SlowPathWarning
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tenfold._native import empty_cache, show_config
@@ -16,17 +16,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LAZY = {
-    "empty_cache": "tenfold._native",
-    "reference": "tenfold.ops._library",
-    "show_config": "tenfold._native",
-    "validation": "tenfold._validation",
-}
-
 __all__ = ["SlowPathWarning", "__version__", "empty_cache", "reference", "show_config", "validation"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "._native": ["empty_cache", "show_config"],
+        "._validation": ["validation"],
+        ".ops._library": ["reference"],
+    },
+)

@@ -147,6 +147,16 @@ def wrong_state():
     return state
 
 
+def test_strict_load_refuses_nan():
+    before = nn.Linear(2, 1).state_dict()
+    broken = {**before, "bias": torch.tensor([float("nan")])}
+    module = nn.Linear(2, 1)
+    own = module.weight.clone()
+    with pytest.raises(UserInputError, match=r"net\.pt: bias: holds NaN"):
+        load_strict(module, broken, source="net.pt")
+    assert torch.equal(module.weight, own)
+
+
 def test_strict_load_refuses_with_the_full_report_and_changes_nothing():
     model = net()
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -40,7 +40,8 @@ def test_the_card_and_its_files(short, tmp_path, capsys):
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize("detector", ["pointpillars", pytest.param("pointrcnn", marks=pytest.mark.slow)])
+@pytest.mark.slow  # the first card again; that each detector has its recipe says the next test
+@pytest.mark.parametrize("detector", ["pointpillars", "pointrcnn"])
 def test_the_card_of_another_detector(short, tmp_path, detector):
     result = demo.run_demo(tmp_path, minutes=2 / demo._STEPS_PER_MINUTE, detector=detector)
     assert demo.DETECTORS[detector] in result.claim

@@ -21,10 +21,9 @@ from tenfold.lidar.evaluation import Evaluated, evaluate, headline
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.models.two_stage import COUNTS
 from tenfold.lidar.predict import EXTENSIONS, build_from, detect, load_detector, point_range
-from tenfold.lidar.proposals import Proposals
-from tenfold.lidar.roi_targets import RoITargets, sample_rois
+from tenfold.lidar.roi_targets import sample_rois
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
-from tenfold.testing import assert_training_resumes, two_gloo_ranks
+from tenfold.testing import assert_training_resumes, draw_alike, two_gloo_ranks
 from tenfold.train import make_trainer
 from tenfold.train.lightning import LastCheckpoint
 
@@ -207,25 +206,11 @@ def test_wrong_models_are_the_user_s_error(settings, message):
 # ---- two processes -------------------------------------------------------------------------------
 
 
-def draw_alike(proposals, gt_boxes, options):
-    """Regions of each frame drawn with the same random numbers, wherever the frame lands."""
-    frames = [
-        sample_rois(
-            Proposals(*(part[k : k + 1] for part in proposals)),
-            gt_boxes[k : k + 1],
-            options,
-            torch.Generator().manual_seed(7),
-        )
-        for k in range(len(gt_boxes))
-    ]
-    return RoITargets(*(torch.cat(part) for part in zip(*frames, strict=True)))
-
-
 def gradients(root, detector, overrides, rank, world):
     """Gradients of one step on four frames shared among `world` processes; BatchNorm in eval, float64."""
     torch.manual_seed(0)
     model = LidarTask(detector, "kitti", overrides).model.double().train()
-    model.draw = draw_alike
+    model.draw = draw_alike(sample_rois)
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()

@@ -291,7 +291,7 @@ def test_properties():
     torch.testing.assert_close(ops.sparse_conv(x, w[:, :1, :1, :1], one), x @ w[:, 0, 0, 0].T)
 
 
-def test_operators_pass_opcheck_and_compile():
+def test_operators_pass_opcheck():
     coords = sites(50)
     table = ops.rulebook_submanifold(coords, SHAPE, 2, 3)
     x, w = (
@@ -307,13 +307,19 @@ def test_operators_pass_opcheck_and_compile():
     kernels.check_op(op.sparse_conv.default, (x, w, None, table, True))
     kernels.check_op(op.sparse_max_pool.default, (x, table))
 
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_as_one_graph(backend):
+    coords = sites(50)
+    x = values(50, 3, dtype=torch.float32)
+
     def pipeline(x, coords, w):
         found, table, _ = ops.rulebook_strided(coords, SHAPE, 2, 3, stride=2, padding=1)
         return ops.sparse_conv(x, w, table).relu(), found
 
-    compiled = torch.compile(pipeline, fullgraph=True)
+    compiled = torch.compile(pipeline, fullgraph=True, backend=backend)
     weight = values(4, 3, 3, 3, 3, dtype=torch.float32)
-    kernels.assert_same(compiled(x.detach(), coords, weight), pipeline(x.detach(), coords, weight), rtol=1e-5)
+    kernels.assert_same(compiled(x, coords, weight), pipeline(x, coords, weight), rtol=1e-5)
 
 
 def test_strides_and_half_precision():

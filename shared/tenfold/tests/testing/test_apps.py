@@ -6,8 +6,10 @@ import pytest
 
 from tenfold.cli import app
 from tenfold.testing import (
+    PackageDocuments,
     assert_commands_exist,
     assert_docstrings_hold,
+    assert_examples_run,
     assert_help_shows_examples,
     assert_light_help,
     cli_fixture,
@@ -88,3 +90,47 @@ def test_docstrings(tool, capsys):
     with pytest.raises(AssertionError, match="no example"):
         assert_docstrings_hold(tool("tool_mute"))
     capsys.readouterr()
+
+
+def test_examples_run():
+    def call(*words):
+        return plain(words), "", ""
+
+    assert_examples_run(call, plain)
+    with pytest.raises(AssertionError):
+        assert_examples_run(call, plain, leave_out="dedent")
+    with pytest.raises(AssertionError, match="'tool dedent --x' ended with 2"):
+        assert_examples_run(call, plain, replace={"dedent x": "dedent --x"})
+
+
+def test_documents_of_a_package(tool, tmp_path, monkeypatch):
+    name = tool("tool_docs", '__all__ = ["app", "App"]\ndef one():\n    """>>> 1\n    1\n    """\n')
+    (tmp_path / "lib" / name / "cli.py").write_text(f"from {name} import app\n")
+    page = tmp_path / "page.md"
+
+    class Documents(PackageDocuments):
+        package = name
+
+        def check(self, names):
+            assert names["x"] == 2
+
+        def _path(self, _):
+            return page
+
+    found = Documents()
+    page.write_text("```python\nx = 2\n```\n```sh\ntool dedent text\n```\n[here](page.md)\n")
+    found.test_python_examples_run("", tmp_path, monkeypatch)
+    found.test_commands_and_links_exist("")
+    found.test_docstring_examples_run(tmp_path, monkeypatch)
+    found.test_every_public_name_exists()
+    page.write_text("```python\nx = 3\n```\n[here](gone.md)\n")
+    with pytest.raises(AssertionError):
+        found.test_python_examples_run("", tmp_path, monkeypatch)
+    with pytest.raises(AssertionError):  # no command
+        found.test_commands_and_links_exist("")
+    page.write_text("```sh\ntool dedent text\n```\n[here](gone.md)\n")
+    with pytest.raises(AssertionError, match="gone"):
+        found.test_commands_and_links_exist("")
+    sys.modules[name].__all__.append("nothing")
+    with pytest.raises(AssertionError):
+        found.test_every_public_name_exists()

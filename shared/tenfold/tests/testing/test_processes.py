@@ -1,5 +1,6 @@
 import contextlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -123,6 +124,28 @@ def test_disk_full_of_a_function(tmp_path):
     assert (tmp_path / "a").stat().st_size == 1000
     done = disk_full(write_plainly, tmp_path / "b", 1000, limit_bytes=1000)
     assert (done.returncode, done.value, done.error) == (0, 1000, "")
+
+
+def leave_a_mark():
+    found = "MARK" in os.environ, "mark" in sys.path, os.environ.get("WORD"), os.getcwd()
+    os.environ["MARK"] = "x"
+    sys.path.append("mark")
+    print("said")
+    return found
+
+
+def kill_oneself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_calls_share_a_start_and_nothing_else(tmp_path, monkeypatch):
+    """Each has the folder and the environment of its caller, and leaves no trace for the next one."""
+    for word in ("one", "two"):
+        monkeypatch.chdir(tmp_path)
+        done = disk_full(leave_a_mark, limit_bytes=1000, env={"WORD": word})
+        assert done.value == (False, False, word, str(tmp_path))
+        assert done.stdout == "said\n"
+    assert disk_full(kill_oneself, limit_bytes=1000).returncode == -9
 
 
 def test_disk_full_of_a_command(tmp_path):

@@ -1,7 +1,8 @@
 """Data: frames with a camera, images with labels, cached maps, generated scenes; names load on first use."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pircnn.data.cache import SemanticCache
@@ -9,20 +10,6 @@ if TYPE_CHECKING:
     from pircnn.data.frames import CameraInput, KittiFusionDataset, collate_camera
     from pircnn.data.semantic import SEMANTIC_CLASSES, KinsDataset, KittiSemanticDataset
     from pircnn.data.toy import toy_batch, toy_scene
-
-_EXPORTS = {
-    "CAMERA_COLUMNS": "columns",
-    "SEMANTIC_CLASSES": "semantic",
-    "CameraInput": "frames",
-    "KinsDataset": "semantic",
-    "KittiFusionDataset": "frames",
-    "KittiSemanticDataset": "semantic",
-    "SemanticCache": "cache",
-    "collate_camera": "frames",
-    "toy_batch": "toy",
-    "toy_scene": "toy",
-    "with_camera": "columns",
-}
 
 __all__ = [
     "CAMERA_COLUMNS",
@@ -38,8 +25,13 @@ __all__ = [
     "with_camera",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"pircnn.data.{_EXPORTS[name]}"), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".cache": ["SemanticCache"],
+        ".columns": ["CAMERA_COLUMNS", "with_camera"],
+        ".frames": ["CameraInput", "KittiFusionDataset", "collate_camera"],
+        ".semantic": ["SEMANTIC_CLASSES", "KinsDataset", "KittiSemanticDataset"],
+        ".toy": ["toy_batch", "toy_scene"],
+    },
+)

@@ -4,8 +4,9 @@ Names resolve when they are first used. A value is called by a published name on
 and count were used; on the tiny network of the package it has a name of its own, such as ``fd_tiny``.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stylegan_distill.metrics.discrepancy import mapping_swap, output_discrepancy
@@ -25,21 +26,6 @@ if TYPE_CHECKING:
     from stylegan_distill.metrics.record import Measured, append_jsonl
     from stylegan_distill.metrics.sampling import draw_codes, draw_noise, generated_images
     from stylegan_distill.metrics.turning import equivariance, resample
-
-_ROOMS = {
-    "discrepancy": ["mapping_swap", "output_discrepancy"],
-    "editing": ["editing_consistency", "mixing_consistency", "rank_agreement"],
-    "turning": ["equivariance", "resample"],
-    "fid": ["PRESETS", "FeatureStats", "compute_fid", "frechet_distance", "image_features"],
-    "kid": ["compute_kid"],
-    "pixels": ["psnr"],
-    "ppl": ["compute_ppl", "noise_lpips"],
-    "pr": ["compute_pr"],
-    "projection": ["Projection", "project_image"],
-    "record": ["Measured", "append_jsonl"],
-    "sampling": ["draw_codes", "draw_noise", "generated_images"],
-}
-_LAZY = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "PRESETS",
@@ -68,8 +54,19 @@ __all__ = [
     "resample",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".discrepancy": ["mapping_swap", "output_discrepancy"],
+        ".editing": ["editing_consistency", "mixing_consistency", "rank_agreement"],
+        ".fid": ["PRESETS", "FeatureStats", "compute_fid", "frechet_distance", "image_features"],
+        ".kid": ["compute_kid"],
+        ".pixels": ["psnr"],
+        ".ppl": ["compute_ppl", "noise_lpips"],
+        ".pr": ["compute_pr"],
+        ".projection": ["Projection", "project_image"],
+        ".record": ["Measured", "append_jsonl"],
+        ".sampling": ["draw_codes", "draw_noise", "generated_images"],
+        ".turning": ["equivariance", "resample"],
+    },
+)

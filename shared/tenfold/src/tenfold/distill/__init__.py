@@ -14,8 +14,9 @@
 Names resolve when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tenfold.distill.cache import LogitCache
@@ -25,17 +26,6 @@ if TYPE_CHECKING:
     from tenfold.distill.protocols import few_shot_indices, noisy_labels
     from tenfold.distill.step import DistillStep
     from tenfold.distill.taps import Tapped
-
-_ROOMS = {
-    "cache": ["LogitCache"],
-    "checkpoints": ["Classifier", "load_classifier", "save_classifier"],
-    "distillers": ["DISTILLERS", "Distiller", "Outputs", "build", "dkd_loss", "kd_loss"],
-    "models": ["MODELS", "create_model", "tap_shapes"],
-    "protocols": ["few_shot_indices", "noisy_labels"],
-    "step": ["DistillStep"],
-    "taps": ["Tapped"],
-}
-_LAZY = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "DISTILLERS",
@@ -57,8 +47,15 @@ __all__ = [
     "tap_shapes",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"tenfold.distill.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".cache": ["LogitCache"],
+        ".checkpoints": ["Classifier", "load_classifier", "save_classifier"],
+        ".distillers": ["DISTILLERS", "Distiller", "Outputs", "build", "dkd_loss", "kd_loss"],
+        ".models": ["MODELS", "create_model", "tap_shapes"],
+        ".protocols": ["few_shot_indices", "noisy_labels"],
+        ".step": ["DistillStep"],
+        ".taps": ["Tapped"],
+    },
+)

@@ -255,6 +255,7 @@ def load_strict(
 
     Raises:
         CheckpointMismatchError: anything that no permission covers, with the full report.
+        UserInputError: a tensor holds NaN, as after a diverged training or in a damaged file.
 
     Example:
         >>> from torch import nn
@@ -280,8 +281,16 @@ def load_strict(
     if refused:
         name = type(module).__name__
         raise CheckpointMismatchError(f"{source}: {len(refused)} keys do not fit {name}", report)
+    for key in report.loaded:
+        if _holds_nan(state_dict[key]):
+            raise UserInputError(f"{source}: {key}: holds NaN; the training diverged, or the file is damaged")
     module.load_state_dict({key: state_dict[key] for key in report.loaded}, strict=False)
     return report
+
+
+def _holds_nan(value: Any) -> bool:
+    # The extra state of a module need not be a tensor.
+    return hasattr(value, "isnan") and bool(value.isnan().any())
 
 
 def _shape(value: Any) -> Shape:

@@ -1,4 +1,4 @@
-"""Run a function of a test file in a fresh interpreter.
+"""Run a function of a test file in a process of its own.
 
 Test files cannot be imported by name (pytest loads them by path), so neither fork-free multiprocessing nor a
 plain pickle reaches their functions. The child loads the file by its path, under its own name.
@@ -18,9 +18,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_START = f"import sys; from {__name__} import main; sys.exit(main(*sys.argv[1:]))"
+if TYPE_CHECKING:
+    from tenfold.testing._fork import Forked
+
 _LIMIT = """
 import os, resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -66,7 +68,7 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, **own, **(extra or {})}
 
 
-def kill_group(process: "subprocess.Popen[Any]") -> None:
+def kill_group(process: "subprocess.Popen[Any] | Forked") -> None:
     """SIGKILL a process that leads its own session, and all its children; then reap it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -74,25 +76,23 @@ def kill_group(process: "subprocess.Popen[Any]") -> None:
 
 
 def start_call(
-    payload: Path, *, env: Mapping[str, str] | None = None, limit_bytes: int | None = None
-) -> tuple["subprocess.Popen[str]", int]:
-    """Start the child; the result comes through a pipe, which no limit on file sizes touches."""
+    payload: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    limit_bytes: int | None = None,
+    needs: Sequence[str] = (),
+) -> tuple["Forked", int]:
+    """Start the child; the result comes through a pipe, which no limit on file sizes touches.
+
+    The modules `needs` have been imported in it.
+    """
+    from tenfold.testing._fork import fork_call
+
     reader, writer = os.pipe()
-    command = [sys.executable, "-c", _START, str(payload), str(writer)]
     try:
-        process = subprocess.Popen(
-            command if limit_bytes is None else limited(command, limit_bytes),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=child_environment(env),
-            pass_fds=[writer],
-            start_new_session=True,
-        )
+        return fork_call(payload, writer, env=env, limit_bytes=limit_bytes, needs=needs), reader
     finally:
         os.close(writer)
-    return process, reader
 
 
 def limited(command: Sequence[str | os.PathLike[str]], limit_bytes: int) -> list[str]:
@@ -104,7 +104,7 @@ def limited(command: Sequence[str | os.PathLike[str]], limit_bytes: int) -> list
     return [sys.executable, "-c", _LIMIT, str(limit_bytes), *(os.fspath(word) for word in command)]
 
 
-def finish_call(process: "subprocess.Popen[str]", reader: int, timeout: float) -> Outcome:
+def finish_call(process: "Forked", reader: int, timeout: float) -> Outcome:
     """Wait for a child of `start_call`; after `timeout` seconds kill it and raise `TimeoutError`."""
     parts: list[bytes] = []
     with os.fdopen(reader, "rb") as pipe:
@@ -122,7 +122,7 @@ def finish_call(process: "subprocess.Popen[str]", reader: int, timeout: float) -
             kill_group(process)  # grandchildren would keep the pipe open
             collector.join()
     value, error, trace = pickle.loads(parts[0]) if parts and parts[0] else (None, "", "")
-    return Outcome(process.returncode, stdout, stderr, value, error, trace)
+    return Outcome(process.wait(), stdout, stderr, value, error, trace)
 
 
 def _load(source: str, module: str) -> Any:

@@ -1,15 +1,18 @@
 """A package's command line, called in this process; and what must hold of every one of them."""
 
+import logging
+import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 from tenfold.testing._child import child_environment
 from tenfold.train.cli import App
 
-__all__ = ["assert_help_shows_examples", "assert_light_help", "cli_fixture"]
+__all__ = ["assert_examples_run", "assert_help_shows_examples", "assert_light_help", "cli_fixture"]
 
 _HEAVY = ("torch", "numpy", "lightning", "PIL", "matplotlib")
 
@@ -30,6 +33,8 @@ def cli_fixture(app: str, *first: str) -> Any:
     @pytest.fixture(name="cli")
     def cli(tmp_path: Any, monkeypatch: Any, capfd: Any) -> Callable[..., tuple[int, str, str]]:
         monkeypatch.chdir(tmp_path)
+        # Lightning's log keeps the stream of whichever test came first, which is closed by now.
+        monkeypatch.setattr(logging, "raiseExceptions", False)
         call: App = getattr(import_module(module), name)
 
         def run(*words: object) -> tuple[int, str, str]:
@@ -56,6 +61,37 @@ def assert_help_shows_examples(cli: Callable[..., tuple[int, str, str]], app: Ap
         assert examples, f"{verb} --help has no example"
         for example in examples:
             assert f"$ {example}" in out, example
+
+
+def assert_examples_run(
+    cli: Callable[..., tuple[int, str, str]],
+    app: App,
+    *,
+    leave_out: str = "$^",
+    replace: Mapping[str, str] | None = None,
+) -> None:
+    """Run the examples that ``--help`` prints, in this process: at least one of every verb but `demo`.
+
+    The card that `demo` makes is a session's own job, and minutes long.
+
+    Args:
+        cli: what `cli_fixture` gives a test; put the files that the examples name into its folder.
+        app: whose verbs.
+        leave_out: regular expression of examples that are not run, such as those on official data.
+        replace: text in the examples -> what to use instead, such as fewer steps.
+    """
+    ran = {"demo"}
+    for verb, examples in app.examples().items():
+        for example in examples:
+            if verb == "demo" or re.search(leave_out, example):
+                continue
+            line = example
+            for old, new in (replace or {}).items():
+                line = line.replace(old, new)
+            code, out, err = cli(*shlex.split(line)[len(app.name.split()) :])
+            assert code == 0, f"'{line}' ended with {code}: {out[-1000:]}{err[-2000:]}"
+            ran.add(verb)
+    assert ran == {"demo", *app.examples()}
 
 
 def assert_light_help(app: str, *first: str) -> None:

@@ -1,8 +1,9 @@
-"""Overrides that make the detectors of `tenfold.lidar` tiny, for the tests of all that stand on them."""
+"""The detectors of `tenfold.lidar` made tiny and repeatable, for the tests of all that stand on them."""
 
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["TINY_DETECTORS"]
+__all__ = ["TINY_DETECTORS", "draw_alike"]
 
 _RANGE = [0.0, -12.8, -3.0, 25.6, 12.8, 1.0]
 _VOXELS: dict[str, Any] = {
@@ -69,3 +70,27 @@ TINY_DETECTORS: dict[str, dict[str, Any]] = {
         "second": {key: value for key, value in _SECOND_STAGE.items() if key != "shared"},
     },
 }
+
+
+def draw_alike(sample: Callable[..., Any], seed: int = 7) -> Callable[..., Any]:
+    """A detector's `draw` whose regions of a frame are the same wherever the frame lands: in any batch or process.
+
+    Args:
+        sample: `tenfold.lidar.roi_targets.sample_rois`, which takes proposals, ground truth, options and a generator.
+        seed: Of each frame's generator.
+    """
+    import torch
+
+    def draw(proposals: Any, gt_boxes: Any, options: Any) -> Any:
+        frames = [
+            sample(
+                type(proposals)(*(part[k : k + 1] for part in proposals)),
+                gt_boxes[k : k + 1],
+                options,
+                torch.Generator().manual_seed(seed),
+            )
+            for k in range(len(gt_boxes))
+        ]
+        return type(frames[0])(*(torch.cat(part) for part in zip(*frames, strict=True)))
+
+    return draw

@@ -87,7 +87,8 @@ def assert_links_exist(page: Path) -> None:
         AssertionError: names those that are not.
     """
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing, f"{page}: no such files: {', '.join(missing)}"
 
 
 def assert_docstrings_hold(package: str) -> None:

@@ -3,10 +3,12 @@
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,36 @@ def disk_full(
             process, reader = start_call(payload, env=env, limit_bytes=limit_bytes)
             return finish_call(process, reader, timeout)
     return _run_until(limited(target, limit_bytes), None, env=env, cwd=cwd, timeout=timeout)
+
+
+@contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Let this process write no file beyond `limit_bytes` in a block: `disk_full` without the price of a start.
+
+    Python ignores the limit's signal by itself, so that a write fails with an `OSError`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "a"
+        >>> with full_disk(10):
+        ...     path.write_bytes(bytes(100))
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 27] File too large
+    """
+    import resource  # no such module on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    byte_code, sys.dont_write_bytecode = (
+        sys.dont_write_bytecode,
+        True,
+    )  # a truncated .pyc would outlive the test
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = byte_code
 
 
 def assert_survives_disk_full(

@@ -74,7 +74,7 @@ def _start(payload: Path, rank: int, world_size: int) -> tuple[Any, int]:
         "WORLD_SIZE": str(world_size),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    return start_call(payload, env=env)
+    return start_call(payload, env=env, needs=["torch.distributed"])
 
 
 def _gather(started: list[tuple[Any, int]], timeout: float) -> list[Any]:

@@ -43,8 +43,9 @@ def float_arrays(
         scales: typical sizes of the values, to choose from.
 
     Example:
-        >>> from hypothesis import given
-        >>> @given(float_arrays(columns=2, max_rows=5, special=False))
+        >>> from hypothesis import given, settings
+        >>> @settings(deadline=None)
+        ... @given(float_arrays(columns=2, max_rows=5, special=False))
         ... def check(points):
         ...     assert points.shape[1] == 2 and np.isfinite(points).all()
         >>> check()
@@ -122,8 +123,9 @@ def scores(
     """Scores (length,) from 0 to 1 with many ties; with `special` also NaN, infinities and signed zeros.
 
     Example:
-        >>> from hypothesis import given
-        >>> @given(scores(4, special=False))
+        >>> from hypothesis import given, settings
+        >>> @settings(deadline=None)
+        ... @given(scores(4, special=False))
         ... def check(values):
         ...     assert values.shape == (4,) and (0 <= values).all() and (values <= 1).all()
         >>> check()

@@ -14,8 +14,9 @@ Importing this package loads neither Lightning nor torch; every name below resol
 | `tenfold.train.demo` | what a package's `demo` returns, prints and leaves for the report page |
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tenfold.train.claims import Cell, environment_stamp, table
@@ -36,35 +37,6 @@ if TYPE_CHECKING:
         smooth_ramp,
         step_with_warmup,
     )
-
-_LAZY = {
-    "App": "cli",
-    "Cell": "claims",
-    "CostLedger": "cost",
-    "DemoResult": "demo",
-    "GroupSchedule": "schedules",
-    "ModelEMA": "ema",
-    "ResumableLoader": "resume",
-    "ResumableSampler": "resume",
-    "Verb": "cli",
-    "cosine_with_warmup": "schedules",
-    "count_macs": "cost",
-    "count_parameters": "cost",
-    "decoupled_adam": "schedules",
-    "environment_stamp": "claims",
-    "linear_ramp": "schedules",
-    "make_trainer": "lightning",
-    "one_cycle": "schedules",
-    "one_cycle_schedule": "schedules",
-    "print_demo": "demo",
-    "read_demo": "demo",
-    "sample_generator": "resume",
-    "sigmoid_ramp": "schedules",
-    "smooth_ramp": "schedules",
-    "step_with_warmup": "schedules",
-    "table": "claims",
-    "write_demo": "demo",
-}
 
 __all__ = [
     "App",
@@ -95,8 +67,26 @@ __all__ = [
     "write_demo",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"tenfold.train.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".claims": ["Cell", "environment_stamp", "table"],
+        ".cli": ["App", "Verb"],
+        ".cost": ["CostLedger", "count_macs", "count_parameters"],
+        ".demo": ["DemoResult", "print_demo", "read_demo", "write_demo"],
+        ".ema": ["ModelEMA"],
+        ".lightning": ["make_trainer"],
+        ".resume": ["ResumableLoader", "ResumableSampler", "sample_generator"],
+        ".schedules": [
+            "GroupSchedule",
+            "cosine_with_warmup",
+            "decoupled_adam",
+            "linear_ramp",
+            "one_cycle",
+            "one_cycle_schedule",
+            "sigmoid_ramp",
+            "smooth_ramp",
+            "step_with_warmup",
+        ],
+    },
+)

@@ -7,8 +7,9 @@
 * :mod:`tenfold.viz.colours`: the colour ramp and the class colours used by all of them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tenfold.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tenfold.viz.charts import Bar, Series, line_plot, ratio_bars, standalone
@@ -36,33 +37,6 @@ if TYPE_CHECKING:
         provenance,
     )
     from tenfold.viz.viewer import scene_geometry, show_scene
-
-_LAZY = {
-    **dict.fromkeys(("Bar", "Series", "line_plot", "ratio_bars", "standalone"), "charts"),
-    **dict.fromkeys(("class_colour", "ramp"), "colours"),
-    **dict.fromkeys(
-        ("bev_image", "draw_boxes_2d", "draw_boxes_3d", "draw_points", "encode_image", "range_image"),
-        "pictures",
-    ),
-    **dict.fromkeys(
-        (
-            "Cell",
-            "Chart",
-            "Details",
-            "Link",
-            "Part",
-            "Picture",
-            "Preformatted",
-            "Provenance",
-            "Report",
-            "Table",
-            "Text",
-            "provenance",
-        ),
-        "report",
-    ),
-    **dict.fromkeys(("scene_geometry", "show_scene"), "viewer"),
-}
 
 __all__ = [
     "Bar",
@@ -94,8 +68,33 @@ __all__ = [
     "standalone",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"tenfold.viz.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".charts": ["Bar", "Series", "line_plot", "ratio_bars", "standalone"],
+        ".colours": ["class_colour", "ramp"],
+        ".pictures": [
+            "bev_image",
+            "draw_boxes_2d",
+            "draw_boxes_3d",
+            "draw_points",
+            "encode_image",
+            "range_image",
+        ],
+        ".report": [
+            "Cell",
+            "Chart",
+            "Details",
+            "Link",
+            "Part",
+            "Picture",
+            "Preformatted",
+            "Provenance",
+            "Report",
+            "Table",
+            "Text",
+            "provenance",
+        ],
+        ".viewer": ["scene_geometry", "show_scene"],
+    },
+)

@@ -1,0 +1,17 @@
+"""What holds for every test of this repository."""
+
+import os
+import sys
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """As many torch threads as the session says: a command line with `threads` leaves its own number to later tests.
+
+    Two workers of two threads each on two cores spend most of their time waiting for each other.
+    """
+    wanted, torch = os.environ.get("OMP_NUM_THREADS", ""), sys.modules.get("torch")
+    if torch is not None and wanted.isdigit() and torch.get_num_threads() != int(wanted):
+        torch.set_num_threads(int(wanted))
