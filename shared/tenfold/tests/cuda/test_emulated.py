@@ -57,6 +57,7 @@ def replay(emulator, calls, orders=emulation.ORDERS):
 
 @pytest.mark.parametrize("name", CASES)
 def test_drawn_calls(emulator, name):
+    some = False
     for seed in range(CALLS):
         call = CASES[name].make(np.random.default_rng(seed))
         with tenfold.validation("meta"), emulation.recorded() as calls:
@@ -68,6 +69,8 @@ def test_drawn_calls(emulator, name):
             replay(emulator, calls)
         except Exception as error:
             raise AssertionError(f"{name}, seed {seed}: {error}") from error
+        some = some or len(calls) > 0
+    assert some, f"{name}: every drawn call is refused"
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -110,6 +113,22 @@ def test_batches_and_large_sizes(emulator):
         ops.nms(boxes, torch.from_numpy(rng.random(2200).astype(np.float32)), 0.3)
         ops.nms_padded(boxes[:300], torch.from_numpy(rng.random(300).astype(np.float32)), 0.3, max_out=50)
     replay(emulator, calls, orders=2)
+
+
+def test_forms_that_no_case_draws(emulator):
+    rng = np.random.default_rng(4)
+    xyz = torch.from_numpy(rng.uniform(-2, 2, (150, 3)).astype(np.float32))
+    boxes = torch.from_numpy(rng.uniform(0.5, 3, (40, 7)).astype(np.float32))
+    scores = torch.from_numpy(rng.random(40).astype(np.float32))
+    cells = ((0.5, 0.5, 1.0), (-2, -2, -2, 2, 2, 2), 3, 100)
+    with emulation.recorded() as calls:
+        ops.ball_query_multi(xyz, xyz[:30], (0.4, 0.9), (4, 16))
+        ops.nms_rotated_padded(boxes, scores, 0.3, 12)
+        ops.points_in_boxes_padded(xyz, boxes, 9)
+        ops.voxelize(xyz, *cells, out=ops.voxelize(xyz, *cells))
+    names = {call.name.removeprefix("tenfold::") for call in calls}
+    assert names >= {"ball_query_multi", "nms_rotated_padded", "points_in_boxes_padded", "voxelize_out"}
+    replay(emulator, calls)
 
 
 # Modules of tests/ops whose checks take the implementation.
