@@ -11,7 +11,8 @@ pytest.importorskip("lightning.pytorch")
 
 from pircnn.checkpoints import load_detector, load_segmentation
 from pircnn.cli import app
-from pircnn.task import PircnnTask, SegTask
+from pircnn.task import PircnnTask, SegData, SegTask
+from tenfold._errors import UserInputError
 from tenfold.testing import QUIET_WORDS, assert_training_resumes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -146,3 +147,10 @@ def test_a_killed_run_goes_on_bit_for_bit(kitti, narrow, seg_checkpoint, tmp_pat
 
     # In the second epoch of two steps.
     assert_training_resumes(command, tmp_path, kill_at=3, steps=8)
+
+
+def test_a_split_without_pictures_is_an_error(tmp_path):
+    data = SegData(str(tmp_path / "toy"), simulate=4)
+    data.prepare_data()
+    with pytest.raises(UserInputError, match="val: no picture left; every fifth is for val"):
+        data.setup("fit")

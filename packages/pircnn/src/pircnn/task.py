@@ -426,6 +426,11 @@ class SegData(LightningDataModule):
         if stage == "fit":
             self.sets["train"] = KittiSemanticDataset(self.root, "train", augment=self.augment, **common)
         self.sets["val"] = KittiSemanticDataset(self.root, "val", **common)
+        empty = [name for name, pictures in self.sets.items() if not len(pictures)]
+        if empty:
+            raise UserInputError(
+                f"{self.root / 'training'}: {empty[0]}: no picture left; every fifth is for val"
+            )
         if not self.exclude and self.simulate is None:
             print(
                 "note: some frames of KITTI semantics come from drives of the detection's val split; "
