@@ -193,14 +193,14 @@ def test_slowdown_beside_a_process():
 
 
 def test_a_competitor_ends_with_its_block():
+    before = _children()  # another test may have left a server for forks
     with competitor():
-        children = _children()
-        assert len(children) == 1
-    assert _children() == []
+        assert len(_children() - before) == 1
+    assert _children() == before
 
 
 def _children():
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def test_slow_peers_are_left_out_of_further_thread_counts():
