@@ -57,7 +57,7 @@ def _precision(ours: Any, other: Any) -> Verdict:
     hits = sum(bool(len(ours)) and np.abs(ours - cut).min() <= 1 for cut in other)
     right = sum(bool(len(other)) and np.abs(other - cut).min() <= 1 for cut in ours)
     text = f"precision {right / max(1, len(ours)):.3f}, recall {hits / max(1, len(other)):.3f}"
-    return Verdict(hits == len(other) and right == len(ours), text)
+    return Verdict(bool(hits == len(other) and right == len(ours)), text)
 
 
 def _similarity(scale: float, _dtype: str) -> Case:
