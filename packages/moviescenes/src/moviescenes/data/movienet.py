@@ -41,31 +41,18 @@ class ShotFiles:
         """Features of these shots, each file read once."""
         numbers = np.arange(self.count)[index]
         unique, places = np.unique(numbers, return_inverse=True)
-        rows = np.stack([read_npy(self.folder / f"shot_{number:04d}.npy") for number in unique.tolist()])
-        return rows[places.reshape(numbers.shape)].astype(np.float32)
+        rows = np.stack([self._read(f"shot_{number:04d}") for number in unique.tolist()])
+        return rows[places.reshape(numbers.shape)].astype(np.float32, copy=False)
+
+    def _read(self, shot: str) -> npt.NDArray[Any]:
+        return read_npy(self.folder / f"{shot}.npy")
 
 
-class KeyframeFiles:
-    """Middle keyframes of one film, ``shot_0000_img_1.jpg``, made ready for a network when asked for.
+class KeyframeFiles(ShotFiles):
+    """Middle keyframes of one film, ``shot_0000_img_1.jpg``, made ready for a network: (3, 224, 224) each."""
 
-    Args:
-        folder: of the film.
-        count: number of shots.
-    """
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder, self.count = folder, count
-
-    def __len__(self) -> int:
-        """Number of shots."""
-        return self.count
-
-    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
-        """Pictures (..., 3, 224, 224) of these shots, each file read once."""
-        numbers = np.arange(self.count)[index]
-        unique, places = np.unique(numbers, return_inverse=True)
-        files = [self.folder / f"shot_{number:04d}_img_1.jpg" for number in unique.tolist()]
-        return np.stack([prepare(read_image(file)) for file in files])[places.reshape(numbers.shape)]
+    def _read(self, shot: str) -> npt.NDArray[Any]:
+        return prepare(read_image(self.folder / f"{shot}_img_1.jpg"))
 
 
 class PickledRows:
@@ -197,7 +184,7 @@ class MovieNetSceneSeg:
         features = {key: self._features(key, name, len(rows)) for key in self.keys}
         return FilmData(name, features, apply_uncertain(labels, self.uncertain), np.array(rows, np.int64))
 
-    def _features(self, key: str, name: str, count: int) -> KeyframeFiles | PickledRows | ShotFiles:
+    def _features(self, key: str, name: str, count: int) -> PickledRows | ShotFiles:
         if key == "place" and self.keyframes is not None:
             if not (self.keyframes / name).is_dir():
                 raise UserInputError(f"{self.keyframes}: {name}: no folder of that name")
