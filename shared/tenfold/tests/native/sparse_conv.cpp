@@ -102,6 +102,7 @@ NATIVE_TEST(rulebook_strided) {
   KERNEL(rulebook_strided_sites)(a);
   const int64_t volume = g.kernel[0] * g.kernel[1] * g.kernel[2];
   std::vector<int32_t> out(4 * a.out_rows), table(volume * a.out_rows);
+  a.rows = a.out_rows;
   a.out_coords = out.data();
   a.table = table.data();
   KERNEL(rulebook_strided_fill)(a);
