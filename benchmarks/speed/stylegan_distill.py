@@ -108,6 +108,7 @@ def _plain_row(preset: str, bar: float, measure: Any = "time") -> Row:
         measure=measure,
         growth=False,
         quick=preset == "stylegan2_256",
+        same_bits=False,
         reason=_CONVOLUTIONS if measure == "time" else "",
     )
 
