@@ -117,15 +117,15 @@ def test_work_goes_to_the_current_stream():
 
 
 GRID = ((0.5, 0.5, 1.0), (0.0, 0.0, 0.0, 4.0, 4.0, 4.0))
-# The twins of fixed size, on numbers (500, 7) between 0 and 1.
+# The twins of fixed size, on numbers (500, 7) between 0 and 1: some results are cut, others filled up.
 PADDED = {
     "batched_nms": lambda x: ops.batched_nms_padded(
         plane(x), x[:, 4], (4 * x[:, 5]).long(), 0.3, max_out=100
     ),
-    "dynamic_voxelize": lambda x: ops.dynamic_voxelize_padded(4 * x, *GRID, 90),
-    "nms": lambda x: ops.nms_padded(plane(x), x[:, 4], 0.3, max_out=100),
+    "dynamic_voxelize": lambda x: ops.dynamic_voxelize_padded(4 * x, *GRID, 300),
+    "nms": lambda x: ops.nms_padded(plane(x), x[:, 4], 0.3, max_out=450),
     "nms_rotated": lambda x: ops.nms_rotated_padded(solids(x), x[:, 0].contiguous(), 0.3, 100),
-    "pairs_iou_bev": lambda x: ops.pairs_iou_bev_padded(solids(x), solids(x).flip(0), 0.3, 700),
+    "pairs_iou_bev": lambda x: ops.pairs_iou_bev_padded(solids(x), solids(x).flip(0), 0.3, 4000),
     "points_in_boxes": lambda x: ops.points_in_boxes_padded(20 * x[:, :3], solids(x)[:40], 9),
     "rulebook_strided": lambda x: [
         value

@@ -56,7 +56,7 @@ def require_shape(op: str, name: str, value: Tensor, shape: Sequence[int | str],
         raise ValueError(f"{op}: {name}: got shape {tuple(value.shape)}; expected ({expected}){tail}")
 
 
-def require_size(op: str, name: str, value: object) -> None:
+def require_size(op: str, name: str, value: int) -> None:
     """Raise TypeError or ValueError unless value can be the size of a padded result."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{op}: {name}: got {type(value).__name__}; expected an int")
