@@ -27,9 +27,9 @@ PACKAGES = sorted(p.parent.name for p in (ROOT / "packages").glob("*/pyproject.t
 
 # torch and torchvision go first, together: pip then takes the pair of builds that belong to each other.
 TORCH = ["torch", "torchvision"]
+BUILD = ["numpy", "setuptools", "wheel", "ninja", "pybind11"]
 DEVELOPMENT = [
     *(
-        "numpy",
         "scipy",
         "shapely",
         "pycocotools",
@@ -42,11 +42,13 @@ DEVELOPMENT = [
     *("onnx", "onnxscript", "onnxruntime", "scikit-learn"),
     *("scenedetect-headless", "opentimelineio", "otio-cmx3600-adapter"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
-    *("setuptools", "wheel", "ninja", "pybind11", "nox"),
+    "nox",
 ]
 SITE = ["mkdocs<2", "mkdocs-material", "mkdocstrings-python"]
 # Peers of the benchmarks and oracles of the tests; each is optional, whoever cannot install one goes without.
 PEERS = ["open3d-cpu", "spconv"]
+# The torch under which the tests try the wheel that was built with another one.
+ABI = "2.13.0"
 
 nox.options.sessions = ["demo"]
 nox.options.default_venv_backend = "none"
@@ -56,25 +58,40 @@ def _pip(session: nox.Session, *args: str) -> None:
     session.run(PYTHON, "-m", "pip", "--disable-pip-version-check", *args, external=True)
 
 
-def _environment(session: nox.Session) -> None:
-    """Create or update the shared environment; a stamp makes this free the second time."""
-    wanted = "\n".join([*TORCH, *DEVELOPMENT, *PEERS, (ROOT / "constraints.txt").read_text(), sys.version])
+def _environment(session: nox.Session, *beside: Callable[[], None]) -> None:
+    """Create or update the shared environment; a stamp makes this free the second time.
+
+    Args:
+        session: of nox.
+        beside: jobs that need torch and the tools that compile, nothing else. They run while the rest is
+            installed, which keeps less than one core busy.
+    """
+    wanted = "\n".join(
+        [*TORCH, *BUILD, *DEVELOPMENT, *PEERS, (ROOT / "constraints.txt").read_text(), sys.version]
+    )
     digest = hashlib.sha256(wanted.encode()).hexdigest()
     stamp = ENV / "requirements.sha256"
     if stamp.is_file() and stamp.read_text() == digest:
+        for job in beside:
+            job()
         return
     if not (BIN / "python").exists():
         session.run(sys.executable, "-m", "venv", str(ENV), external=True)
     # Python compiles the few modules that are used when they are used; pip would compile all of torch first.
     install = ("install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"))
-    _pip(session, *install, *TORCH)
+    _pip(session, *install, *TORCH, *BUILD)
+    _at_once(lambda: _tools(session, *install), *beside)
+    stamp.write_text(digest)
+
+
+def _tools(session: nox.Session, *install: str) -> None:
+    """What is neither torch nor needed to compile."""
     _pip(session, *install, *DEVELOPMENT)
     for peer in PEERS:
         try:
             _pip(session, *install, peer)
         except nox.command.CommandFailed:
             session.warn(f"{peer} cannot be installed here: its benchmark rows and oracles are left out")
-    stamp.write_text(digest)
 
 
 def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None:
@@ -94,9 +111,8 @@ def _build(session: nox.Session) -> None:
     _run(session, PYTHON, "-m", "tenfold.build", "--inplace")
 
 
-def _prepare(session: nox.Session) -> None:
-    _environment(session)
-    _build(session)
+def _prepare(session: nox.Session, *beside: Callable[[], None]) -> None:
+    _environment(session, lambda: _build(session), *beside)
 
 
 def _at_once(*jobs: Callable[[], None]) -> None:
@@ -137,12 +153,12 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything a contributor must pass; `-- <package>` runs one package's tests alone."""
-    _prepare(session)
     package, rest = _package_argument(session)
+    _prepare(session, *(() if package else (lambda: _other_torch(session, ABI),)))
     if package is None:
         _lint(session)
         # Each of the two keeps one core busy; the tests take both.
-        _at_once(lambda: _types(session), lambda: _abi(session, "2.13.0"))
+        _at_once(lambda: _types(session), lambda: _abi(session, ABI))
     # A worker keeps to its half of the files, whose fixtures are then made once, until the other has nothing left.
     split = ("-n", "2", "--dist", "worksteal")
     _run(session, PYTHON, "-m", "pytest", *split, "-m", "not slow", *_test_folders(package), *rest)
@@ -302,12 +318,14 @@ def _thin_environment(session: nox.Session, name: str, *requirements: str) -> st
     return python
 
 
+def _other_torch(session: nox.Session, version: str) -> str:
+    return _thin_environment(session, f"abi-{version}", f"torch=={version}", "numpy", "pytest", "hypothesis")
+
+
 def _abi(session: nox.Session, version: str) -> None:
     """Run the built wheel under another torch than the one it was compiled with."""
     wheel = _wheel(session)
-    python = _thin_environment(
-        session, f"abi-{version}", f"torch=={version}", "numpy", "pytest", "hypothesis"
-    )
+    python = _other_torch(session, version)
     session.run(
         python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(wheel), external=True
     )
@@ -328,7 +346,7 @@ def _abi(session: nox.Session, version: str) -> None:
 def abi(session: nox.Session) -> None:
     """`-- <torch version>`: the built wheel under another torch."""
     _environment(session)
-    for version in session.posargs or ["2.13.0"]:
+    for version in session.posargs or [ABI]:
         _abi(session, version)
 
 

@@ -146,6 +146,20 @@ def test_mistakes_end_with_two_and_leave_nothing(cli, movie, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("verb", ["segment", "features", "shots"])
+def test_an_unwritable_folder_is_noticed_before_the_work(cli, movie, tmp_path, monkeypatch, verb):
+    def work(*_args, **_options):
+        raise AssertionError("the film was read")
+
+    monkeypatch.setattr("moviescenes.video._decode", work)
+    (tmp_path / "file").touch()
+    for words in (("--out", "file/below/x"), *((("--images", "file"),) if verb == "shots" else ())):
+        code, _, err = cli(verb, "movie.mp4", *words)
+        assert code == 2
+        assert "cannot be created" in err
+        assert words[0][2:] in err
+
+
 @pytest.mark.slow
 def test_the_examples_run(cli, movie, tmp_path):
     pytest.importorskip("onnxscript")

@@ -12,7 +12,7 @@ from moviescenes.export.formats import FORMATS, render
 from moviescenes.timecode import can_drop, from_timecode
 from moviescenes.video import probe
 from tenfold._errors import UserInputError
-from tenfold.io import make_folder, write_bytes
+from tenfold.io import check_folder, make_folder, write_bytes
 
 __all__ = ["convert", "features", "segment", "shots"]
 
@@ -72,6 +72,8 @@ def segment(
         raise UserInputError(
             f"format: got {', '.join(unknown) or 'none'}; expected some of {', '.join(FORMATS)}"
         )
+    if not json_stdout:
+        check_folder(out)
     found = _segmenter(model, features, detector, threads)
     found.grouping, found.threshold, found.passes = not no_global, threshold, passes
     found.k_range, found.cache = _range(scenes), cache
@@ -207,6 +209,10 @@ def shots(
     """
     from moviescenes.shots import detect_shots
 
+    if images is not None:
+        check_folder(images, "images")
+    if out is not None:
+        check_folder(out.parent)
     options: dict[str, Any] = {}
     if threshold is not None:
         options["ratio" if detector == "adaptive" else "threshold"] = threshold
@@ -262,6 +268,7 @@ def features(
     from moviescenes.segment import SceneSegmenter
     from tenfold.io import atomic_write
 
+    check_folder(out)
     facts = probe(video)
     tool = SceneSegmenter(detector=detector, cache=cache, progress=True)
     found = tool._shots(facts, None if shots == "auto" else shots, None, None)

@@ -74,7 +74,7 @@ class Frame:
 
     def rgb(self, stride: int = 1) -> Image:
         """Upright pixels (H, W, 3); of a stride above 1 every so manieth row and column."""
-        image = self._full.reformat(self._frame, format="rgb24").to_ndarray()[::stride, ::stride]
+        image = _rgb(self._full, self._frame).to_ndarray()[::stride, ::stride]
         return np.rot90(image, self._turns) if self._turns else image
 
     def small(self, width: int) -> Image:
@@ -83,11 +83,16 @@ class Frame:
         scale = width / max(frame.width, frame.height)
         if scale < 1:
             size = [max(2, round(side * scale)) for side in (frame.width, frame.height)]
-            frame = self._small.reformat(frame, width=size[0], height=size[1], format="rgb24")
+            frame = _rgb(self._small, frame, width=size[0], height=size[1])
         else:
-            frame = self._full.reformat(frame, format="rgb24")
+            frame = _rgb(self._full, frame)
         image: Image = frame.to_ndarray()
         return np.rot90(image, self._turns) if self._turns else image
+
+
+def _rgb(converter: Any, frame: Any, **size: int) -> Any:
+    # One thread: by default PyAV takes all, which wait for each other longer than a frame takes.
+    return converter.reformat(frame, format="rgb24", threads=1, **size)
 
 
 def probe(path: str | Path) -> Video:
@@ -106,7 +111,7 @@ def probe(path: str | Path) -> Video:
             height=height,
             has_audio=audio,
             frames=int(stream.frames),
-            first=float(frame.pts * stream.time_base) if frame.pts is not None else 0.0,
+            first=_seconds(frame.pts, stream.time_base) if frame.pts is not None else 0.0,
         )
     raise UserInputError(f"{path}: video: no frame can be decoded")
 
@@ -135,22 +140,27 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
 
     # A converter keeps its tables from frame to frame; one a size, or it would make them anew each time.
     converters = (VideoReformatter(), VideoReformatter())
-    count, first, last, step = 0, None, 0.0, 0.04
+    count, first, last, step, base = 0, None, 0.0, 0.04, Fraction(1)
     for frame, stream, _ in _decode(path):
         if count == 0:
-            step = float(1 / frame_rate(stream.average_rate or stream.guessed_rate))
-        stamp = None if frame.pts is None else float(frame.pts * stream.time_base)
+            step, base = float(1 / frame_rate(stream.average_rate or stream.guessed_rate)), stream.time_base
+        stamp = None if frame.pts is None else _seconds(frame.pts, base)
         first = stamp if first is None and stamp is not None else first
         time = last + step if stamp is None or first is None else stamp - first
         if count == 0:
             time = 0.0
         elif time <= last:  # two frames cannot be shown at once
             time = last + step * 1e-3
-        duration = float(frame.duration * stream.time_base) if frame.duration else step
+        duration = _seconds(frame.duration, base) if frame.duration else step
         yield Frame(count, time, duration, frame, _turns(frame), converters)
         count, last = count + 1, time
     if count == 0:
         raise UserInputError(f"{path}: video: no frame can be decoded")
+
+
+def _seconds(stamp: int, base: Fraction) -> float:
+    # As float(stamp * base), without the common divisor that every product of fractions looks for.
+    return stamp * base.numerator / base.denominator
 
 
 def _turns(frame: Any) -> int:
@@ -236,7 +246,7 @@ def read_audio(path: str | Path, rate: int = 16000) -> Iterator[tuple[float, npt
                     layout = frame.layout.name
                     resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
                 if frame.pts is not None:
-                    stamp = float(frame.pts * frame.time_base)
+                    stamp = _seconds(frame.pts, frame.time_base)
                     ahead = 0.0 if origin is None else stamp - (origin + done / rate)
                     if origin is None or abs(ahead) > 0.1:  # a gap in the track: time goes on
                         origin, done = stamp, 0

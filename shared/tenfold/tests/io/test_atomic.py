@@ -7,7 +7,7 @@ import pytest
 
 import tenfold.io.atomic as atomic
 from tenfold._errors import UserInputError
-from tenfold.io import atomic_write, make_folder, write_bytes, write_json, write_text
+from tenfold.io import atomic_write, check_folder, make_folder, write_bytes, write_json, write_text
 
 
 @pytest.fixture
@@ -166,3 +166,17 @@ def test_a_folder_for_results(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserInputError, match="file/below: results: cannot be created"):
         make_folder(tmp_path / "file" / "below", "results")
+
+
+def test_a_folder_is_checked_before_the_work(tmp_path, monkeypatch):
+    check_folder(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())  # checked, not created
+    (tmp_path / "file").touch()
+    for bad in (tmp_path / "file", tmp_path / "file" / "below" / "deep"):
+        with pytest.raises(UserInputError, match=r"file.*: results: cannot be created \(.*file is no folder"):
+            check_folder(bad, "results")
+    with pytest.raises(UserInputError, match="out: cannot be created"):
+        check_folder(tmp_path / ("x" * 5000))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UserInputError, match=r"is not writable"):
+        check_folder(tmp_path / "a")

@@ -3,7 +3,6 @@
 #include <numeric>
 
 #include "harness.h"
-#include "host/colour_capi.h"
 #include "host/greedy_capi.h"
 #include "host/grouping_capi.h"
 #include "host/precision_capi.h"
@@ -30,27 +29,6 @@ NATIVE_TEST(host_partition) {
   }
   CHECK(k >= k_lo && k <= k_hi && starts[0] == 0);
   CHECK(native::close(value, best, 1e-8));
-}
-
-NATIVE_TEST(host_hsv_change) {
-  const int64_t height = 1 + random.integer(9), width = 1 + random.integer(9), stride = 1 + random.integer(4);
-  const int64_t rows = (height + stride - 1) / stride, columns = (width + stride - 1) / stride;
-  std::vector<uint8_t> rgb(3 * height * width), before(3 * rows * columns), hsv(3 * rows * columns);
-  for (uint8_t& v : rgb) v = static_cast<uint8_t>(random.integer(255));
-  for (uint8_t& v : before) v = static_cast<uint8_t>(random.integer(255));
-  const int64_t total =
-      tenfold_host_hsv_change(height, width, stride, rgb.data(), 1, before.data(), hsv.data());
-  int64_t sum = 0;
-  for (size_t i = 0; i < hsv.size(); ++i) sum += std::abs(int{hsv[i]} - int{before[i]});
-  CHECK(total == sum);
-  for (int64_t y = 0; y < rows; ++y)
-    for (int64_t x = 0; x < columns; ++x) {
-      const uint8_t* in = &rgb[3 * (y * stride * width + x * stride)];
-      const uint8_t* out = &hsv[3 * (y * columns + x)];
-      const int most = std::max({in[0], in[1], in[2]}), least = std::min({in[0], in[1], in[2]});
-      CHECK(out[2] == most && out[0] < 180);
-      CHECK(native::close(static_cast<double>(out[1]), most == 0 ? 0.0 : 255.0 * (most - least) / most, 1.0));
-    }
 }
 
 NATIVE_TEST(host_matching) {

@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "bilinear/bilinear.h"
+#include "colour/colour.h"
 #include "harness.h"
 #include "peaks/peaks.h"
 #include "ttf_targets/ttf_targets.h"
@@ -230,4 +231,26 @@ NATIVE_TEST(ttf_targets) {
         CHECK(target[(b * 4 + d) * area + cell] == (owner[cell] < 0 ? 0.f : boxes[4 * (b * each + owner[cell]) + d]));
     }
   }
+}
+
+NATIVE_TEST(hsv_change) {
+  const int64_t height = 1 + random.integer(9), stride = 1 + random.integer(4);
+  const int64_t width = 1 + random.integer(random.chance(0.1) ? 600 : 9);
+  const int64_t rows = (height + stride - 1) / stride, columns = (width + stride - 1) / stride;
+  std::vector<uint8_t> rgb(3 * height * width), before(3 * rows * columns), hsv(3 * rows * columns);
+  for (uint8_t& v : rgb) v = static_cast<uint8_t>(random.integer(255));
+  for (uint8_t& v : before) v = static_cast<uint8_t>(random.integer(255));
+  tenfold::HsvChangeArgs args{height, width, stride, rgb.data(), before.data(), hsv.data(), 0};
+  KERNEL(hsv_change)(args);
+  int64_t sum = 0;
+  for (size_t i = 0; i < hsv.size(); ++i) sum += std::abs(int{hsv[i]} - int{before[i]});
+  CHECK(args.total == sum);
+  for (int64_t y = 0; y < rows; ++y)
+    for (int64_t x = 0; x < columns; ++x) {
+      const uint8_t* in = &rgb[3 * (y * stride * width + x * stride)];
+      const uint8_t* out = &hsv[3 * (y * columns + x)];
+      const int most = std::max({in[0], in[1], in[2]}), least = std::min({in[0], in[1], in[2]});
+      CHECK(out[2] == most && out[0] < 180);
+      CHECK(native::close(static_cast<double>(out[1]), most == 0 ? 0.0 : 255.0 * (most - least) / most, 1.0));
+    }
 }

@@ -66,9 +66,7 @@ def build(kind: str, level: str, jobs: int) -> Path:
     # Only families that a driver includes: a sanitized kernel takes long to compile.
     included = {name for d in drivers for name in re.findall(r'#include "(\w+)/', d.read_text())}
     kernels = [p for p in sorted(CORE.glob("csrc/*/*_cpu.cpp")) if p.parent.name in included]
-    host = [
-        CORE / "csrc" / "host" / f"{name}_capi.cpp" for name in ("colour", "greedy", "grouping", "precision")
-    ]
+    host = [CORE / "csrc" / "host" / f"{name}_capi.cpp" for name in ("greedy", "grouping", "precision")]
     march = f"{LEVELS[level]} -DTENFOLD_ISA={level}"
     include = f"-I{CORE / 'csrc'} -I{HERE}"
     work = []

@@ -5,7 +5,7 @@ Every reader answers a damaged file with one sentence, a `tenfold._errors.UserIn
 field.
 """
 
-from tenfold.io.atomic import atomic_write, make_folder, write_bytes, write_json, write_text
+from tenfold.io.atomic import atomic_write, check_folder, make_folder, write_bytes, write_json, write_text
 from tenfold.io.checkpoint import (
     CheckpointMismatchError,
     KeyReport,
@@ -26,6 +26,7 @@ __all__ = [
     "PointCloud",
     "UnsafePickleError",
     "atomic_write",
+    "check_folder",
     "convert_state_dict",
     "field",
     "load_checkpoint",

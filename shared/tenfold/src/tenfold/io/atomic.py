@@ -118,6 +118,32 @@ def make_folder(folder: StrPath, argument: str = "out") -> Path:
     return path
 
 
+def check_folder(folder: StrPath, argument: str = "out") -> None:
+    """Say before an hour of work, not after it, that results cannot be written; creates nothing.
+
+    Args:
+        folder: where `make_folder` will be asked for a folder.
+        argument: what the user calls it, for the message.
+
+    Raises:
+        UserInputError: it, or the folder in which it would be created, is a file or not writable.
+
+    Example:
+        >>> import tempfile
+        >>> check_folder(f"{tempfile.mkdtemp()}/a/b")
+    """
+    path = Path(folder)
+    try:
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        reason = "" if there.is_dir() else f"{there} is no folder"
+    except OSError as error:  # a name too long, a folder that one may not enter
+        bad_file(path, argument, f"cannot be created ({error.strerror or error})", error)
+    if not reason and not os.access(there, os.W_OK | os.X_OK):
+        reason = f"{there} is not writable"
+    if reason:
+        bad_file(path, argument, f"cannot be created ({reason})")
+
+
 def write_bytes(path: StrPath, data: bytes | bytearray | memoryview) -> None:
     """Write bytes atomically; see `atomic_write`.
 
