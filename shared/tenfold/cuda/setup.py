@@ -35,11 +35,8 @@ class BuildPy(build_py):
     """Compiles the kernels into the package."""
 
     def run(self) -> None:
+        super().run()
         package = Path(self.build_lib).resolve() / PACKAGE
-        package.mkdir(parents=True, exist_ok=True)
-        (package / "__init__.py").write_text(
-            f'"""CUDA {MAJOR} kernels of tenfold, which loads them itself."""\n'
-        )
         build_cuda(Layout(CORE / "csrc", CORE / "build" / "cuda", package))
 
 
@@ -62,7 +59,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[f"tenfold=={VERSION}"],
     packages=[PACKAGE],
-    package_dir={PACKAGE: str(Path("src") / PACKAGE)},
+    package_dir={PACKAGE: "src/tenfold_cu"},
     distclass=NativeDistribution,
     cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel},
 )
