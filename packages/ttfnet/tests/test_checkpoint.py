@@ -42,13 +42,20 @@ def official(model, layers):
     return state
 
 
+def numbered(make):
+    """A network whose every tensor holds numbers of its own; drawing millions of random ones takes longer."""
+    with torch.device("meta"):
+        model = make()
+    model.to_empty(device="cpu")
+    for k, tensor in enumerate((*model.parameters(), *model.buffers())):
+        values = torch.linspace(1 + k / 1000, 1.5 + k / 1000, tensor.numel())
+        tensor.data.copy_(values.view(tensor.shape))
+    return model.eval()
+
+
 @pytest.fixture(scope="module")
 def donor():
-    torch.manual_seed(3)
-    model = TTFNet("resnet18", 80)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.02)
-    return model.eval()
+    return numbered(lambda: TTFNet("resnet18", 80))
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -69,11 +76,7 @@ def test_official_checkpoints_convert(donor, prefix):
 
 @pytest.mark.parametrize(("backbone", "layers"), [("resnet34", 2), ("darknet53", 2)])
 def test_backbone_and_heads_follow_from_the_keys(backbone, layers):
-    with torch.device("meta"):
-        model = TTFNet(backbone, 7)
-    model.to_empty(device="cpu")
-    for p in (*model.parameters(), *model.buffers()):
-        p.data.zero_()
+    model = numbered(lambda: TTFNet(backbone, 7))
     found, info = convert_checkpoint(official(model, {"hm": 2, "wh": layers}))
     assert (info.settings["backbone"], found.num_classes) == (backbone, 7)
     assert len(found.head.distances) == 2 * layers + 1
@@ -110,11 +113,7 @@ def official_dla(model):
 
 @pytest.fixture(scope="module")
 def dla_donor():
-    torch.manual_seed(5)
-    model = TTFNet("dla34", 80)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.02)
-    return model.eval()
+    return numbered(lambda: TTFNet("dla34", 80))
 
 
 def test_official_dla34_converts(dla_donor):
@@ -231,16 +230,13 @@ def darknet_file(model, tail=b""):
 
 
 def test_darknet_weights(tmp_path, capsys):
-    torch.manual_seed(0)
-    source = DarkNet53()
-    for module in source.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for value in (module.weight, module.bias, module.running_mean, module.running_var):
-                value.data.uniform_(0.5, 1.5)
+    source = numbered(DarkNet53)
     data = darknet_file(source, tail=bytes(4 * 1025))  # a classifier follows
     file = tmp_path / "darknet53.weights"
     file.write_bytes(data)
-    backbone = DarkNet53()
+    with torch.device("meta"):
+        backbone = DarkNet53()
+    backbone.to_empty(device="cpu")
     load_backbone(backbone, file)
     for key, value in source.state_dict().items():
         if "num_batches" not in key:
