@@ -49,7 +49,7 @@ def test_fit_resume_and_test(tmp_path, monkeypatch, capfd, narrow):
     text = yaml.safe_dump(overrides, default_flow_style=True, width=1000).strip()
     words = [
         "fit", "--config", "second_small", f"model.overrides={text}",
-        "data.simulate=[4,2]", "data.batch_size=2", "data.counts={Car: 2}", "trainer.check_val_every_n_epoch=1",
+        "data.simulate=[2,1]", "data.batch_size=1", "data.counts={Car: 2}", "trainer.check_val_every_n_epoch=1",
         "trainer.enable_progress_bar=false",
     ]  # fmt: skip
     assert app([*words, "trainer.max_epochs=1"]) == 0, capfd.readouterr().err

@@ -35,7 +35,7 @@ def recipe(path, views=2, **more):
             "overrides": dict(TINY_DETECTORS["second"]),
         },
         "data": {
-            "root": "data", "simulate": [4, 2], "image_size": [375, 1242], "batch_size": 2, "counts": {},
+            "root": "data", "simulate": [2, 1], "image_size": [375, 1242], "batch_size": 2, "counts": {},
         },
         "trainer": {"default_root_dir": "run", "accelerator": "cpu", "max_epochs": 1, "num_sanity_val_steps": 0},
     }  # fmt: skip
