@@ -135,8 +135,8 @@ def test_the_mechanism():
 
 @pytest.mark.usefixtures("few_maps")
 def test_a_short_run_learns_to_look_at_the_edge_and_the_control_does_not():
-    found = read_edges(Mechanism(steps=120), 0)
-    control = read_edges(Mechanism(shuffled=True, steps=120), 0)
+    found = read_edges(Mechanism(steps=100), 0)
+    control = read_edges(Mechanism(shuffled=True, steps=100), 0)
     assert found.numbers["accuracy"] > 90
     assert control.numbers["accuracy"] < 70
     assert found.numbers["on edge, %"] > control.numbers["on edge, %"] + 40

@@ -1,8 +1,13 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from tenfold.testing import cli_fixture
+
+sys.path.insert(0, str(Path(__file__).parent))  # for ttfnet_without_extras
 
 cli = cli_fixture("ttfnet.cli:app")
 

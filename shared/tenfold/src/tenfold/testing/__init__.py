@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tenfold.testing.processes import (
         KilledAndResumed,
         assert_survives_disk_full,
+        call_apart,
         disk_full,
         full_disk,
         sigkill_and_resume,
@@ -68,6 +69,7 @@ __all__ = [
     "assert_survives_disk_full",
     "assert_training_resumes",
     "averaged_gradients",
+    "call_apart",
     "child_environment",
     "cli_fixture",
     "corruptions",
@@ -115,6 +117,7 @@ __getattr__, __dir__ = lazy_names(
         ".processes": [
             "KilledAndResumed",
             "assert_survives_disk_full",
+            "call_apart",
             "disk_full",
             "full_disk",
             "sigkill_and_resume",
