@@ -58,6 +58,7 @@ def donor():
     return numbered(lambda: TTFNet("resnet18", 80))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_official_checkpoints_convert(donor, prefix):
     state = {prefix + k: v for k, v in official(donor, {"hm": 2, "wh": 1}).items()}
@@ -74,6 +75,7 @@ def test_official_checkpoints_convert(donor, prefix):
     assert NORMALIZATIONS[info.normalization][0] == (123.675, 116.28, 103.53)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("backbone", "layers"), [("resnet34", 2), ("darknet53", 2)])
 def test_backbone_and_heads_follow_from_the_keys(backbone, layers):
     model = numbered(lambda: TTFNet(backbone, 7))
@@ -116,6 +118,7 @@ def dla_donor():
     return numbered(lambda: TTFNet("dla34", 80))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_official_dla34_converts(dla_donor):
     state = official_dla(dla_donor)
     for key in (
@@ -138,6 +141,7 @@ def test_official_dla34_converts(dla_donor):
         convert_checkpoint(state)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_weights_of_dla34_by_its_authors_load(dla_donor):
     prefix = "backbone.base."
     state = {k.removeprefix(prefix): v for k, v in official_dla(dla_donor).items() if k.startswith(prefix)}
@@ -164,6 +168,7 @@ def test_backbones_of_pafnet_load_from_timm_and_torchvision():
     assert torch.equal(mobile.features[3].block[0][0].weight, whole.features[3].block[0][0].weight)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -229,14 +234,13 @@ def darknet_file(model, tail=b""):
     return b"".join(parts) + tail
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_darknet_weights(tmp_path, capsys):
     source = numbered(DarkNet53)
     data = darknet_file(source, tail=bytes(4 * 1025))  # a classifier follows
     file = tmp_path / "darknet53.weights"
     file.write_bytes(data)
-    with torch.device("meta"):
-        backbone = DarkNet53()
-    backbone.to_empty(device="cpu")
+    backbone = DarkNet53()
     load_backbone(backbone, file)
     for key, value in source.state_dict().items():
         if "num_batches" not in key:
