@@ -16,7 +16,7 @@ from tenfold._errors import UserInputError
 from tenfold.lidar import build_detector
 from tenfold.lidar.models.point_input import fixed_points
 from tenfold.lidar.roi_targets import sample_rois
-from tenfold.testing import averaged_gradients, draw_alike, rank_and_size, two_gloo_ranks
+from tenfold.testing import averaged_gradients, draw_alike, rank_and_size, two_gloo_ranks, undrawn
 from tenfold.train.schedules import decoupled_adam
 
 
@@ -356,6 +356,7 @@ def test_kitti_size():
         assert net(torch.zeros(1, 3, 374, 1238)).shape == (1, 10, 374, 1238)
 
 
+@undrawn()
 def test_sizes_of_the_reference_models():
     pointrcnn = sum(p.numel() for p in build_detector("pointrcnn").parameters())
     assert pointrcnn == 4_038_819
