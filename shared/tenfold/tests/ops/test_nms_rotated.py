@@ -451,8 +451,9 @@ def test_scratch_stays_within_its_bound(dtype):
     n = 20_000
     boxes, scores = make_boxes(n, 0, style="sizes", dtype=dtype)
     one, many = torch.zeros(n, dtype=torch.int64), torch.arange(n) % 7
+    grouped = ({"labels": one, "batch": one}, {"labels": many, "batch": many, "post_max": 50})
     for op in PUBLIC:
-        for groups in ({}, {"labels": one, "batch": one}, {"labels": many, "batch": many, "post_max": 50}):
+        for groups in ({}, *grouped) if dtype is torch.float64 else ({},):  # doubles take the more
             _native.scratch_peak(reset=True)
             op(boxes, scores, 0.1, **groups)
             assert 0 < _native.scratch_peak() <= 120 * n + 262_144
