@@ -94,7 +94,10 @@ def ground_boxes(rng: Rng, rows: int, kind: Any, columns: int = 7, special: bool
     if rows and rng.random() < 0.3:
         boxes = boxes[rng.integers(0, max(1, rows // 3), rows)]
     if rows and special and rng.random() < 0.3:
-        boxes[rng.integers(0, rows), rng.integers(columns)] = pick(rng, np.nan, np.inf, 0.0, -1.0, 1e30)
+        column = int(rng.integers(columns))
+        # Beside a side of 1e30 the area of a small box is below what double precision resolves.
+        most = 1e6 if columns // 2 <= column < columns - 1 else 1e30
+        boxes[rng.integers(0, rows), column] = pick(rng, np.nan, np.inf, 0.0, -1.0, most)
     return tensor(rng, boxes.astype(kind))
 
 
@@ -144,11 +147,21 @@ def nms(rng: Rng) -> Call:
     return lambda: ops.nms(*args, **more)
 
 
-def batched_nms(rng: Rng) -> Call:
+def _batched(rng: Rng) -> tuple[tuple[Any, ...], torch.Tensor | None]:
     n, kind = size(rng, 80), dtype(rng)  # boxes of other labels stay, and the reference takes a step for each
     args = (plane_boxes(rng, n, kind), scores(rng, n, kind), labels(rng, n), float(pick(rng, 0.0, 0.5, 1.0)))
-    batch = pick(rng, None, labels(rng, n))
+    return args, pick(rng, None, labels(rng, n))
+
+
+def batched_nms(rng: Rng) -> Call:
+    args, batch = _batched(rng)
     return lambda: ops.batched_nms(*args, batch=batch)
+
+
+def batched_nms_padded(rng: Rng) -> Call:
+    args, batch = _batched(rng)
+    more = {"max_out": size(rng, 100), "score_threshold": pick(rng, None, 0.25)}
+    return lambda: ops.batched_nms_padded(*args, batch=batch, **more)
 
 
 def nms_rotated(rng: Rng) -> Call:
@@ -165,11 +178,20 @@ def box_iou(rng: Rng) -> Call:
     return lambda: function(a, b, mode=mode)
 
 
-def pairs_iou_bev(rng: Rng) -> Call:
+def _pairs(rng: Rng) -> tuple[Any, ...]:
     kind = dtype(rng)
     a, b = (ground_boxes(rng, size(rng, 30), kind) for _ in range(2))
-    thr = float(pick(rng, 0.0, 0.1, 0.5))
-    return lambda: ops.pairs_iou_bev(a, b, thr)
+    return a, b, float(pick(rng, 0.0, 0.1, 0.5))
+
+
+def pairs_iou_bev(rng: Rng) -> Call:
+    args = _pairs(rng)
+    return lambda: ops.pairs_iou_bev(*args)
+
+
+def pairs_iou_bev_padded(rng: Rng) -> Call:
+    args = (*_pairs(rng), size(rng))
+    return lambda: ops.pairs_iou_bev_padded(*args)
 
 
 def _box_pairs(rng: Rng, most: int) -> tuple[torch.Tensor, torch.Tensor, Any]:
@@ -233,11 +255,21 @@ def voxelize_backward(rng: Rng) -> Call:
     return gradient(rng, lambda p: ops.voxelize(p, *args, mean=mean)[0], points)
 
 
-def dynamic_voxelize(rng: Rng) -> Call:
+def _dynamic(rng: Rng) -> tuple[tuple[Any, ...], dict[str, Any]]:
     points = cloud(rng, columns=4)
     args = (points, *grid(rng))
-    more = {"offsets": batch_offsets(rng, len(points)), "order": pick(rng, "lex", "first")}
+    return args, {"offsets": batch_offsets(rng, len(points)), "order": pick(rng, "lex", "first")}
+
+
+def dynamic_voxelize(rng: Rng) -> Call:
+    args, more = _dynamic(rng)
     return lambda: ops.dynamic_voxelize(*args, **more)
+
+
+def dynamic_voxelize_padded(rng: Rng) -> Call:
+    args, more = _dynamic(rng)
+    most = size(rng)
+    return lambda: ops.dynamic_voxelize_padded(*args, most, **more)
 
 
 def scatter(rng: Rng) -> Call:
@@ -391,11 +423,26 @@ def rulebook_submanifold(rng: Rng) -> Call:
     return lambda: ops.rulebook_submanifold(*args, dilation=dilation)
 
 
-def rulebook_strided(rng: Rng) -> Call:
+def _strided(rng: Rng) -> tuple[tuple[Any, ...], dict[str, int]]:
     shape, batch = pick(rng, (4, 5, 6), (5, 5, 70), (9, 5, 20)), pick(rng, 1, 3)
     args = (sites(rng, shape, batch), shape, batch, pick(rng, 1, 2, 3))
-    more = {"stride": pick(rng, 1, 2, 3), "padding": pick(rng, 0, 1), "dilation": pick(rng, 1, 2)}
+    return args, {"stride": pick(rng, 1, 2, 3), "padding": pick(rng, 0, 1), "dilation": pick(rng, 1, 2)}
+
+
+def rulebook_strided(rng: Rng) -> Call:
+    args, more = _strided(rng)
     return lambda: ops.rulebook_strided(*args, **more)[:2]
+
+
+def rulebook_strided_padded(rng: Rng) -> Call:
+    args, more = _strided(rng)
+    most = size(rng)
+
+    def run() -> tuple[torch.Tensor, ...]:
+        found, table, _, count = ops.rulebook_strided_padded(*args, most, **more)
+        return found, table, count
+
+    return run
 
 
 def _table(rng: Rng) -> tuple[torch.Tensor, int, tuple[int, int, int]]:
@@ -582,12 +629,14 @@ def filtered_lrelu_gate(rng: Rng) -> Call:
 CASES: dict[str, Case] = {
     "ball_query": Case(ball_query),
     "batched_nms": Case(batched_nms),
+    "batched_nms_padded": Case(batched_nms_padded),
     "bias_act": Case(bias_act, rtol=1e-5),
     "bias_act_gate": Case(bias_act_gate, rtol=1e-4),
     "bilinear_sample": Case(bilinear_sample, rtol=1e-5),
     "bilinear_sample_backward": Case(bilinear_sample_backward, rtol=1e-4),
     "box_iou": Case(box_iou, rtol=1e-5),
     "dynamic_voxelize": Case(dynamic_voxelize),
+    "dynamic_voxelize_padded": Case(dynamic_voxelize_padded),
     "farthest_point_sample": Case(farthest_point_sample),
     "farthest_point_sample_dist": Case(farthest_point_sample_dist),
     "filtered_lrelu": Case(filtered_lrelu, rtol=1e-3),
@@ -602,6 +651,7 @@ CASES: dict[str, Case] = {
     "nms": Case(nms),
     "nms_rotated": Case(nms_rotated),
     "pairs_iou_bev": Case(pairs_iou_bev, rtol=1e-5),
+    "pairs_iou_bev_padded": Case(pairs_iou_bev_padded, rtol=1e-5),
     "peaks_at": Case(peaks_at),
     "points_in_boxes": Case(points_in_boxes),
     "roi_grid_pool3d": Case(roi_grid_pool3d, rtol=1e-5),
@@ -612,6 +662,7 @@ CASES: dict[str, Case] = {
     "rotated_iou_backward": Case(rotated_iou_backward, rtol=1e-4),
     "rulebook_invert": Case(rulebook_invert),
     "rulebook_strided": Case(rulebook_strided),
+    "rulebook_strided_padded": Case(rulebook_strided_padded),
     "rulebook_submanifold": Case(rulebook_submanifold),
     "scatter": Case(scatter, rtol=1e-4),
     "scatter_backward": Case(scatter_backward, rtol=1e-4),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tenfold.ref._iou import box_iou
+from tenfold.ref._nms import pad_rows
 
 __all__ = ["nms_rotated", "nms_rotated_padded"]
 
@@ -89,6 +90,4 @@ def nms_rotated_padded(
 ) -> tuple[Tensor, Tensor]:
     """The rows of `nms_rotated` in a tensor of fixed size, filled up with -1, and their number."""
     rows = nms_rotated(boxes, scores, labels, None, iou_threshold, metric, pre_max, post_max, validate)
-    keep = rows.new_full((post_max,), -1)
-    keep[: len(rows)] = rows
-    return keep, torch.tensor(len(rows), dtype=torch.int32, device=boxes.device)
+    return pad_rows(rows, post_max)

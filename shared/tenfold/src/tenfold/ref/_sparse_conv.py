@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = [
     "rulebook_invert",
     "rulebook_strided",
+    "rulebook_strided_padded",
     "rulebook_submanifold",
     "sparse_conv",
     "sparse_conv_weight",
@@ -107,6 +108,27 @@ def rulebook_strided(
         device=coords.device,
     )
     return torch.tensor(out, dtype=torch.int32, device=coords.device).reshape(-1, 4), table
+
+
+def rulebook_strided_padded(
+    coords: Tensor,
+    spatial_shape: Sequence[int],
+    batch_size: int,
+    kernel_size: Sequence[int],
+    max_out: int,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    validate: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first sites of `rulebook_strided` with their columns, filled up with -1, and the number of all sites."""
+    sites, table = rulebook_strided(
+        coords, spatial_shape, batch_size, kernel_size, stride, padding, dilation, validate
+    )
+    padded, columns = sites.new_full((max_out, 4), -1), table.new_full((len(table), max_out), -1)
+    padded[: len(sites)] = sites[:max_out]
+    columns[:, : len(sites)] = table[:, :max_out]
+    return padded, columns, torch.tensor(len(sites), dtype=torch.int32, device=coords.device)
 
 
 def rulebook_invert(table: Tensor, rows: int) -> Tensor:
