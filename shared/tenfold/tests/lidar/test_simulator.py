@@ -314,7 +314,9 @@ def test_frames_are_fast(sensor, budget):
         start = time.process_time()
         scan(scene, sensor)
         spent.append(time.process_time() - start)
-    assert min(spent) < budget
+        if spent[-1] < budget:
+            return
+    pytest.fail(f"{spent} s; expected less than {budget}")
 
 
 def test_frames_have_the_size_of_real_ones():
