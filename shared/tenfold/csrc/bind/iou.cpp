@@ -65,14 +65,18 @@ Tensor box_iou_op(Tensor a, Tensor b, int64_t kind, int64_t mode, bool paired, b
   return run<double>(dispatch::box_iou_f64, ca, cb, k, m, paired, validate);
 }
 
-using Pairs = std::tuple<Tensor, Tensor, Tensor>;
+struct PairTensors {
+  Tensor i, j, iou;
+};
 
-template <class T, class Kernel>
-Pairs run_pairs(Kernel kernel, const Tensor& a, const Tensor& b, double threshold, bool validate) {
-  struct Owner {
-    std::optional<Tensor> i, j, iou;
-    ScalarType dtype;
-  } owner{{}, {}, {}, a.scalar_type()};
+PairTensors pair_tensors(int64_t room, ScalarType dtype) {
+  return {new_tensor({room}, ScalarType::Long), new_tensor({room}, ScalarType::Long), new_tensor({room}, dtype)};
+}
+
+// `allocate(count)` returns the tensors for the pairs; with `count` the host need not know their number.
+template <class T, class Kernel, class Allocate>
+void run_pairs(const char* op, Kernel kernel, const Tensor& a, const Tensor& b, double threshold, bool validate,
+               const Tensor* count, Allocate& allocate) {
   PairsIouArgs<T> args{};
   args.a = in<T>(a);
   args.b = in<T>(b);
@@ -83,37 +87,61 @@ Pairs run_pairs(Kernel kernel, const Tensor& a, const Tensor& b, double threshol
   args.threshold = threshold;
   args.validate = validate;
   args.parallel = torch_parallel();
-  args.owner = &owner;
-  args.allocate = [](PairsIouArgs<T>& self, int64_t count) {
-    auto* o = static_cast<Owner*>(self.owner);
-    o->i = new_tensor({count}, ScalarType::Long);
-    o->j = new_tensor({count}, ScalarType::Long);
-    o->iou = new_tensor({count}, o->dtype);
-    self.i = out<int64_t>(*o->i);
-    self.j = out<int64_t>(*o->j);
-    self.iou = out<T>(*o->iou);
+#ifdef TENFOLD_DEVICE
+  if (count != nullptr) args.count_there = out<int64_t>(*count);
+#endif
+  args.owner = &allocate;
+  args.allocate = [](PairsIouArgs<T>& self) {
+    const PairTensors pairs = (*static_cast<Allocate*>(self.owner))(self.count);
+    self.room = pairs.i.size(0);
+    self.i = out<int64_t>(pairs.i);
+    self.j = out<int64_t>(pairs.j);
+    self.iou = out<T>(pairs.iou);
   };
   kernel(args);
-  if (args.bad_row >= 0) bad_row("pairs_iou_bev", args.bad_which, args.bad_row);
-  return {*owner.i, *owner.j, *owner.iou};
+  if (args.bad_row >= 0) bad_row(op, args.bad_which, args.bad_row);
+  if (count != nullptr && args.count_there == nullptr) put_values(*count, &args.count, 1);
 }
 
-Pairs pairs_iou_bev_op(Tensor a, Tensor b, double threshold, bool validate) {
+template <class Allocate>
+void find_pairs(const char* op, const Tensor& a, const Tensor& b, double threshold, bool validate, const Tensor* count,
+                Allocate allocate) {
   check_boxes(a, b);
-  check(threshold >= 0.0, "pairs_iou_bev: thr: expected a value >= 0");
+  check(threshold >= 0.0, (std::string(op) + ": thr: expected a value >= 0").c_str());
   const Tensor ca = as_contiguous(a);
   const Tensor cb = as_contiguous(b);
   if (a.scalar_type() == ScalarType::Float)
-    return run_pairs<float>(dispatch::pairs_iou_f32, ca, cb, threshold, validate);
-  return run_pairs<double>(dispatch::pairs_iou_f64, ca, cb, threshold, validate);
+    return run_pairs<float>(op, dispatch::pairs_iou_f32, ca, cb, threshold, validate, count, allocate);
+  run_pairs<double>(op, dispatch::pairs_iou_f64, ca, cb, threshold, validate, count, allocate);
+}
+
+std::tuple<Tensor, Tensor, Tensor> pairs_iou_bev_op(Tensor a, Tensor b, double threshold, bool validate) {
+  PairTensors pairs{a, a, a};
+  find_pairs("pairs_iou_bev", a, b, threshold, validate, nullptr,
+             [&](int64_t count) { return pairs = pair_tensors(count, a.scalar_type()); });
+  return {pairs.i, pairs.j, pairs.iou};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> pairs_iou_bev_padded_op(Tensor a, Tensor b, double threshold,
+                                                                    int64_t max_pairs, bool validate) {
+  check(max_pairs >= 0 && max_pairs < kRows, "pairs_iou_bev_padded: max_pairs: expected a count in [0, 2^31)");
+  const Tensor count = new_tensor({}, ScalarType::Long);
+  const PairTensors pairs = pair_tensors(max_pairs, a.scalar_type());
+  fill_with(pairs.i, 0xff);
+  fill_with(pairs.j, 0xff);
+  fill_with(pairs.iou, 0);
+  find_pairs("pairs_iou_bev_padded", a, b, threshold, validate, &count, [&](int64_t) { return pairs; });
+  return {pairs.i, pairs.j, pairs.iou, count};
 }
 
 TENFOLD_CONTRACT(box_iou, 1);
 TENFOLD_CONTRACT(pairs_iou_bev, 1);
+TENFOLD_CONTRACT(pairs_iou_bev_padded, 1);
 
 TENFOLD_OPERATORS(m) {
   m.impl("box_iou", TENFOLD_BOX(box_iou_op));
   m.impl("pairs_iou_bev", TENFOLD_BOX(pairs_iou_bev_op));
+  m.impl("pairs_iou_bev_padded", TENFOLD_BOX(pairs_iou_bev_padded_op));
 }
 
 }  // namespace

@@ -77,39 +77,66 @@ Tensor nms_op(Tensor boxes, Tensor scores, double iou_threshold, std::optional<d
   return run({"nms", iou_threshold, score_threshold, max_out, validate}, boxes, scores, nullptr, nullptr, row_list);
 }
 
-Tensor group_column(const Tensor& t, const Tensor& boxes, const char* message) {
-  check(t.dim() == 1 && t.size(0) == boxes.size(0) && t.scalar_type() == ScalarType::Long, message);
+Tensor group_column(const Tensor& t, const Tensor& boxes, const std::string& name) {
+  const bool fits = t.dim() == 1 && t.size(0) == boxes.size(0) && t.scalar_type() == ScalarType::Long;
+  check(fits, (name + ": expected int64 of shape (N,)").c_str());
   return as_contiguous(t);
+}
+
+template <class F>
+auto run_batched(const Options& options, const Tensor& boxes, const Tensor& scores, const Tensor& labels,
+                 const std::optional<Tensor>& batch, F&& result) {
+  const std::string op(options.op);
+  check(boxes.dim() == 2, (op + ": boxes: expected shape (N, 4)").c_str());
+  const Tensor l = group_column(labels, boxes, op + ": labels");
+  std::optional<Tensor> g;
+  if (batch.has_value()) g = group_column(*batch, boxes, op + ": batch");
+  return run(options, boxes, scores, in<int64_t>(l), g.has_value() ? in<int64_t>(*g) : nullptr, result);
 }
 
 Tensor batched_nms_op(Tensor boxes, Tensor scores, Tensor labels, double iou_threshold, std::optional<Tensor> batch,
                        std::optional<double> score_threshold, std::optional<int64_t> max_out, bool validate) {
-  check(boxes.dim() == 2, "batched_nms: boxes: expected shape (N, 4)");
-  const Tensor l = group_column(labels, boxes, "batched_nms: labels: expected int64 of shape (N,)");
-  std::optional<Tensor> g;
-  if (batch.has_value()) g = group_column(*batch, boxes, "batched_nms: batch: expected int64 of shape (N,)");
-  return run({"batched_nms", iou_threshold, score_threshold, max_out, validate}, boxes, scores, in<int64_t>(l),
-             g.has_value() ? in<int64_t>(*g) : nullptr, row_list);
+  return run_batched({"batched_nms", iou_threshold, score_threshold, max_out, validate}, boxes, scores, labels, batch,
+                     row_list);
 }
 
-std::tuple<Tensor, Tensor> nms_padded_op(Tensor boxes, Tensor scores, double iou_threshold, int64_t max_out,
-                                          std::optional<double> score_threshold, bool validate) {
-  check(max_out >= 0 && max_out < (int64_t{1} << 31), "nms_padded: max_out: expected a count in [0, 2^31)");
-  const Tensor keep = new_tensor({max_out}, ScalarType::Long);
+using Padded = std::tuple<Tensor, Tensor>;
+
+// Calls suppress(options, result) for a result of fixed size: rows with -1 behind them, and their number.
+template <class F>
+Padded padded(const Options& options, F&& suppress) {
+  const int64_t size = *options.max_out;
+  if (size < 0 || size >= (int64_t{1} << 31))
+    value_error(std::string(options.op) + ": max_out: expected a count in [0, 2^31)");
+  const Tensor keep = new_tensor({size}, ScalarType::Long);
   const Tensor count = new_tensor({}, ScalarType::Int);
-  run({"nms_padded", iou_threshold, score_threshold, max_out, validate}, boxes, scores, nullptr, nullptr,
-      [&](const Kept& kept) { write_rows(kept, keep, &count); });
+  suppress(options, [&](const Kept& kept) { write_rows(kept, keep, &count); });
   return {keep, count};
+}
+
+Padded nms_padded_op(Tensor boxes, Tensor scores, double iou_threshold, int64_t max_out,
+                      std::optional<double> score_threshold, bool validate) {
+  return padded({"nms_padded", iou_threshold, score_threshold, max_out, validate}, [&](const Options& o, auto write) {
+    run(o, boxes, scores, nullptr, nullptr, write);
+  });
+}
+
+Padded batched_nms_padded_op(Tensor boxes, Tensor scores, Tensor labels, double iou_threshold, int64_t max_out,
+                              std::optional<Tensor> batch, std::optional<double> score_threshold, bool validate) {
+  return padded({"batched_nms_padded", iou_threshold, score_threshold, max_out, validate},
+                [&](const Options& o, auto write) { run_batched(o, boxes, scores, labels, batch, write); });
 }
 
 TENFOLD_CONTRACT(nms, 1);
 TENFOLD_CONTRACT(batched_nms, 1);
 TENFOLD_CONTRACT(nms_padded, 1);
+TENFOLD_CONTRACT(batched_nms_padded, 1);
 
 TENFOLD_OPERATORS(m) {
   m.impl("nms", TENFOLD_BOX(nms_op));
   m.impl("batched_nms", TENFOLD_BOX(batched_nms_op));
   m.impl("nms_padded", TENFOLD_BOX(nms_padded_op));
+  m.impl("batched_nms_padded", TENFOLD_BOX(batched_nms_padded_op));
 }
 
 }  // namespace

@@ -70,8 +70,15 @@ Tensor submanifold_op(Tensor coords, Ints spatial_shape, int64_t batch_size, Int
   return table;
 }
 
-std::tuple<Tensor, Tensor> strided_op(Tensor coords, Ints spatial_shape, int64_t batch_size, Ints kernel_size,
-                                       Ints stride, Ints padding, Ints dilation, bool validate) {
+struct StridedResult {
+  Tensor coords;  // of the output sites
+  Tensor table;
+};
+
+// With `max_rows`, results of so many rows and the number of sites in `count`, which the host need not know.
+StridedResult strided(const Tensor& coords, const Ints& spatial_shape, int64_t batch_size, const Ints& kernel_size,
+                      const Ints& stride, const Ints& padding, const Ints& dilation, bool validate,
+                      std::optional<int64_t> max_rows, const Tensor* count) {
   StridedArgs args{};
   args.n = check_coords(coords);
   args.grid.batch = args.out_grid.batch = batch_size;
@@ -102,13 +109,37 @@ std::tuple<Tensor, Tensor> strided_op(Tensor coords, Ints spatial_shape, int64_t
                        : static_cast<void*>(scratch.take<uint32_t>(args.pairs + 1));
   args.payload = scratch.take<uint64_t>(args.pairs + 1);
   args.order = scratch.take<int32_t>(args.pairs);
+#ifdef TENFOLD_DEVICE
+  if (count != nullptr) args.out_rows_there = out<int32_t>(*count);
+#endif
   dispatch::rulebook_strided_sites(args);
-  const Tensor out_coords = new_tensor({args.out_rows, 4}, ScalarType::Int);
-  const Tensor table = new_tensor({volume, args.out_rows}, ScalarType::Int);
+  args.rows = max_rows.value_or(args.out_rows);
+  const Tensor out_coords = new_tensor({args.rows, 4}, ScalarType::Int);
+  const Tensor table = new_tensor({volume, args.rows}, ScalarType::Int);
+  if (max_rows.has_value()) fill_with(out_coords, 0xff);
   args.out_coords = out<int32_t>(out_coords);
   args.table = out<int32_t>(table);
   dispatch::rulebook_strided_fill(args);
+  const auto found = static_cast<int32_t>(args.out_rows);
+  if (count != nullptr && args.out_rows_there == nullptr) put_values(*count, &found, 1);
   return {out_coords, table};
+}
+
+std::tuple<Tensor, Tensor> strided_op(Tensor coords, Ints spatial_shape, int64_t batch_size, Ints kernel_size,
+                                       Ints stride, Ints padding, Ints dilation, bool validate) {
+  const StridedResult r = strided(coords, spatial_shape, batch_size, kernel_size, stride, padding, dilation, validate,
+                                  std::nullopt, nullptr);
+  return {r.coords, r.table};
+}
+
+std::tuple<Tensor, Tensor, Tensor> strided_padded_op(Tensor coords, Ints spatial_shape, int64_t batch_size,
+                                                      Ints kernel_size, int64_t max_out, Ints stride, Ints padding,
+                                                      Ints dilation, bool validate) {
+  check(max_out >= 0 && max_out < kMaxRows, "rulebook_strided_padded: max_out: expected a count in [0, 2^31)");
+  const Tensor count = new_tensor({}, ScalarType::Int);
+  const StridedResult r = strided(coords, spatial_shape, batch_size, kernel_size, stride, padding, dilation, validate,
+                                  max_out, &count);
+  return {r.coords, r.table, count};
 }
 
 void check_table(const Tensor& table) {
@@ -242,6 +273,7 @@ std::tuple<Tensor, Tensor> sparse_max_pool_op(Tensor features, Tensor table) {
 
 TENFOLD_CONTRACT(rulebook_submanifold, 1);
 TENFOLD_CONTRACT(rulebook_strided, 1);
+TENFOLD_CONTRACT(rulebook_strided_padded, 1);
 TENFOLD_CONTRACT(rulebook_invert, 1);
 TENFOLD_CONTRACT(sparse_conv, 1);
 TENFOLD_CONTRACT(sparse_conv_weight, 1);
@@ -250,6 +282,7 @@ TENFOLD_CONTRACT(sparse_max_pool, 1);
 TENFOLD_OPERATORS(m) {
   m.impl("rulebook_submanifold", TENFOLD_BOX(submanifold_op));
   m.impl("rulebook_strided", TENFOLD_BOX(strided_op));
+  m.impl("rulebook_strided_padded", TENFOLD_BOX(strided_padded_op));
   m.impl("rulebook_invert", TENFOLD_BOX(invert_op));
   m.impl("sparse_conv", TENFOLD_BOX(sparse_conv_op));
   m.impl("sparse_conv_weight", TENFOLD_BOX(sparse_conv_weight_op));

@@ -269,6 +269,19 @@ std::tuple<Tensor, Tensor, Tensor> dynamic_voxelize_op(Tensor points, std::optio
   return {o.coords, point2voxel, o.num_points};
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_voxelize_padded_op(
+    Tensor points, std::optional<Tensor> offsets, std::vector<double> size, std::vector<double> lower,
+    std::vector<int64_t> cells, int64_t max_voxels, bool sorted, bool validate) {
+  const Request r = make_request("dynamic_voxelize_padded", points, offsets, size, lower, cells, kIndexLimit - 1,
+                                 kIndexLimit - 1, true, sorted, validate);
+  check(r, max_voxels >= 0 && max_voxels < kIndexLimit, "max_voxels: expected a count in [0, 2^31)");
+  const Tensor point2voxel = new_tensor({points.size(0)}, ScalarType::Int);
+  const Tensor count = new_tensor({}, ScalarType::Int);
+  const Outputs o{points, new_tensor({max_voxels, 4}, ScalarType::Int), new_tensor({max_voxels}, ScalarType::Int)};
+  run(r, point2voxel, {nullptr, &count}, false, [&](int64_t) { return o; });
+  return {o.coords, point2voxel, o.num_points, count};
+}
+
 template <class T>
 Tensor backward_typed(const Tensor& grad, const Tensor& point2voxel, int64_t max_points, bool mean) {
   const int64_t channels = grad.size(grad.dim() - 1);
@@ -312,6 +325,7 @@ TENFOLD_CONTRACT(voxelize_padded, 1);
 TENFOLD_CONTRACT(voxelize_out, 1);
 TENFOLD_CONTRACT(voxelize_backward, 1);
 TENFOLD_CONTRACT(dynamic_voxelize, 1);
+TENFOLD_CONTRACT(dynamic_voxelize_padded, 1);
 
 TENFOLD_OPERATORS(m) {
   m.impl("voxelize", TENFOLD_BOX(voxelize_op));
@@ -319,6 +333,7 @@ TENFOLD_OPERATORS(m) {
   m.impl("voxelize_out", TENFOLD_BOX(voxelize_out_op));
   m.impl("voxelize_backward", TENFOLD_BOX(voxelize_backward_op));
   m.impl("dynamic_voxelize", TENFOLD_BOX(dynamic_voxelize_op));
+  m.impl("dynamic_voxelize_padded", TENFOLD_BOX(dynamic_voxelize_padded_op));
 }
 
 }  // namespace

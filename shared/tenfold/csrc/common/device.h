@@ -118,6 +118,18 @@ void fill(const Stream& stream, T* to, int64_t n, T value) {
   each("fill", stream, n, Fill<T>{to, value});
 }
 
+// One value to another place on the device, where nobody on the host has to know it.
+template <class T>
+struct CopyOne {
+  const T* from;
+  T* to;
+  __device__ void operator()(int64_t) const { *to = *from; }
+};
+template <class T>
+void copy_one(const Stream& stream, const T* from, T* to) {
+  each("copy_one", stream, 1, CopyOne<T>{from, to});
+}
+
 // One small value from the device: waits for the stream.
 template <class T>
 T read_back(const Stream& stream, const T* from) {

@@ -10,6 +10,7 @@ void copy_to_host(const Stream& stream, void* to, const void* from, int64_t byte
   check_cuda(cudaStreamSynchronize(handle), "synchronisation");
 #else
   (void)stream;
+  emu::host_copy();
   std::memcpy(to, from, static_cast<size_t>(bytes));
 #endif
 }
@@ -23,6 +24,7 @@ void copy_to_device(const Stream& stream, void* to, const void* from, int64_t by
              "copy to the device");
 #else
   (void)stream;
+  emu::host_copy();
   std::memcpy(to, from, static_cast<size_t>(bytes));
   emu::written(to, static_cast<size_t>(bytes));
 #endif

@@ -100,6 +100,7 @@ struct Machine {
   size_t argument_bytes = 0;
   unsigned threads = 0;
   uint32_t run = 0, block = 0, epoch = 0;
+  int host_copies = 0;
   std::string failure;
   std::vector<Buffer> buffers;  // by address
   size_t last = 0;
@@ -615,6 +616,8 @@ void written(void* begin, size_t bytes) {
   for (size_t i = 0; i * b->granule < bytes; ++i) b->cells[first + i].known = true;
 }
 
+void host_copy() { ++m.host_copies; }
+
 void add_guards(void* begin, size_t bytes) {
   char* const p = static_cast<char*>(begin);
   for (char* g : {p - kGuardBytes, p + bytes}) {
@@ -636,6 +639,7 @@ void clear_buffers() {
 #define TENFOLD_EXPORT extern "C" __attribute__((visibility("default")))
 TENFOLD_EXPORT void tenfold_emu_seed(int seed) { tenfold::emu::m.seed = seed; }
 TENFOLD_EXPORT int tenfold_emu_launches() { return static_cast<int>(tenfold::emu::m.run); }
+TENFOLD_EXPORT int tenfold_emu_host_copies() { return tenfold::emu::m.host_copies; }
 
 // ------------------------------------------------------------------ hooks of -fsanitize=thread
 

@@ -54,6 +54,7 @@ void run(const char* kernel, Dim grid, Dim block, void (*body)(void*), void* con
 enum class Content : int { constant, given, fresh };
 void add_buffer(void* begin, size_t bytes, size_t element, Content content);
 void written(void* begin, size_t bytes);  // by something that is no kernel
+void host_copy();                         // one more between host and device: what no captured graph may hold
 void clear_buffers();                     // forgets all of them and their guard zones
 constexpr size_t kGuardBytes = 1024;      // before and after a buffer made by the binding
 void add_guards(void* begin, size_t bytes);

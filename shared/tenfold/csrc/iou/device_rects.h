@@ -8,12 +8,17 @@ namespace tenfold::device {
 
 template <class T>
 struct BoxNotFinite {
-  const T* boxes;
-  RectFormat format;
+  BoxRows<T> rows;
   __device__ bool operator()(int64_t i) const {
-    return box_extent(boxes + i * format.columns, format) == Extent::not_finite;
+    return box_extent(rows.boxes + i * rows.format.columns, rows.format) == Extent::not_finite;
   }
 };
+template <class Args, class T>
+bool boxes_finite(const Stream& stream, Args& args, const BoxRows<T>& first, const BoxRows<T>& second) {
+  return ::tenfold::boxes_finite(args, first, second, [&stream](const BoxRows<T>& rows) {
+    return first_bad(stream, rows.count, BoxNotFinite<T>{rows});
+  });
+}
 
 struct DeviceRect {
   Rect<double> rect;

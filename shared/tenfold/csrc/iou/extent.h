@@ -33,4 +33,23 @@ TENFOLD_HD Extent box_extent(const T* row, const RectFormat& format) {
   return product > 0.0 && product < HUGE_VAL && w * l < HUGE_VAL ? Extent::full : Extent::none;
 }
 
+template <class T>
+struct BoxRows {
+  const T* boxes;
+  int64_t count;
+  RectFormat format;
+};
+
+// Validation of two lists of boxes, where `first_bad` finds the first row of a list that is not finite, or -1. Notes it
+// in bad_which and bad_row.
+template <class Args, class T, class F>
+bool boxes_finite(Args& args, const BoxRows<T>& first, const BoxRows<T>& second, F first_bad) {
+  args.bad_row = -1;
+  for (args.bad_which = 0; args.validate && args.bad_which < 2; ++args.bad_which) {
+    args.bad_row = first_bad(args.bad_which == 0 ? first : second);
+    if (args.bad_row >= 0) return false;
+  }
+  return true;
+}
+
 TENFOLD_END

@@ -35,9 +35,12 @@ struct PairsIouArgs {
   double threshold;  // pairs with iou > threshold
   bool validate;
   Parallel parallel;
-  // Called once, outside parallel regions: makes room for `count` pairs and sets i, j, iou.
-  void (*allocate)(PairsIouArgs& args, int64_t count);
+  // Called once `count` is known, outside parallel regions: sets what follows.
+  void (*allocate)(PairsIouArgs& args);
   void* owner;
+  int64_t count;         // out: pairs
+  int64_t* count_there;  // CUDA: where `count` goes on the device, if the host need not know it
+  int64_t room;          // pairs that i, j and iou hold; those behind are left out
   int64_t* i;
   int64_t* j;
   T* iou;

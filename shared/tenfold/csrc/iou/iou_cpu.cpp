@@ -21,25 +21,6 @@ struct Prepared {
   double largest;   // radius
 };
 
-template <class T>
-int64_t first_not_finite(const T* boxes, int64_t n, const RectFormat& format) {
-  for (int64_t i = 0; i < n; ++i)
-    if (box_extent(boxes + i * format.columns, format) == Extent::not_finite) return i;
-  return -1;
-}
-
-template <class Args>
-bool inputs_finite(Args& args, const RectFormat& fa, const RectFormat& fb) {
-  args.bad_row = -1;
-  args.bad_which = 0;
-  if (!args.validate) return true;
-  args.bad_row = first_not_finite(args.a, args.n, fa);
-  if (args.bad_row >= 0) return false;
-  args.bad_which = 1;
-  args.bad_row = first_not_finite(args.b, args.m, fb);
-  return args.bad_row < 0;
-}
-
 // Rows without extent keep their place with a NaN radius, which fails every distance test.
 template <class T>
 void put_rows(const RectArrays& rects, const T* boxes, int64_t n, const RectFormat& format) {
@@ -265,7 +246,8 @@ template <class T>
 void box_iou(BoxIouArgs<T>& args) {
   const RectFormat fa = format_of(args, args.a_columns);
   const RectFormat fb = format_of(args, args.b_columns);
-  if (!inputs_finite(args, fa, fb) || args.n == 0 || args.m == 0) return;
+  const BoxRows<T> rows_a{args.a, args.n, fa}, rows_b{args.b, args.m, fb};
+  if (!boxes_finite(args, rows_a, rows_b, first_not_finite<T>) || args.n == 0 || args.m == 0) return;
   if (args.paired) return paired(args, fa, fb);
   if (args.mode == IouMode::giou) return all_pairs_giou(args, fa, fb);
   all_pairs(args, fa, fb);
@@ -275,8 +257,10 @@ template <class T>
 void pairs_iou(PairsIouArgs<T>& args) {
   const RectFormat fa{args.a_columns, false, false};
   const RectFormat fb{args.b_columns, false, false};
-  if (!inputs_finite(args, fa, fb)) return;
-  if (args.n == 0 || args.m == 0) return args.allocate(args, 0);
+  const BoxRows<T> rows_a{args.a, args.n, fa}, rows_b{args.b, args.m, fb};
+  if (!boxes_finite(args, rows_a, rows_b, first_not_finite<T>)) return;
+  args.count = 0;
+  if (args.n == 0 || args.m == 0) return args.allocate(args);
   Scratch scratch;
   const RectArrays a = take_rects(scratch, args.n);
   put_rows(a, args.a, args.n, fa);
@@ -297,11 +281,12 @@ void pairs_iou(PairsIouArgs<T>& args) {
     for (int64_t i = begin; i < end; ++i) for_hits(i, [&](int32_t, T) { ++start[i + 1]; });
   });
   for (int64_t i = 0; i < args.n; ++i) start[i + 1] += start[i];
-  args.allocate(args, start[args.n]);
+  args.count = start[args.n];
+  args.allocate(args);
   parallel_ranges(args.parallel, args.n, piece, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t count = start[i + 1] - start[i];
-      if (count == 0) continue;
+      if (count == 0 || start[i] >= args.room) continue;
       Scratch row_scratch;
       uint32_t* key = row_scratch.take<uint32_t>(count);
       int32_t* order = row_scratch.take<int32_t>(count);
@@ -313,7 +298,8 @@ void pairs_iou(PairsIouArgs<T>& args) {
         value[found++] = iou;
       });
       radix_sort(key, order, count);
-      for (int64_t k = 0; k < count; ++k) {
+      const int64_t left = args.room - start[i];
+      for (int64_t k = 0; k < count && k < left; ++k) {
         args.i[start[i] + k] = i;
         args.j[start[i] + k] = key[k];
         args.iou[start[i] + k] = value[order[k]];

@@ -12,19 +12,6 @@ namespace {
 
 using namespace device;
 
-template <class Args>
-bool inputs_finite(Args& a, const Stream& stream, const RectFormat& fa, const RectFormat& fb) {
-  using T = std::remove_const_t<std::remove_pointer_t<decltype(a.a)>>;
-  a.bad_row = -1;
-  a.bad_which = 0;
-  if (!a.validate) return true;
-  a.bad_row = first_bad(stream, a.n, BoxNotFinite<T>{a.a, fa});
-  if (a.bad_row >= 0) return false;
-  a.bad_which = 1;
-  a.bad_row = first_bad(stream, a.m, BoxNotFinite<T>{a.b, fb});
-  return a.bad_row < 0;
-}
-
 template <class T>
 struct Pair {
   BoxIouArgs<T> args;
@@ -56,7 +43,7 @@ void box_iou(BoxIouArgs<T>& a) {
   const Stream& stream = *a.parallel.stream;
   const bool aligned = a.kind == IouKind::aligned_volume, volume = a.kind != IouKind::bev;
   const RectFormat fa{a.a_columns, aligned, volume}, fb{a.b_columns, aligned, volume};
-  if (!inputs_finite(a, stream, fa, fb)) return;
+  if (!boxes_finite(stream, a, BoxRows<T>{a.a, a.n, fa}, BoxRows<T>{a.b, a.m, fb})) return;
   const Pair<T> pair{a, prepare_rects(stream, a.a, a.n, fa), prepare_rects(stream, a.b, a.m, fb)};
   each("box_iou", stream, a.paired ? a.n : a.n * a.m, pair);
 }
@@ -69,12 +56,13 @@ struct RowPairs {
   int64_t m;
   double threshold;
   int64_t* begin;  // counts, later places
-  int64_t* i;
+  int64_t room;    // places
+  int64_t* i;      // null: counts
   int64_t* j;
   T* iou;
   __device__ void operator()(int64_t row) const {
     int64_t place = i == nullptr ? 0 : begin[row];
-    for (int64_t k = 0; k < m; ++k) {
+    for (int64_t k = 0; k < m && place < room; ++k) {
       if (!may_touch(a[row], b[k])) continue;
       const double inter = intersection_area(a[row].rect, b[k].rect, 0.0, true);
       const T value = static_cast<T>(over_union(inter, rect_area(a[row].rect), rect_area(b[k].rect)));
@@ -94,13 +82,16 @@ template <class T>
 void pairs_iou(PairsIouArgs<T>& a) {
   const Stream& stream = *a.parallel.stream;
   const RectFormat fa{a.a_columns, false, false}, fb{a.b_columns, false, false};
-  if (!inputs_finite(a, stream, fa, fb)) return;
+  if (!boxes_finite(stream, a, BoxRows<T>{a.a, a.n, fa}, BoxRows<T>{a.b, a.m, fb})) return;
   auto* begin = stream.scratch<int64_t>(a.n + 1);
   RowPairs<T> rows{prepare_rects(stream, a.a, a.n, fa), prepare_rects(stream, a.b, a.m, fb), a.m, a.threshold, begin,
-                   nullptr, nullptr, nullptr};
+                   INT64_MAX, nullptr, nullptr, nullptr};
   each("pairs_iou_count", stream, a.n, rows);
-  exclusive_scan<int64_t>(stream, begin, a.n, begin, begin + a.n);
-  a.allocate(a, read_back(stream, begin + a.n));
+  int64_t* count = a.count_there != nullptr ? a.count_there : begin + a.n;
+  exclusive_scan<int64_t>(stream, begin, a.n, begin, count);
+  a.count = a.count_there != nullptr ? 0 : read_back(stream, count);
+  a.allocate(a);
+  rows.room = a.room;
   rows.i = a.i;
   rows.j = a.j;
   rows.iou = a.iou;

@@ -10,6 +10,13 @@
 
 TENFOLD_BEGIN
 
+template <class T>
+int64_t first_not_finite(const BoxRows<T>& rows) {
+  for (int64_t i = 0; i < rows.count; ++i)
+    if (box_extent(rows.boxes + i * rows.format.columns, rows.format) == Extent::not_finite) return i;
+  return -1;
+}
+
 struct RectArrays {
   double *cx, *cy, *hx, *hy, *c, *s;
   double* r;  // circumscribed radius, a little too large

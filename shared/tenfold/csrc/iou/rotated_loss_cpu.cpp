@@ -9,24 +9,12 @@ TENFOLD_BEGIN
 namespace {
 
 constexpr int64_t kPairsPerTask = 512;
-template <class T>
-bool inputs_finite(RotatedLossArgs<T>& a) {
-  const RectFormat format{a.columns, false, a.columns == 7};
-  a.bad_row = -1;
-  for (a.bad_which = 0; a.validate && a.bad_which < 2; ++a.bad_which) {
-    const T* boxes = a.bad_which == 0 ? a.pred : a.target;
-    for (int64_t i = 0; i < a.n; ++i) {
-      if (box_extent(boxes + i * a.columns, format) != Extent::not_finite) continue;
-      a.bad_row = i;
-      return false;
-    }
-  }
-  return true;
-}
 
 template <class T>
 void diou(RotatedLossArgs<T>& a) {
-  if (!inputs_finite(a)) return;
+  const RectFormat format{a.columns, false, a.columns == 7};
+  const BoxRows<T> pred{a.pred, a.n, format}, target{a.target, a.n, format};
+  if (!boxes_finite(a, pred, target, first_not_finite<T>)) return;
   parallel_ranges(a.parallel, a.n, kPairsPerTask, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       a.value[i] = 0;

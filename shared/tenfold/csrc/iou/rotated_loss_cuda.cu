@@ -25,11 +25,7 @@ template <class T>
 void diou(RotatedLossArgs<T>& a) {
   const Stream& stream = *a.parallel.stream;
   const RectFormat format{a.columns, false, a.columns == 7};
-  a.bad_row = -1;
-  for (a.bad_which = 0; a.validate && a.bad_which < 2; ++a.bad_which) {
-    a.bad_row = first_bad(stream, a.n, BoxNotFinite<T>{a.bad_which == 0 ? a.pred : a.target, format});
-    if (a.bad_row >= 0) return;
-  }
+  if (!boxes_finite(stream, a, BoxRows<T>{a.pred, a.n, format}, BoxRows<T>{a.target, a.n, format})) return;
   each("rotated_diou", stream, a.n, Distance<T>{a});
 }
 

@@ -93,12 +93,6 @@ void nms(NmsArgs<T>& a) {
            Overlaps<T>{a.boxes, a.labels, a.batch, threshold, std::numeric_limits<T>::max()});
 }
 
-struct Move {
-  const int32_t* from;
-  int32_t* to;
-  __device__ void operator()(int64_t) const { *to = *from; }
-};
-
 struct WriteKept {
   const int32_t* rows;
   const int32_t* kept;
@@ -113,7 +107,7 @@ int64_t kept_rows(const Stream& stream, const int32_t* kept) { return read_back(
 void write_kept(const Stream& stream, const int32_t* rows, const int32_t* kept, int64_t size, int64_t* to,
                 int32_t* count) {
   each("write_kept", stream, size, WriteKept{rows, kept, to});
-  if (count != nullptr) each("kept_count", stream, 1, Move{kept, count});
+  if (count != nullptr) copy_one(stream, kept, count);
 }
 
 void nms_f32(NmsArgs<float>& args) { nms(args); }

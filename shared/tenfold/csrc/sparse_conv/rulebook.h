@@ -53,8 +53,10 @@ struct StridedArgs {
   uint64_t* payload;  // (pairs) scratch: input row and kernel offset, in order of emission
   int32_t* order;     // (pairs) scratch: emission behind each sorted key
   int64_t out_rows;   // out of the second step
-  int32_t* out_coords;  // (out_rows, 4) out
-  int32_t* table;       // (K, out_rows) out
+  int32_t* out_rows_there;  // CUDA: where it goes on the device, if the host need not know it
+  int64_t rows;         // of the results, for the third step; sites from there on are left out
+  int32_t* out_coords;  // (rows, 4) out; behind the sites nothing is written
+  int32_t* table;       // (K, rows) out
 };
 
 struct InvertArgs {

@@ -408,13 +408,15 @@ void strided_fill(StridedArgs& a, const Key* keys) {
   for (int64_t p = a.pairs - 1; p >= 0; --p) {
     if (p >= 16) prefetch(a.payload + a.order[p - 16]);
     const uint64_t key = keys[p];
-    int32_t* c = a.out_coords + 4 * row;
-    c[3] = low(key, fields.x);
-    c[2] = low(key >> fields.x, fields.y);
-    c[1] = low(key >> (fields.x + fields.y), fields.z);
-    c[0] = static_cast<int32_t>(key >> (fields.x + fields.y + fields.z));
-    const uint64_t payload = a.payload[a.order[p]];
-    a.table[low(payload, kOffsetBits) * a.out_rows + row] = static_cast<int32_t>(payload >> kOffsetBits);
+    if (row < a.rows) {
+      int32_t* c = a.out_coords + 4 * row;
+      c[3] = low(key, fields.x);
+      c[2] = low(key >> fields.x, fields.y);
+      c[1] = low(key >> (fields.x + fields.y), fields.z);
+      c[0] = static_cast<int32_t>(key >> (fields.x + fields.y + fields.z));
+      const uint64_t payload = a.payload[a.order[p]];
+      a.table[low(payload, kOffsetBits) * a.rows + row] = static_cast<int32_t>(payload >> kOffsetBits);
+    }
     row -= p > 0 && keys[p - 1] != key;
   }
 }
@@ -445,7 +447,7 @@ void rulebook_strided_sites(StridedArgs& a) {
 
 void rulebook_strided_fill(StridedArgs& a) {
   const int64_t* kernel = a.geometry.kernel;
-  fill_bytes(a.table, 0xff, static_cast<size_t>(kernel[0] * kernel[1] * kernel[2] * a.out_rows) * sizeof(int32_t));
+  fill_bytes(a.table, 0xff, static_cast<size_t>(kernel[0] * kernel[1] * kernel[2] * a.rows) * sizeof(int32_t));
   if (a.wide) {
     strided_fill(a, static_cast<const uint64_t*>(a.key));
   } else {

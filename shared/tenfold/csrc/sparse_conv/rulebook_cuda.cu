@@ -174,7 +174,8 @@ struct WriteStrided {
     if (key == none) return;
     const int64_t volume = a.geometry.kernel[0] * a.geometry.kernel[1] * a.geometry.kernel[2];
     const int64_t o = static_cast<int64_t>(a.payload[q]), e = a.order[q];
-    a.table[e % volume * a.out_rows + o] = static_cast<int32_t>(e / volume);
+    if (o >= a.rows) return;
+    a.table[e % volume * a.rows + o] = static_cast<int32_t>(e / volume);
     if (q > 0 && a.payload[q - 1] == a.payload[q]) return;
     int64_t rest = static_cast<int64_t>(key);
     for (int axis = 2; axis >= 0; --axis) {
@@ -244,12 +245,16 @@ void rulebook_strided_sites(StridedArgs& a) {
   exclusive_scan<int32_t>(stream, before, a.pairs, before, before + a.pairs);
   each("rulebook_keep", stream, a.pairs,
        KeepSorted{sorted, before, static_cast<uint64_t*>(a.key), a.payload, a.order});
-  a.out_rows = read_back(stream, before + a.pairs);
+  a.out_rows = 0;
+  if (a.out_rows_there != nullptr)
+    copy_one(stream, before + a.pairs, a.out_rows_there);
+  else
+    a.out_rows = read_back(stream, before + a.pairs);
 }
 
 void rulebook_strided_fill(StridedArgs& a) {
   const Stream& stream = *a.parallel.stream;
-  fill_device(stream, a.table, 0xff, volume_of(a.geometry) * a.out_rows * 4);
+  fill_device(stream, a.table, 0xff, volume_of(a.geometry) * a.rows * 4);
   each("rulebook_strided", stream, a.pairs, WriteStrided{a, SiteKeys{a.out_grid}.outside()});
 }
 

@@ -40,7 +40,9 @@ struct VoxelArgs {
   // Called once `count` is known; sets what follows. It may throw.
   void (*allocate)(VoxelArgs& args, void* context);
   void* context;
-  int64_t rows;              // >= count: rows behind it are cleared (coords -1)
+  // Of the outputs: those behind `count` are cleared (coords -1). Without copy they may be fewer than `count`: voxels
+  // from `rows` on are left out, and their points lie in none.
+  int64_t rows;
   T* voxels;                 // (rows, max_points, channels) or, with mean, (rows, channels); with copy alone
   int32_t* coords;           // (rows, 4) b z y x
   int32_t* num_points;       // (rows,)

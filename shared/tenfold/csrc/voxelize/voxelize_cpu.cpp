@@ -483,18 +483,27 @@ int64_t row_size(const VoxelArgs<T>& a) {
 }
 
 template <class T>
+int64_t written_voxels(const VoxelArgs<T>& a) {
+  return a.count < a.rows ? a.count : a.rows;
+}
+
+template <class T>
 void clear_rest(const VoxelArgs<T>& a) {
-  const size_t rest = static_cast<size_t>(a.rows - a.count);
-  fill_bytes(a.coords + 4 * a.count, 0xff, 4 * rest * sizeof(int32_t));
-  fill_bytes(a.num_points + a.count, 0, rest * sizeof(int32_t));
+  const int64_t written = written_voxels(a);
+  const size_t rest = static_cast<size_t>(a.rows - written);
+  fill_bytes(a.coords + 4 * written, 0xff, 4 * rest * sizeof(int32_t));
+  fill_bytes(a.num_points + written, 0, rest * sizeof(int32_t));
+  for (int64_t i = 0; a.count > a.rows && i < a.n; ++i)
+    if (a.point2voxel[i] >= a.rows) a.point2voxel[i] = -1;
 }
 
 template <class T, class Key>
 void fill(const VoxelArgs<T>& a, const Assignment<Key>& r) {
   const CellDecoder<Key> decode(CellKeys<Key>(a.grid, a.sorted));
   for (int64_t b = 0; b < a.batch; ++b)
-    for (int64_t v = r.begin[b]; v < r.begin[b + 1]; ++v) write_coords(decode, r.voxel_key[v], b, a.coords + 4 * v);
-  copy_bytes(a.num_points, r.counts, static_cast<size_t>(r.voxels) * sizeof(int32_t));
+    for (int64_t v = r.begin[b]; v < r.begin[b + 1] && v < a.rows; ++v)
+      write_coords(decode, r.voxel_key[v], b, a.coords + 4 * v);
+  copy_bytes(a.num_points, r.counts, static_cast<size_t>(written_voxels(a)) * sizeof(int32_t));
   clear_rest(a);
   if (!a.copy) return;
   const int64_t total = a.rows * row_size(a);
@@ -783,7 +792,8 @@ template <class T, class Key>
 void write_voxels(const VoxelArgs<T>& a, const Split<Key>& s, int64_t p) {
   const CellDecoder<Key> decode(CellKeys<Key>(a.grid, a.sorted));
   int64_t element = 0;
-  for (int64_t v = a.count * p / s.pieces; v < a.count * (p + 1) / s.pieces; ++v) {
+  const int64_t voxels = written_voxels(a);
+  for (int64_t v = voxels * p / s.pieces; v < voxels * (p + 1) / s.pieces; ++v) {
     const int64_t slot = s.voxel_slot[v];
     while (v >= s.element_voxel[element + 1]) ++element;
     const int32_t count = s.count[slot] < a.max_points ? s.count[slot] : static_cast<int32_t>(a.max_points);

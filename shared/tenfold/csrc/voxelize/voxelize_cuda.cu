@@ -196,10 +196,13 @@ struct WriteVoxels {
   }
 };
 
-struct CopyOne {
-  const int32_t* from;
-  int32_t* to;
-  __device__ void operator()(int64_t) const { *to = *from; }
+// Points of voxels that the outputs have no rows for.
+struct LeaveOut {
+  int32_t* point2voxel;
+  int64_t rows;
+  __device__ void operator()(int64_t i) const {
+    if (point2voxel[i] >= rows) point2voxel[i] = -1;
+  }
 };
 
 // A few numbers travel in the arguments of a kernel: a graph that is captured keeps them.
@@ -266,7 +269,7 @@ void voxelize(VoxelArgs<T>& a) {
   each("voxel_points", stream, a.n, NamePoints{c, a.point2voxel, dropped});
   a.count = 0;
   if (a.count_there != nullptr) {
-    each("voxel_number", stream, 1, CopyOne{c.voxel_base + a.batch, a.count_there});
+    copy_one(stream, c.voxel_base + a.batch, a.count_there);
   } else {  // the number of voxels sizes the results: the one thing the host waits for
     a.count = read_back(stream, c.voxel_base + a.batch);
     copy_to_host(stream, a.dropped, dropped, 24);
@@ -274,7 +277,11 @@ void voxelize(VoxelArgs<T>& a) {
   a.allocate(a, a.context);
   each("voxel_coords", stream, a.rows,
        WriteCoords{c, {a.grid.cells[0], a.grid.cells[1], a.grid.cells[2]}, a.coords, a.num_points});
-  if (!a.copy) return;
+  if (!a.copy) {
+    const bool all_fit = a.rows >= (a.count_there != nullptr ? a.n : a.count);
+    if (!all_fit) each("voxel_left_out", stream, a.n, LeaveOut{a.point2voxel, a.rows});
+    return;
+  }
   const int64_t values = a.rows * a.channels * (a.mean ? 1 : a.max_points);
   each("voxel_write", stream, values, WriteVoxels<T>{c, a.points, a.channels, a.mean, a.voxels});
 }

@@ -131,6 +131,66 @@ def test_forms_that_no_case_draws(emulator):
     replay(emulator, calls)
 
 
+# Each on a few boxes, points or sites: the twin of fixed size, and the plain form, which must read a size.
+def _padded_twins():
+    rng = np.random.default_rng(5)
+    xyz = torch.from_numpy(rng.uniform(0, 4, (120, 3)).astype(np.float32))
+    boxes = torch.from_numpy(rng.uniform(0.5, 3, (40, 7)).astype(np.float32))
+    scores, labels = (
+        torch.from_numpy(rng.random(40).astype(np.float32)),
+        torch.from_numpy(rng.integers(0, 3, 40)),
+    )
+    plane = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:4]], 1)
+    cells = ((0.5, 0.5, 1.0), (0, 0, 0, 4, 4, 4))
+    coords = torch.from_numpy(np.argwhere(rng.random((1, 4, 5, 6)) < 0.3).astype(np.int32))
+    book = (coords, (4, 5, 6), 1, 3)
+    return {
+        "batched_nms": (
+            lambda: ops.batched_nms_padded(plane, scores, labels, 0.3, max_out=12),
+            lambda: ops.batched_nms(plane, scores, labels, 0.3),
+        ),
+        "dynamic_voxelize": (
+            lambda: ops.dynamic_voxelize_padded(xyz, *cells, 50),
+            lambda: ops.dynamic_voxelize(xyz, *cells),
+        ),
+        "nms": (lambda: ops.nms_padded(plane, scores, 0.3, max_out=12), lambda: ops.nms(plane, scores, 0.3)),
+        "nms_rotated": (
+            lambda: ops.nms_rotated_padded(boxes, scores, 0.3, 12),
+            lambda: ops.nms_rotated(boxes, scores, 0.3),
+        ),
+        "pairs_iou_bev": (
+            lambda: ops.pairs_iou_bev_padded(boxes, boxes, 0.3, 50)[:3],
+            lambda: ops.pairs_iou_bev(boxes, boxes, 0.3),
+        ),
+        "points_in_boxes": (
+            lambda: ops.points_in_boxes_padded(xyz, boxes, 9),
+            lambda: ops.points_in_boxes(xyz, boxes, mode="csr"),
+        ),
+        "rulebook_strided": (
+            lambda: ops.rulebook_strided_padded(*book, 70, stride=2)[:2],
+            lambda: ops.rulebook_strided(*book, stride=2)[:2],
+        ),
+        "voxelize": (
+            lambda: ops.voxelize_padded(xyz, *cells, 3, 50),
+            lambda: ops.voxelize(xyz, *cells, 3, 50),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", _padded_twins())
+def test_padded_twins_copy_nothing_between_host_and_device(emulator, name):
+    """What a captured CUDA graph needs: no size is read back, and no list of the host is uploaded."""
+    copies = []
+    for call in _padded_twins()[name]:
+        with tenfold.validation("meta"):
+            before = emulator.native.tenfold_emu_host_copies()
+            with emulation.rerouted():
+                call()
+        copies.append(emulator.native.tenfold_emu_host_copies() - before)
+    assert copies[0] == 0
+    assert copies[1] > 0
+
+
 # Modules of tests/ops whose checks take the implementation.
 ORACLES = {
     "bias_act": ("test_bias_act", ops.bias_act),

@@ -116,19 +116,46 @@ def test_work_goes_to_the_current_stream():
         assert torch.equal(ops.nms(late, scores, 0.5), expected)
 
 
-def test_graph_capture_of_a_padded_operator():
-    boxes = torch.rand(500, 2, device="cuda") * 20
-    boxes = torch.cat([boxes, boxes + 3], 1)
-    scores = torch.rand(500, device="cuda")
-    ops.nms_padded(boxes, scores, 0.5, 100)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        keep, count = ops.nms_padded(boxes, scores, 0.5, 100)
-    scores.copy_(torch.rand(500, device="cuda"))
-    graph.replay()
-    expected, number = ops.nms_padded(boxes, scores, 0.5, 100)
-    assert torch.equal(keep, expected)
-    assert torch.equal(count, number)
+GRID = ((0.5, 0.5, 1.0), (0.0, 0.0, 0.0, 4.0, 4.0, 4.0))
+# The twins of fixed size, on numbers (500, 7) between 0 and 1: some results are cut, others filled up.
+PADDED = {
+    "batched_nms": lambda x: ops.batched_nms_padded(
+        plane(x), x[:, 4], (4 * x[:, 5]).long(), 0.3, max_out=100
+    ),
+    "dynamic_voxelize": lambda x: ops.dynamic_voxelize_padded(4 * x, *GRID, 300),
+    "nms": lambda x: ops.nms_padded(plane(x), x[:, 4], 0.3, max_out=450),
+    "nms_rotated": lambda x: ops.nms_rotated_padded(solids(x), x[:, 0].contiguous(), 0.3, 100),
+    "pairs_iou_bev": lambda x: ops.pairs_iou_bev_padded(solids(x), solids(x).flip(0), 0.3, 4000),
+    "points_in_boxes": lambda x: ops.points_in_boxes_padded(20 * x[:, :3], solids(x)[:40], 9),
+    "rulebook_strided": lambda x: [
+        value
+        for value in ops.rulebook_strided_padded((16 * x[:, :4]).int() // 8, (2, 2, 2), 2, 3, 9, padding=1)
+        if isinstance(value, torch.Tensor)
+    ],
+    "voxelize": lambda x: ops.voxelize_padded(4 * x, *GRID, 3, 90),
+}
+
+
+def plane(x):
+    return torch.cat([20 * x[:, :2], 20 * x[:, :2] + 3 * x[:, 2:4]], 1)
+
+
+def solids(x):
+    return torch.cat([20 * x[:, :3], 1 + 3 * x[:, 3:6], 6 * x[:, 6:]], 1)
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_graph_capture_of_padded_operators(name):
+    """Captured once and replayed with other numbers, a twin of fixed size gives what a call gives."""
+    numbers = torch.rand(500, 7, device="cuda")
+    with tenfold.validation("meta"):
+        PADDED[name](numbers)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = PADDED[name](numbers)
+        numbers.copy_(torch.rand(500, 7, device="cuda"))
+        graph.replay()
+        kernels.assert_same(captured, PADDED[name](numbers))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -156,14 +156,15 @@ namespace {
 struct VoxelBuffers {
   std::vector<float> voxels;
   std::vector<int32_t> coords, num_points;
+  int64_t rows = -1;  // as many as there are voxels
 };
 
 void allocate_voxels(VoxelArgs<float>& a, void* context) {
   auto* b = static_cast<VoxelBuffers*>(context);
-  b->voxels.resize(a.count * a.max_points * a.channels);
-  b->coords.resize(4 * a.count);
-  b->num_points.resize(a.count);
-  a.rows = a.count;
+  a.rows = b->rows < 0 ? a.count : b->rows;
+  if (a.copy) b->voxels.resize(a.rows * a.max_points * a.channels);
+  b->coords.resize(4 * a.rows);
+  b->num_points.resize(a.rows);
   a.voxels = b->voxels.data();
   a.coords = b->coords.data();
   a.num_points = b->num_points.data();
@@ -238,4 +239,19 @@ NATIVE_TEST(voxelize) {
   CHECK(a.count == static_cast<int64_t>(stored.size()));
   for (int64_t v = 0; v < a.count; ++v) CHECK(buffers.num_points[v] == stored[v]);
   for (int d = 0; d < 3; ++d) CHECK(a.dropped[d] == dropped[d]);
+
+  VoxelArgs<float> b = a;  // without copies, in fewer rows than there are voxels or in more
+  VoxelBuffers some;
+  std::vector<int32_t> some_owner(n);
+  some.rows = random.integer(a.count + 2);
+  b.copy = false;
+  b.point2voxel = some_owner.data();
+  b.context = &some;
+  KERNEL(voxelize_f32)(b);
+  CHECK(b.count == a.count);
+  for (int64_t i = 0; i < n; ++i) CHECK(some_owner[i] == (owner[i] < some.rows ? owner[i] : -1));
+  for (int64_t v = 0; v < some.rows; ++v) {
+    CHECK(some.num_points[v] == (v < a.count ? stored[v] : 0));
+    for (int d = 0; d < 4; ++d) CHECK(some.coords[4 * v + d] == (v < a.count ? buffers.coords[4 * v + d] : -1));
+  }
 }

@@ -102,6 +102,7 @@ NATIVE_TEST(rulebook_strided) {
   KERNEL(rulebook_strided_sites)(a);
   const int64_t volume = g.kernel[0] * g.kernel[1] * g.kernel[2];
   std::vector<int32_t> out(4 * a.out_rows), table(volume * a.out_rows);
+  a.rows = a.out_rows;
   a.out_coords = out.data();
   a.table = table.data();
   KERNEL(rulebook_strided_fill)(a);
@@ -127,6 +128,17 @@ NATIVE_TEST(rulebook_strided) {
     for (int d = 0; d < 4; ++d) CHECK(out[4 * row + d] == c[d]);
     for (int64_t o = 0; o < volume; ++o) CHECK(table[o * a.out_rows + row] == column[o]);
     ++row;
+  }
+  const int64_t rows = random.integer(a.out_rows + 2);  // the first sites alone, or room behind the last
+  std::vector<int32_t> some(4 * rows, -1), columns(volume * rows);
+  a.rows = rows;
+  a.out_coords = some.data();
+  a.table = columns.data();
+  KERNEL(rulebook_strided_fill)(a);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int d = 0; d < 4; ++d) CHECK(some[4 * r + d] == (r < a.out_rows ? out[4 * r + d] : -1));
+    for (int64_t o = 0; o < volume; ++o)
+      CHECK(columns[o * rows + r] == (r < a.out_rows ? table[o * a.out_rows + r] : -1));
   }
   InvertArgs v{table.data(), volume, a.out_rows, a.n, a.parallel, nullptr, false};
   std::vector<int32_t> inverse(volume * a.n);

@@ -128,8 +128,8 @@ def test_no_gradient():
     [
         (None, TypeError, "nms_padded: max_out: got NoneType; expected an int"),
         (1.0, TypeError, "nms_padded: max_out: got float; expected an int"),
-        (-1, ValueError, "nms_padded: max_out: got -1; expected a count >= 0"),
-        (2**31, ValueError, "nms_padded: max_out: got 2147483648; expected fewer than 2"),
+        (-1, ValueError, "nms_padded: max_out: got -1; expected a number from 0 to 2"),
+        (2**31, ValueError, "nms_padded: max_out: got 2147483648; expected a number from 0 to 2"),
     ],
 )
 def test_wrong_max_out(max_out, error, text):

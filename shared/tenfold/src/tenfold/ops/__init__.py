@@ -39,6 +39,7 @@ from tenfold.ops._iou import (
     box_iou_bev,
     boxes_overlap_bev,
     pairs_iou_bev,
+    pairs_iou_bev_padded,
 )
 from tenfold.ops._knn import (
     interpolation_weights,
@@ -50,6 +51,7 @@ from tenfold.ops._library import (
 )
 from tenfold.ops._nms import (
     batched_nms,
+    batched_nms_padded,
     nms,
     nms_padded,
 )
@@ -83,6 +85,7 @@ from tenfold.ops._scatter import (
 from tenfold.ops._sparse_conv import (
     rulebook_invert,
     rulebook_strided,
+    rulebook_strided_padded,
     rulebook_submanifold,
     sparse_conv,
     sparse_max_pool,
@@ -102,6 +105,7 @@ from tenfold.ops._voxelize import (
     PaddedVoxels,
     Voxels,
     dynamic_voxelize,
+    dynamic_voxelize_padded,
     voxelize,
     voxelize_padded,
 )
@@ -115,6 +119,7 @@ __all__ = [
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "batched_nms_padded",
     "bias_act",
     "bilinear_sample",
     "box_iou_3d",
@@ -122,6 +127,7 @@ __all__ = [
     "box_iou_bev",
     "boxes_overlap_bev",
     "dynamic_voxelize",
+    "dynamic_voxelize_padded",
     "farthest_point_sample",
     "filtered_lrelu",
     "gather_rows",
@@ -140,6 +146,7 @@ __all__ = [
     "offsets_from_batch_index",
     "pad",
     "pairs_iou_bev",
+    "pairs_iou_bev_padded",
     "peak_mask",
     "points_in_boxes",
     "points_in_boxes_padded",
@@ -149,6 +156,7 @@ __all__ = [
     "rotated_iou",
     "rulebook_invert",
     "rulebook_strided",
+    "rulebook_strided_padded",
     "rulebook_submanifold",
     "scatter",
     "sparse_conv",

@@ -10,10 +10,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "HALVES", "as_compute", "require", "require_float", "require_shape", "require_tensor"]
+__all__ = [
+    "FLOATS",
+    "HALVES",
+    "as_compute",
+    "require",
+    "require_float",
+    "require_shape",
+    "require_size",
+    "require_tensor",
+]
 
 FLOATS = (torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
+_LARGEST_SIZE = 2**31 - 1
 
 
 def require(ok: bool, message: str) -> None:
@@ -44,6 +54,13 @@ def require_shape(op: str, name: str, value: Tensor, shape: Sequence[int | str],
         expected = ", ".join(str(s) for s in shape) + ("," if len(shape) == 1 else "")
         tail = f"; {hint}" if hint else ""
         raise ValueError(f"{op}: {name}: got shape {tuple(value.shape)}; expected ({expected}){tail}")
+
+
+def require_size(op: str, name: str, value: int) -> None:
+    """Raise TypeError or ValueError unless value can be the size of a padded result."""
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{op}: {name}: got {type(value).__name__}; expected an int")
+    require(0 <= value <= _LARGEST_SIZE, f"{op}: {name}: got {value}; expected a number from 0 to 2^31 - 1")
 
 
 def as_compute(value: Tensor) -> Tensor:

@@ -7,10 +7,17 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import FLOATS, as_compute, require, require_float
+from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_size
 from tenfold.ops._library import define, invoke
 
-__all__ = ["box_iou_3d", "box_iou_aligned_3d", "box_iou_bev", "boxes_overlap_bev", "pairs_iou_bev"]
+__all__ = [
+    "box_iou_3d",
+    "box_iou_aligned_3d",
+    "box_iou_bev",
+    "boxes_overlap_bev",
+    "pairs_iou_bev",
+    "pairs_iou_bev_padded",
+]
 
 _OPS = ("box_iou_bev", "box_iou_3d", "box_iou_aligned_3d")
 _MODES = {"iou": 0, "inter": 1, "iof": 2, "giou": 3}
@@ -22,10 +29,19 @@ def _fake_box_iou(a: Tensor, b: Tensor, kind: int, mode: int, paired: bool, vali
     return a.new_empty((a.shape[0],) if paired else (a.shape[0], b.shape[0]))
 
 
-def _fake_pairs_iou_bev(a: Tensor, b: Tensor, thr: float, validate: bool) -> tuple[Tensor, Tensor, Tensor]:
-    found = torch.library.get_ctx().new_dynamic_size()
+def _fake_pairs(a: Tensor, found: int) -> tuple[Tensor, Tensor, Tensor]:
     rows = a.new_empty((found,), dtype=torch.int64)
     return rows, torch.empty_like(rows), a.new_empty((found,))
+
+
+def _fake_pairs_iou_bev(a: Tensor, b: Tensor, thr: float, validate: bool) -> tuple[Tensor, Tensor, Tensor]:
+    return _fake_pairs(a, torch.library.get_ctx().new_dynamic_size())  # type: ignore[arg-type]
+
+
+def _fake_pairs_padded(
+    a: Tensor, b: Tensor, thr: float, max_pairs: int, validate: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return *_fake_pairs(a, max_pairs), a.new_empty((), dtype=torch.int64)
 
 
 _box_iou = define(
@@ -39,6 +55,13 @@ _pairs_iou_bev = define(
     contract=1,
     reference=ref.pairs_iou_bev,
     fake=_fake_pairs_iou_bev,
+)
+_pairs_iou_bev_padded = define(
+    "pairs_iou_bev_padded(Tensor a, Tensor b, float thr, SymInt max_pairs, bool validate) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    contract=1,
+    reference=ref.pairs_iou_bev_padded,
+    fake=_fake_pairs_padded,
 )
 
 
@@ -75,6 +98,12 @@ def _inputs(op: str, a: Tensor, b: Tensor, columns: tuple[int, ...]) -> tuple[Te
     a, b = as_compute(a), as_compute(b)
     common = torch.promote_types(a.dtype, b.dtype)
     return a.to(common), b.to(common)
+
+
+def _pair_inputs(op: str, a: Tensor, b: Tensor, thr: float) -> tuple[Tensor, Tensor]:
+    a, b = _inputs(op, a, b, _BEV)
+    require(0.0 <= thr <= 1.0, f"{op}: thr: got {thr}; expected a value in [0, 1]")
+    return a, b
 
 
 def _overlap(kind: int, a: Tensor, b: Tensor, paired: bool, mode: str, columns: tuple[int, ...]) -> Tensor:
@@ -227,7 +256,41 @@ def pairs_iou_bev(a: Tensor, b: Tensor, thr: float) -> tuple[Tensor, Tensor, Ten
         >>> pairs_iou_bev(a, a.flip(0), 0.5)
         (tensor([0, 1]), tensor([1, 0]), tensor([1., 1.]))
     """
-    a, b = _inputs("pairs_iou_bev", a, b, _BEV)
-    require(0.0 <= thr <= 1.0, f"pairs_iou_bev: thr: got {thr}; expected a value in [0, 1]")
+    a, b = _pair_inputs("pairs_iou_bev", a, b, thr)
     i, j, iou = invoke(_pairs_iou_bev, a, b, thr, checks_content(a.is_cpu))
     return i, j, iou
+
+
+def pairs_iou_bev_padded(
+    a: Tensor, b: Tensor, thr: float, max_pairs: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`pairs_iou_bev` with outputs of a fixed size, for static graphs.
+
+    Args:
+        a: (N, 5 or 7) boxes, see `box_iou_bev`.
+        b: (M, 5 or 7).
+        thr: in [0, 1]; 0 finds every overlapping pair.
+        max_pairs: size of the result.
+
+    Returns:
+        ``(i, j, iou, count)``: the first pairs that `pairs_iou_bev` returns, (max_pairs,) each, followed by rows
+        -1 with IoU 0; and the number of all pairs, an int64 scalar, which may be more than were stored. No
+        gradient.
+
+    Raises:
+        ValueError: as `pairs_iou_bev`, or a negative ``max_pairs``.
+        TypeError: as `pairs_iou_bev`.
+
+    Example:
+        >>> import torch
+        >>> from tenfold.ops import pairs_iou_bev_padded
+        >>> a = torch.tensor([[0.0, 0.0, 2.0, 1.0, 0.0], [9.0, 0.0, 2.0, 1.0, 0.0]])
+        >>> i, j, iou, count = pairs_iou_bev_padded(a, a.flip(0), 0.5, 3)
+        >>> i.tolist(), j.tolist(), iou.tolist(), int(count)
+        ([0, 1, -1], [1, 0, -1], [1.0, 1.0, 0.0], 2)
+    """
+    op = "pairs_iou_bev_padded"
+    a, b = _pair_inputs(op, a, b, thr)
+    require_size(op, "max_pairs", max_pairs)
+    i, j, iou, count = invoke(_pairs_iou_bev_padded, a, b, thr, max_pairs, checks_content(a.is_cpu))
+    return i, j, iou, count

@@ -7,12 +7,18 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_shape, require_tensor
+from tenfold.ops._checks import (
+    FLOATS,
+    as_compute,
+    require,
+    require_float,
+    require_shape,
+    require_size,
+    require_tensor,
+)
 from tenfold.ops._library import define, invoke
 
-__all__ = ["batched_nms", "nms", "nms_padded"]
-
-_LARGEST_COUNT = 2**31
+__all__ = ["batched_nms", "batched_nms_padded", "nms", "nms_padded"]
 
 
 def _fake_list(boxes: Tensor, *_: object) -> Tensor:
@@ -24,6 +30,12 @@ def _fake_padded(
     boxes: Tensor, scores: Tensor, iou_threshold: float, max_out: int, *_: object
 ) -> tuple[Tensor, Tensor]:
     return boxes.new_empty((max_out,), dtype=torch.int64), boxes.new_empty((), dtype=torch.int32)
+
+
+def _fake_batched_padded(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, max_out: int, *_: object
+) -> tuple[Tensor, Tensor]:
+    return _fake_padded(boxes, scores, iou_threshold, max_out)
 
 
 _nms = define(
@@ -46,6 +58,13 @@ _nms_padded = define(
     contract=1,
     reference=ref.nms_padded,
     fake=_fake_padded,
+)
+_batched_nms_padded = define(
+    "batched_nms_padded(Tensor boxes, Tensor scores, Tensor labels, float iou_threshold, SymInt max_out, "
+    "Tensor? batch, float? score_threshold, bool validate) -> (Tensor, Tensor)",
+    contract=1,
+    reference=ref.batched_nms_padded,
+    fake=_fake_batched_padded,
 )
 
 
@@ -110,6 +129,18 @@ def _group_column(op: str, name: str, value: Tensor, boxes: Tensor) -> Tensor:
     require_shape(op, name, value, (boxes.shape[0],), "one number per box")
     _require_device(op, name, value, boxes)
     return value.to(torch.int64)
+
+
+def _prepare_groups(
+    op: str, boxes: Tensor, scores: Tensor, labels: Tensor, batch: Tensor | None, iou_threshold: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """`_prepare` where it is needed, and the columns of group numbers."""
+    if not _fits(boxes, scores, iou_threshold):
+        boxes, scores = _prepare(op, boxes, scores, iou_threshold)
+    labels = _group_column(op, "labels", labels, boxes)
+    if batch is not None:
+        batch = _group_column(op, "batch", batch, boxes)
+    return boxes, scores, labels, batch
 
 
 def nms(
@@ -196,12 +227,9 @@ def batched_nms(
         >>> batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([3, 3, -1]), 0.5)
         tensor([0, 2])
     """
-    if not _fits(boxes, scores, iou_threshold):
-        boxes, scores = _prepare("batched_nms", boxes, scores, iou_threshold)
-    labels = _group_column("batched_nms", "labels", labels, boxes)
-    if batch is not None:
-        batch = _group_column("batched_nms", "batch", batch, boxes)
-    _check_options("batched_nms", score_threshold, max_out)
+    op = "batched_nms"
+    boxes, scores, labels, batch = _prepare_groups(op, boxes, scores, labels, batch, iou_threshold)
+    _check_options(op, score_threshold, max_out)
     validate = checks_content(boxes.is_cpu)
     result: Tensor = invoke(
         _batched_nms, boxes, scores, labels, iou_threshold, batch, score_threshold, max_out, validate
@@ -242,13 +270,60 @@ def nms_padded(
     """
     if not _fits(boxes, scores, iou_threshold):
         boxes, scores = _prepare("nms_padded", boxes, scores, iou_threshold)
-    if max_out is None:
-        raise TypeError("nms_padded: max_out: got NoneType; expected an int")
-    _check_options("nms_padded", score_threshold, max_out)
-    require(max_out < _LARGEST_COUNT, f"nms_padded: max_out: got {max_out}; expected fewer than 2^31")
+    require_size("nms_padded", "max_out", max_out)
+    _check_options("nms_padded", score_threshold, None)
     keep: Tensor
     count: Tensor
     keep, count = invoke(
         _nms_padded, boxes, scores, iou_threshold, max_out, score_threshold, checks_content(boxes.is_cpu)
+    )
+    return keep, count
+
+
+def batched_nms_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_threshold: float,
+    *,
+    max_out: int,
+    batch: Tensor | None = None,
+    score_threshold: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`batched_nms` with outputs of a fixed size, for static graphs.
+
+    Args:
+        boxes: (N, 4) corners x1, y1, x2, y2; float32 or float64 (half precision is up-cast).
+        scores: (N,).
+        labels: (N,) integers.
+        iou_threshold: in [0, 1].
+        max_out: size of the result; the best boxes over all groups together.
+        batch: (N,) integers; boxes compete only where both batch and label agree.
+        score_threshold: only boxes with a score strictly above it take part.
+
+    Returns:
+        ``keep`` (max_out,) int64, the rows that `batched_nms` returns followed by -1, and ``count``, an int32
+        scalar tensor: how many rows there are. No gradient.
+
+    Raises:
+        ValueError, TypeError: as `batched_nms`.
+
+    Example:
+        >>> import torch
+        >>> from tenfold.ops import batched_nms_padded
+        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0]])
+        >>> scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([3, 3, -1])
+        >>> batched_nms_padded(boxes, scores, labels, 0.5, max_out=3)
+        (tensor([ 0,  2, -1]), tensor(2, dtype=torch.int32))
+    """
+    op = "batched_nms_padded"
+    boxes, scores, labels, batch = _prepare_groups(op, boxes, scores, labels, batch, iou_threshold)
+    require_size(op, "max_out", max_out)
+    _check_options(op, score_threshold, None)
+    validate = checks_content(boxes.is_cpu)
+    keep: Tensor
+    count: Tensor
+    keep, count = invoke(
+        _batched_nms_padded, boxes, scores, labels, iou_threshold, max_out, batch, score_threshold, validate
     )
     return keep, count

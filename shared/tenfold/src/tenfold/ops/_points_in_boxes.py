@@ -10,7 +10,7 @@ from torch import Tensor
 from tenfold import ref
 from tenfold._validation import checks_content
 from tenfold.ops._batching import check_batch
-from tenfold.ops._checks import FLOATS, as_compute, require, require_float
+from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_size
 from tenfold.ops._library import define, invoke
 
 __all__ = ["points_in_boxes", "points_in_boxes_padded"]
@@ -339,9 +339,7 @@ def points_in_boxes_padded(
         (tensor([[ 0,  2, -1]], dtype=torch.int32), tensor([2], dtype=torch.int32))
     """
     op = "points_in_boxes_padded"
-    require(
-        0 <= max_points < _LIMIT, f"{op}: max_points: got {max_points}; expected a number from 0 to 2^31 - 1"
-    )
+    require_size(op, "max_points", max_points)
     points, boxes, lengths, box_lengths, offsets, box_offsets = check_points_boxes(
         op, points, boxes, margin, z_margin, lengths, box_lengths, offsets, box_offsets
     )

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import HALVES, require, require_float, require_shape, require_tensor
+from tenfold.ops._checks import HALVES, require, require_float, require_shape, require_size, require_tensor
 from tenfold.ops._library import define, invoke
 from tenfold.ref._sparse_conv import output_shape
 
 __all__ = [
     "rulebook_invert",
     "rulebook_strided",
+    "rulebook_strided_padded",
     "rulebook_submanifold",
     "sparse_conv",
     "sparse_max_pool",
@@ -35,12 +36,22 @@ def _fake_submanifold(
     return coords.new_empty((kernel[0] * kernel[1] * kernel[2], coords.shape[0]), dtype=torch.int32)
 
 
+def _fake_rows(coords: Tensor, kernel: Triple, rows: Any) -> tuple[Tensor, Tensor]:
+    volume = kernel[0] * kernel[1] * kernel[2]
+    return coords.new_empty((rows, 4)), coords.new_empty((volume, rows))
+
+
 def _fake_strided(
     coords: Tensor, shape: Triple, batch_size: int, kernel: Triple, *_: Any
 ) -> tuple[Tensor, Tensor]:
     rows = torch.library.get_ctx().new_dynamic_size()
-    volume = kernel[0] * kernel[1] * kernel[2]
-    return coords.new_empty((rows, 4)), coords.new_empty((volume, rows))
+    return _fake_rows(coords, kernel, rows)
+
+
+def _fake_strided_padded(
+    coords: Tensor, shape: Triple, batch_size: int, kernel: Triple, max_out: int, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return *_fake_rows(coords, kernel, max_out), coords.new_empty(())
 
 
 _submanifold = define(
@@ -56,6 +67,13 @@ _strided = define(
     contract=1,
     reference=ref.rulebook_strided,
     fake=_fake_strided,
+)
+_strided_padded = define(
+    "rulebook_strided_padded(Tensor coords, SymInt[] spatial_shape, SymInt batch_size, int[] kernel_size, "
+    "SymInt max_out, int[] stride, int[] padding, int[] dilation, bool validate) -> (Tensor, Tensor, Tensor)",
+    contract=1,
+    reference=ref.rulebook_strided_padded,
+    fake=_fake_strided_padded,
 )
 _invert = define(
     "rulebook_invert(Tensor table, SymInt rows) -> Tensor",
@@ -157,6 +175,32 @@ def _check_coords(op: str, coords: Tensor) -> None:
         raise TypeError(f"{op}: coords: got {coords.dtype}; expected int32 (int64 is converted)")
 
 
+def _strided_inputs(
+    op: str,
+    coords: Tensor,
+    spatial_shape: Triple,
+    kernel_size: int | Triple,
+    stride: int | Triple,
+    padding: int | Triple,
+    dilation: int | Triple,
+) -> tuple[list[int], list[int], list[list[int]], tuple[int, int, int]]:
+    """Check the arguments; return shape, kernel, [stride, padding, dilation] and the extents of the output."""
+    _check_coords(op, coords)
+    shape = _triple(op, "spatial_shape", spatial_shape, 1)
+    kernel = _triple(op, "kernel_size", kernel_size, 1)
+    steps = _triple(op, "stride", stride, 1)
+    pads = _triple(op, "padding", padding, 0)
+    spread = _triple(op, "dilation", dilation, 1)
+    out_shape = output_shape(shape, kernel, steps, pads, spread)
+    for axis, extent in zip("zyx", out_shape, strict=True):
+        require(
+            extent >= 1,
+            f"{op}: spatial_shape: got {tuple(shape)} with kernel {tuple(kernel)}: "
+            f"the output extent along {axis} would be {extent}; expected at least 1",
+        )
+    return shape, kernel, [steps, pads, spread], (out_shape[0], out_shape[1], out_shape[2])
+
+
 def rulebook_submanifold(
     coords: Tensor,
     spatial_shape: Triple,
@@ -240,24 +284,68 @@ def rulebook_strided(
         >>> sites.tolist(), table.tolist(), shape
         ([[0, 0, 0, 1], [0, 0, 0, 2]], [[-1, 0], [-1, -1], [0, -1]], (1, 1, 4))
     """
-    op = "rulebook_strided"
-    _check_coords(op, coords)
-    shape = _triple(op, "spatial_shape", spatial_shape, 1)
-    kernel = _triple(op, "kernel_size", kernel_size, 1)
-    steps = _triple(op, "stride", stride, 1)
-    pads = _triple(op, "padding", padding, 0)
-    spread = _triple(op, "dilation", dilation, 1)
-    out_shape = output_shape(shape, kernel, steps, pads, spread)
-    for axis, extent in zip("zyx", out_shape, strict=True):
-        require(
-            extent >= 1,
-            f"{op}: spatial_shape: got {tuple(shape)} with kernel {tuple(kernel)}: "
-            f"the output extent along {axis} would be {extent}; expected at least 1",
-        )
-    sites, table = invoke(
-        _strided, coords.int(), shape, batch_size, kernel, steps, pads, spread, checks_content(coords.is_cpu)
+    shape, kernel, geometry, out_shape = _strided_inputs(
+        "rulebook_strided", coords, spatial_shape, kernel_size, stride, padding, dilation
     )
-    return sites, table, (out_shape[0], out_shape[1], out_shape[2])
+    sites, table = invoke(
+        _strided, coords.int(), shape, batch_size, kernel, *geometry, checks_content(coords.is_cpu)
+    )
+    return sites, table, out_shape
+
+
+def rulebook_strided_padded(
+    coords: Tensor,
+    spatial_shape: Triple,
+    batch_size: int,
+    kernel_size: int | Triple,
+    max_out: int,
+    *,
+    stride: int | Triple = 1,
+    padding: int | Triple = 0,
+    dilation: int | Triple = 1,
+) -> tuple[Tensor, Tensor, tuple[int, int, int], Tensor]:
+    """`rulebook_strided` with outputs of a fixed size, for static graphs.
+
+    Args:
+        coords: as `rulebook_strided`, like all arguments that are not listed here. Rows of padding, -1, are
+            outside the grid: they are ignored below the validation level that refuses them.
+        spatial_shape: as `rulebook_strided`.
+        batch_size: as `rulebook_strided`.
+        kernel_size: as `rulebook_strided`.
+        max_out: output sites of the result.
+        stride: as `rulebook_strided`.
+        padding: as `rulebook_strided`.
+        dilation: as `rulebook_strided`.
+
+    Returns:
+        The first sites (max_out, 4) int32 that `rulebook_strided` returns, followed by rows of -1; the table
+        (K, max_out) int32, -1 behind the sites; the extents of the output grid; and the number of all output
+        sites, an int32 scalar, which may be more than were stored. No gradient.
+
+    Raises:
+        ValueError: as `rulebook_strided`, or a negative ``max_out``.
+        TypeError: as `rulebook_strided`.
+
+    Example:
+        >>> import torch
+        >>> from tenfold.ops import rulebook_strided_padded
+        >>> coords = torch.tensor([[0, 0, 0, 3]], dtype=torch.int32)
+        >>> sites, table, shape, count = rulebook_strided_padded(
+        ...     coords, (1, 1, 8), 1, (1, 1, 3), 3, stride=2, padding=(0, 0, 1)
+        ... )
+        >>> sites.tolist(), table.tolist(), shape, int(count)
+        ([[0, 0, 0, 1], [0, 0, 0, 2], [-1, -1, -1, -1]], [[-1, 0, -1], [-1, -1, -1], [0, -1, -1]], (1, 1, 4), 2)
+    """
+    op = "rulebook_strided_padded"
+    shape, kernel, geometry, out_shape = _strided_inputs(
+        op, coords, spatial_shape, kernel_size, stride, padding, dilation
+    )
+    require_size(op, "max_out", max_out)
+    validate = checks_content(coords.is_cpu)
+    sites, table, count = invoke(
+        _strided_padded, coords.int(), shape, batch_size, kernel, max_out, *geometry, validate
+    )
+    return sites, table, out_shape, count
 
 
 def rulebook_invert(table: Tensor, rows: int) -> Tensor:

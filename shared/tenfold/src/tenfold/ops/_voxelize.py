@@ -11,10 +11,25 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import FLOATS, HALVES, as_compute, require, require_float, require_tensor
+from tenfold.ops._checks import (
+    FLOATS,
+    HALVES,
+    as_compute,
+    require,
+    require_float,
+    require_size,
+    require_tensor,
+)
 from tenfold.ops._library import define, invoke
 
-__all__ = ["PaddedVoxels", "Voxels", "dynamic_voxelize", "voxelize", "voxelize_padded"]
+__all__ = [
+    "PaddedVoxels",
+    "Voxels",
+    "dynamic_voxelize",
+    "dynamic_voxelize_padded",
+    "voxelize",
+    "voxelize_padded",
+]
 
 
 class Voxels(NamedTuple):
@@ -105,6 +120,14 @@ def _fake_backward(grad: Tensor, point2voxel: Tensor, max_points: int, mean: boo
     return grad.new_empty((point2voxel.shape[0], grad.shape[-1]))
 
 
+def _fake_cells(rows: Any, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        points.new_empty((rows, 4), dtype=torch.int32),
+        points.new_empty((points.shape[0],), dtype=torch.int32),
+        points.new_empty((rows,), dtype=torch.int32),
+    )
+
+
 def _fake_dynamic(
     points: Tensor,
     offsets: Tensor | None,
@@ -114,12 +137,20 @@ def _fake_dynamic(
     lex: bool,
     validate: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows: Any = torch.library.get_ctx().new_dynamic_size()
-    return (
-        points.new_empty((rows, 4), dtype=torch.int32),
-        points.new_empty((points.shape[0],), dtype=torch.int32),
-        points.new_empty((rows,), dtype=torch.int32),
-    )
+    return _fake_cells(torch.library.get_ctx().new_dynamic_size(), points)
+
+
+def _fake_dynamic_padded(
+    points: Tensor,
+    offsets: Tensor | None,
+    size: Sequence[float],
+    lower: Sequence[float],
+    grid: Sequence[int],
+    max_voxels: int,
+    lex: bool,
+    validate: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return *_fake_cells(max_voxels, points), points.new_empty((), dtype=torch.int32)
 
 
 def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
@@ -178,6 +209,14 @@ _dynamic_voxelize = define(
     contract=1,
     reference=ref.dynamic_voxelize,
     fake=_fake_dynamic,
+)
+
+_dynamic_voxelize_padded = define(
+    f"dynamic_voxelize_padded({_GRID}, SymInt max_voxels, bool lex, bool validate) -> "
+    "(Tensor coords, Tensor point2voxel, Tensor counts, Tensor count)",
+    contract=1,
+    reference=ref.dynamic_voxelize_padded,
+    fake=_fake_dynamic_padded,
 )
 
 # ---- public functions -----------------------------------------------------------------------------------
@@ -239,6 +278,10 @@ def _check_points(op: str, points: Tensor, offsets: Tensor | None) -> None:
 def _check_caps(op: str, max_points: int, max_voxels: int) -> None:
     require(max_points >= 1, f"{op}: max_points: got {max_points}; expected at least 1")
     require(max_voxels >= 1, f"{op}: max_voxels: got {max_voxels}; expected at least 1")
+
+
+def _check_order(op: str, order: str) -> None:
+    require(order in ("lex", "first"), f"{op}: order: got {order!r}; expected 'lex' or 'first'")
 
 
 def _check_out(points: Tensor, max_points: int, mean: bool, out: Voxels) -> None:
@@ -457,7 +500,7 @@ def dynamic_voxelize(
     """
     op = "dynamic_voxelize"
     _check_points(op, points, offsets)
-    require(order in ("lex", "first"), f"{op}: order: got {order!r}; expected 'lex' or 'first'")
+    _check_order(op, order)
     size, lower, grid = _grid(op, voxel_size, point_range)
     result: tuple[Tensor, Tensor, Tensor] = invoke(
         _dynamic_voxelize,
@@ -466,6 +509,67 @@ def dynamic_voxelize(
         size,
         lower,
         grid,
+        order == "lex",
+        checks_content(points.is_cpu),
+    )
+    return result
+
+
+def dynamic_voxelize_padded(
+    points: Tensor,
+    voxel_size: Sequence[float],
+    point_range: Sequence[float],
+    max_voxels: int,
+    *,
+    offsets: Tensor | None = None,
+    order: Literal["lex", "first"] = "lex",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`dynamic_voxelize` with a fixed output size, for static graphs and CUDA graphs.
+
+    Unlike `voxelize_padded` it copies no points, keeps the lexicographic order, and its size is that of the whole
+    batch.
+
+    Args:
+        points: as `dynamic_voxelize`.
+        voxel_size: as `dynamic_voxelize`.
+        point_range: as `dynamic_voxelize`.
+        max_voxels: rows of the result, for the whole batch.
+        offsets: as `dynamic_voxelize`.
+        order: as `dynamic_voxelize`.
+
+    Returns:
+        coords (max_voxels, 4) int32, the first that `dynamic_voxelize` returns followed by rows of -1;
+        point2voxel (N,) int32, -1 outside the grid and for points whose voxel is not stored; counts
+        (max_voxels,) int32, zeros behind the voxels; and the number of all voxels, an int32 scalar, which may be
+        more than were stored. None carries a gradient.
+
+    Raises:
+        ValueError: as `dynamic_voxelize`, or a negative ``max_voxels``.
+        TypeError: as `dynamic_voxelize`.
+
+    Example:
+        >>> import torch
+        >>> from tenfold.ops import dynamic_voxelize_padded, scatter
+        >>> points = torch.tensor([[2.5, 0.0, 0.0], [0.5, 0.0, 0.0], [2.7, 0.0, 0.0]])
+        >>> coords, point2voxel, counts, count = dynamic_voxelize_padded(points, (1, 1, 1), (0, 0, 0, 4, 4, 4), 3)
+        >>> coords[:, 3].tolist(), counts.tolist(), int(count)
+        ([0, 2, -1], [1, 2, 0], 2)
+        >>> scatter(points, point2voxel, 3, "mean")[:, 0]
+        tensor([0.5000, 2.6000, 0.0000])
+    """
+    op = "dynamic_voxelize_padded"
+    _check_points(op, points, offsets)
+    _check_order(op, order)
+    require_size(op, "max_voxels", max_voxels)
+    size, lower, grid = _grid(op, voxel_size, point_range)
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = invoke(
+        _dynamic_voxelize_padded,
+        as_compute(points),
+        offsets,
+        size,
+        lower,
+        grid,
+        max_voxels,
         order == "lex",
         checks_content(points.is_cpu),
     )

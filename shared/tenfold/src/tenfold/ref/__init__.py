@@ -29,12 +29,14 @@ from tenfold.ref._interpolate import (
 from tenfold.ref._iou import (
     box_iou,
     pairs_iou_bev,
+    pairs_iou_bev_padded,
 )
 from tenfold.ref._knn import (
     knn,
 )
 from tenfold.ref._nms import (
     batched_nms,
+    batched_nms_padded,
     nms,
     nms_padded,
 )
@@ -73,6 +75,7 @@ from tenfold.ref._scatter import (
 from tenfold.ref._sparse_conv import (
     rulebook_invert,
     rulebook_strided,
+    rulebook_strided_padded,
     rulebook_submanifold,
     sparse_conv,
     sparse_conv_weight,
@@ -92,6 +95,7 @@ from tenfold.ref._voxel_table import (
 from tenfold.ref._voxelize import (
     cells,
     dynamic_voxelize,
+    dynamic_voxelize_padded,
     voxelize,
     voxelize_backward,
     voxelize_out,
@@ -102,6 +106,7 @@ __all__ = [
     "ball_query",
     "ball_query_multi",
     "batched_nms",
+    "batched_nms_padded",
     "bias_act",
     "bias_act_gate",
     "bilinear_sample",
@@ -109,6 +114,7 @@ __all__ = [
     "box_iou",
     "cells",
     "dynamic_voxelize",
+    "dynamic_voxelize_padded",
     "farthest_point_sample",
     "farthest_point_sample_dist",
     "filtered_lrelu",
@@ -126,6 +132,7 @@ __all__ = [
     "nms_rotated",
     "nms_rotated_padded",
     "pairs_iou_bev",
+    "pairs_iou_bev_padded",
     "peaks_at",
     "points_in_boxes_csr",
     "points_in_boxes_first",
@@ -139,6 +146,7 @@ __all__ = [
     "rotated_iou_backward",
     "rulebook_invert",
     "rulebook_strided",
+    "rulebook_strided_padded",
     "rulebook_submanifold",
     "scatter",
     "scatter_backward",

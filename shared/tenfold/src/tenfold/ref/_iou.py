@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-__all__ = ["box_iou", "pairs_iou_bev"]
+__all__ = ["box_iou", "pairs_iou_bev", "pairs_iou_bev_padded"]
 
 KINDS = ("bev", "3d", "aligned_3d")
 MODES = ("iou", "inter", "iof", "giou")
@@ -170,3 +170,17 @@ def pairs_iou_bev(a: Tensor, b: Tensor, thr: float, validate: bool = False) -> t
     iou = box_iou(a, b, 0, 0, False)
     i, j = (iou.double() > thr).nonzero().unbind(1)
     return i, j, iou[i, j]
+
+
+def pairs_iou_bev_padded(
+    a: Tensor, b: Tensor, thr: float, max_pairs: int, validate: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The first pairs of `pairs_iou_bev`, filled up with rows -1 and IoU 0, and the number of all pairs."""
+    if validate:
+        check_finite("pairs_iou_bev_padded", "a", a)
+        check_finite("pairs_iou_bev_padded", "b", b)
+    i, j, iou = pairs_iou_bev(a, b, thr)
+    rows, values = i.new_full((2, max_pairs), -1), iou.new_zeros(max_pairs)
+    rows[:, : len(i)] = torch.stack([i, j])[:, :max_pairs]
+    values[: len(i)] = iou[:max_pairs]
+    return rows[0].clone(), rows[1].clone(), values, torch.tensor(len(i), device=i.device)

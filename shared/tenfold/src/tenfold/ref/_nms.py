@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["batched_nms", "nms", "nms_padded"]
+__all__ = ["batched_nms", "batched_nms_padded", "nms", "nms_padded"]
 
 
 def box_iou(box: Tensor, others: Tensor) -> Tensor:
@@ -50,18 +50,25 @@ def _greedy(
     keep: list[int] = []
     limit = len(rows) if max_out is None else max_out
     alive = torch.ones(len(rows), dtype=torch.bool, device=boxes.device)
-    for rank in range(len(rows)):
+    boxes, groups = boxes[rows], [column[rows] for column in groups]
+    for rank, row in enumerate(rows.tolist()):
         if len(keep) == limit:
             break
         if not bool(alive[rank]):
             continue
-        row = rows[rank]
-        keep.append(int(row))
-        rival = box_iou(boxes[row], boxes[rows]).double() > iou_threshold
+        keep.append(row)
+        rival = box_iou(boxes[rank], boxes).double() > iou_threshold
         for column in groups:
-            rival &= column[rows] == column[row]
+            rival &= column == column[rank]
         alive &= ~rival
     return torch.tensor(keep, dtype=torch.int64, device=boxes.device)
+
+
+def pad_rows(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """At most ``size`` rows, filled up with -1, and their number."""
+    keep = rows.new_full((size,), -1)
+    keep[: len(rows)] = rows
+    return keep, torch.tensor(len(rows), dtype=torch.int32, device=rows.device)
 
 
 def nms(
@@ -106,7 +113,21 @@ def nms_padded(
     """`nms` in an output of fixed size as `tenfold.ops.nms_padded` defines it."""
     if validate:
         check_boxes("nms_padded", boxes, scores)
-    rows = _greedy(boxes, scores, [], iou_threshold, score_threshold, max_out)
-    keep = torch.full((max_out,), -1, dtype=torch.int64, device=boxes.device)
-    keep[: len(rows)] = rows
-    return keep, torch.tensor(len(rows), dtype=torch.int32, device=boxes.device)
+    return pad_rows(_greedy(boxes, scores, [], iou_threshold, score_threshold, max_out), max_out)
+
+
+def batched_nms_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_threshold: float,
+    max_out: int,
+    batch: Tensor | None = None,
+    score_threshold: float | None = None,
+    validate: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`batched_nms` in an output of fixed size as `tenfold.ops.batched_nms_padded` defines it."""
+    if validate:
+        check_boxes("batched_nms_padded", boxes, scores)
+    rows = batched_nms(boxes, scores, labels, iou_threshold, batch, score_threshold, max_out)
+    return pad_rows(rows, max_out)

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["cells", "dynamic_voxelize", "voxelize", "voxelize_backward", "voxelize_out", "voxelize_padded"]
+__all__ = [
+    "cells",
+    "dynamic_voxelize",
+    "dynamic_voxelize_padded",
+    "voxelize",
+    "voxelize_backward",
+    "voxelize_out",
+    "voxelize_padded",
+]
 
 _UNLIMITED = (1 << 31) - 1
 
@@ -200,3 +208,24 @@ def dynamic_voxelize(
     point2voxel = torch.full((points.shape[0],), -1, dtype=torch.int32, device=points.device)
     point2voxel[inside] = inverse.int()
     return coords.int().reshape(-1, 4), point2voxel, counts.int()
+
+
+def dynamic_voxelize_padded(
+    points: Tensor,
+    offsets: Tensor | None,
+    size: Sequence[float],
+    lower: Sequence[float],
+    grid: Sequence[int],
+    max_voxels: int,
+    lex: bool,
+    validate: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The first voxels of `dynamic_voxelize`, filled up with coords -1 and counts 0, and the number of all."""
+    if validate:
+        _check_finite("dynamic_voxelize_padded", points)
+    coords, point2voxel, counts = dynamic_voxelize(points, offsets, size, lower, grid, lex, False)
+    rows, members = coords.new_full((max_voxels, 4), -1), counts.new_zeros(max_voxels)
+    rows[: len(coords)] = coords[:max_voxels]
+    members[: len(coords)] = counts[:max_voxels]
+    point2voxel = torch.where(point2voxel < max_voxels, point2voxel, -1)
+    return rows, point2voxel, members, torch.tensor(len(coords), dtype=torch.int32, device=points.device)
