@@ -150,8 +150,9 @@ def call_apart(
         TimeoutError: it took longer; it has been killed.
 
     Example:
-        >>> call_apart(os.path.join, "a", "b").value
-        'a/b'
+        >>> import colorsys
+        >>> call_apart(colorsys.rgb_to_hsv, 0.0, 1.0, 0.0).value
+        (0.3333333333333333, 1.0, 1.0)
     """
     with tempfile.TemporaryDirectory() as folder:
         payload = Path(folder) / "call"
