@@ -130,3 +130,36 @@ def _exact_range(net, box):
 @pytest.fixture(scope="session")
 def exact_range():
     return _exact_range
+
+
+def _write_layers(path, *layers):
+    """An ONNX file of Linear, ReLU and Softmax layers, written without the seconds that tracing takes."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, weights, name = [], [], "x"
+    for k, layer in enumerate(layers):
+        inputs, more = [name], {}
+        if isinstance(layer, nn.Linear):
+            inputs, more = [name, f"w{k}", f"b{k}"], {"transB": 1}
+            weights += [
+                numpy_helper.from_array(value.detach().numpy(), entry)
+                for value, entry in zip((layer.weight, layer.bias), inputs[1:], strict=True)
+            ]
+        kind = {nn.Linear: "Gemm", nn.ReLU: "Relu", nn.Softmax: "Softmax"}[type(layer)]
+        name = f"y{k}"
+        nodes.append(helper.make_node(kind, inputs, [name], name=f"{kind}_{k}", **more))
+    columns = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    ends = [
+        helper.make_tensor_value_info(entry, TensorProto.FLOAT, [1, width])
+        for entry, width in (("x", columns[0].in_features), (name, columns[-1].out_features))
+    ]
+    graph = helper.make_graph(nodes, "layers", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_layers():
+    return _write_layers

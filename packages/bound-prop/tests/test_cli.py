@@ -24,7 +24,7 @@ PROPERTY = """(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_layers):
     """A checkpoint, an image, a network file and a property."""
     root = tmp_path_factory.mktemp("cli")
     with contextlib.chdir(root):
@@ -32,10 +32,7 @@ def folder(tmp_path_factory):
     (root / "last.ckpt").write_bytes((root / "runs/glyphs_ramp/checkpoints/last.ckpt").read_bytes())
     picture = (glyphs(split="test").images[3, 0] * 255).byte().numpy()
     Image.fromarray(picture).save(root / "digit.png")
-    net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
-    torch.onnx.export(
-        net, (torch.zeros(1, 2),), str(root / "model.onnx"), dynamo=True, verbose=False, external_data=False
-    )
+    write_layers(root / "model.onnx", torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
     (root / "property.vnnlib").write_text(PROPERTY)
     return root
 

@@ -153,7 +153,7 @@ def test_schedules():
 
 
 def test_evaluation_orders_the_errors(tmp_path):
-    data = glyphs(counts=(0, 40), split="test")
+    data = glyphs(counts=(0, 20), split="test")
     torch.manual_seed(0)
     bounded = BoundedModule(build_model("glyph_net", (1, 14, 14), 10), data.images[:1])
     report = evaluate(

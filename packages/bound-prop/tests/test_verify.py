@@ -133,15 +133,11 @@ def test_onnx_files_compute_what_onnxruntime_computes(tmp_path):
         assert (found.upper >= values.amax(0) - 1e-4).all()
 
 
-def test_onnx_refusals(tmp_path):
-    class Softmax(nn.Module):
-        def forward(self, x):
-            return torch.softmax(x, 1)
-
-    path = write_onnx(Softmax(), torch.zeros(1, 3), tmp_path / "a.onnx")
+def test_onnx_refusals(tmp_path, write_layers):
+    path = write_layers(tmp_path / "a.onnx", nn.Linear(3, 3), nn.Softmax(1))
     with pytest.raises(UnsupportedOperationError, match=r"Softmax.* cannot be bounded"):
         load_onnx(path)
-    good = write_onnx(nn.Linear(3, 2), torch.zeros(1, 3), tmp_path / "b.onnx")
+    good = write_layers(tmp_path / "b.onnx", nn.Linear(3, 2))
     with pytest.raises(
         UserInputError, match=r"b.onnx: model: has 3 inputs and 2 outputs; the property has 2 and 2"
     ):
@@ -189,7 +185,7 @@ def test_without_confirmation_nothing_is_violated(nets):
     from bound_prop import BoundedModule
 
     graph = BoundedModule(net, x[:1]).graph
-    answer = split_inputs(graph, unsafe_below(LpBall(x[:1], 0.5).box(), 1e3), lambda p: False, Budget(3))
+    answer = split_inputs(graph, unsafe_below(LpBall(x[:1], 0.5).box(), 1e3), lambda p: False, Budget(0.5))
     assert answer.result == "unknown"
 
 
@@ -209,7 +205,7 @@ def test_a_numerical_failure_never_holds(nets, monkeypatch):
 
         monkeypatch.setattr(search_room.Sweep, "lower_bound", broken)
         for splitter in (split_inputs, split_relus):
-            assert splitter(graph, part, lambda p: False, Budget(1)).result == "unknown", bad
+            assert splitter(graph, part, lambda p: False, Budget(0.2)).result == "unknown", bad
         monkeypatch.undo()
     # Weights so large that bounds overflow: unknown, not verified.
     huge = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)).double()
@@ -253,10 +249,10 @@ def test_planted_counterexamples_are_never_verified():
     assert verify(net, safe, margin_of(2), dtype=torch.float64)[0].result == "verified"
 
 
-def test_result_files(tmp_path):
+def test_result_files(tmp_path, write_layers):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
-    path = write_onnx(net, torch.zeros(1, 2), tmp_path / "n.onnx")
+    path = write_layers(tmp_path / "n.onnx", *net)
     text = TEXT.split("(assert (or")[0]
     sat = verify_file(path, parse_vnnlib(text + "(assert (>= Y_0 -100))"), 10)
     assert (sat.result, sat.word()) == ("violated", "sat")

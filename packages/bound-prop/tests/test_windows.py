@@ -47,11 +47,11 @@ class Branches(nn.Module):
     st.sampled_from([nn.Identity(), nn.AvgPool2d(2), nn.MaxPool2d(2)]),
     st.sampled_from([math.inf, 2.0, 1.0]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_windows_give_the_dense_bounds(seed, stride, dilation, groups, kernel, pool, norm):
     torch.manual_seed(seed)
     net = Branches(stride, dilation, groups, kernel, pool)
-    x = torch.randn(2, 2, 13, 11)
+    x = torch.randn(2, 2, 11, 9)
     net(x)
     net, x = net.double().eval(), x.double()
     bounded = BoundedModule(net, x[:1])
@@ -114,7 +114,7 @@ def test_lbp_in_chunks_of_the_input(nets, norm, shape, method):
     net, x = nets(3, "relu", shape)
     bounded, region = BoundedModule(net, x[:1]), LpBall(x, 0.3, norm)
     whole = bounded.compute_bounds(region, method=method, return_linear=True)
-    for chunk in (1, 4, 1000):
+    for chunk in (1, 4, 1000) if shape == "mlp" else (16, 1000):
         part = bounded.compute_bounds(region, method=method, input_chunk=chunk, return_linear=True)
         torch.testing.assert_close(part.lower, whole.lower, rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(part.upper, whole.upper, rtol=1e-11, atol=1e-11)
@@ -146,6 +146,6 @@ def test_hidden_intervals_optimised_again(nets, kind):
     assert gained > 1e-3
     assert (again.lower - plain.lower).sum() > 0
     points = box.sample(2000, torch.Generator().manual_seed(0))
-    values = torch.stack([net(p) for p in points])
+    values = net(points.flatten(0, 1)).unflatten(0, points.shape[:2])
     assert (values >= again.lower - 1e-9).all()
     assert (values <= again.upper + 1e-9).all()

@@ -87,6 +87,14 @@ def test_scenes_have_points_on_visible_edges_alone():
     assert (batch["gt_boxes"][..., 7] <= 1).all()
 
 
+@pytest.fixture
+def few_maps(monkeypatch):
+    """Hundreds of held-out maps, and of maps made ahead, are for the experiment itself."""
+    monkeypatch.setattr("denfi.experiment._HELD_OUT", 40)
+    monkeypatch.setattr("denfi.experiment._CHUNK", 2)
+
+
+@pytest.mark.usefixtures("few_maps")
 def test_arms_of_a_seed_see_the_same_maps_and_start_alike():
     names = ("edge-geometric", "edge-shuffled", "edge-dsc")
     runs = [read_edges(replace(MECHANISM[name], steps=1), 3) for name in names]
@@ -125,9 +133,10 @@ def test_the_mechanism():
     assert mean["edge-shuffled"] <= 65
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_a_short_run_learns_to_look_at_the_edge_and_the_control_does_not():
-    found = read_edges(Mechanism(steps=200), 0)
-    control = read_edges(Mechanism(shuffled=True, steps=200), 0)
+    found = read_edges(Mechanism(steps=100), 0)
+    control = read_edges(Mechanism(shuffled=True, steps=100), 0)
     assert found.numbers["accuracy"] > 90
     assert control.numbers["accuracy"] < 70
     assert found.numbers["on edge, %"] > control.numbers["on edge, %"] + 40
@@ -146,6 +155,7 @@ def test_the_detection_experiment_runs():
     assert still["reg shift"] == 0
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_the_card(tmp_path):
     result = run_demo(tmp_path, steps=2)
     assert read_demo(tmp_path).rows == result.rows

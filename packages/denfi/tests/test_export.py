@@ -51,7 +51,8 @@ def test_program_equals_the_network(eager_checkpoint, tmp_path):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("variant", ["denfi", "dsc", "denfi-geo", "ga"])
+# "denfi" itself is exported by the tests above.
+@pytest.mark.parametrize("variant", [pytest.param("denfi", marks=pytest.mark.slow), "dsc", "denfi-geo", "ga"])
 def test_the_tiny_detector_and_its_rows(variant):
     torch.manual_seed(0)
     model = DenfiDet.from_config("denfidet_tiny", variant).eval().detector

@@ -13,7 +13,7 @@ from pircnn.checkpoints import load_detector, load_segmentation
 from pircnn.cli import app
 from pircnn.task import PircnnTask, SegData, SegTask
 from tenfold._errors import UserInputError
-from tenfold.testing import QUIET_WORDS, assert_training_resumes
+from tenfold.testing import QUIET_WORDS, assert_training_resumes, undrawn
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -32,7 +32,8 @@ def test_recipes_build_their_models(recipe):
     if kind.endswith("SegTask"):
         assert SegTask(**own).model.num_classes == 10
         return
-    task = PircnnTask(**own)
+    with undrawn():
+        task = PircnnTask(**own)
     assert task.model.config.branch == own["branch"]
     if recipe.stem.startswith("kitti"):
         assert settings["trainer"]["max_epochs"] == 80

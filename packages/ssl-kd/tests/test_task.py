@@ -18,6 +18,7 @@ import ssl_kd
 from ssl_kd.task import ClassifierTask, DistillTask, HeadTask, SSKDTask, ViewData, head_file
 from tenfold._errors import UserInputError
 from tenfold.distill import create_model, load_classifier, save_classifier
+from tenfold.distill.small import stroke_set
 from tenfold.testing import (
     QUIET_WORDS,
     PackageReliability,
@@ -215,10 +216,13 @@ class TestReliability(PackageReliability):
         return Path(teacher), lambda checkpoint, out: ("predict", photo, checkpoint, "--out", out)
 
 
-def test_a_short_demo(tmp_path):
-    from ssl_kd.demo import run_demo
+def test_a_short_demo(tmp_path, monkeypatch):
+    """The whole card with little training and few test images."""
+    from ssl_kd import demo, experiment
 
-    result = run_demo(tmp_path, 0, images=64, epochs=1)
+    monkeypatch.setattr(experiment, "HEAD_EPOCHS", 2)
+    monkeypatch.setattr(demo, "stroke_set", lambda preset, n=128, **more: stroke_set(preset, n, **more))
+    result = demo.run_demo(tmp_path, 0, images=64, epochs=1)
     assert read_demo(tmp_path) == result
     assert [row[1] for row in result.rows] == [
         "64",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 
@@ -17,3 +19,9 @@ def tiny3():
     return StyleGAN3Config(
         32, z_dim=16, w_dim=16, num_layers=6, margin_size=4, channel_base=128, channel_max=8
     )
+
+
+@pytest.fixture(scope="session")
+def four_layers3(tiny3):
+    """The same with the fewest layers: for what takes its time for each of them."""
+    return replace(tiny3, resolution=16, num_layers=4, first_stopband=3.0)

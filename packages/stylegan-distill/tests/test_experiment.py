@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stylegan_distill import demo
 from stylegan_distill.data import sprites
 from stylegan_distill.demo import run_demo
 from stylegan_distill.directions import latent_directions
@@ -74,7 +75,9 @@ def test_run_arm_is_repeatable(teacher):
     assert runs[0].numbers["last_rgb"] > 0
 
 
-def test_demo_card(tmp_path):
+def test_demo_card(tmp_path, monkeypatch):
+    few = sprites(256, 16, 0)
+    monkeypatch.setattr(demo, "sprite_set", lambda: few)
     result = run_demo(tmp_path, steps=2, codes=16, samples=32)
     assert read_demo(tmp_path).rows == result.rows
     assert [p.name for p in result.pictures] == ["same_codes.png"]

@@ -578,7 +578,7 @@ def test_names_are_those_of_published_files(tiny2, tiny3):
 
 
 # test_export.py says so of StyleGAN2, through the package's own exporter.
-@pytest.mark.parametrize("family", [pytest.param("tiny2", marks=pytest.mark.slow), "tiny3"])
+@pytest.mark.parametrize("family", [pytest.param("tiny2", marks=pytest.mark.slow), "four_layers3"])
 def test_export_has_no_operator_of_ours(family, request):
     """Inside `tenfold.reference()` a program of standard operators is exported, for any batch."""
     net = generator(request.getfixturevalue(family)).eval()

@@ -1,8 +1,13 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from tenfold.testing import cli_fixture
+from tenfold.testing import cli_fixture, undrawn
+
+sys.path.insert(0, str(Path(__file__).parent))  # for ttfnet_without_extras
 
 cli = cli_fixture("ttfnet.cli:app")
 
@@ -28,6 +33,13 @@ def build_eager(**settings):
     nn.init.constant_(model.head.heatmap[-1].bias, -2.0)
     nn.init.normal_(model.head.distances[-1].weight, std=0.5)
     return model.eval()
+
+
+@pytest.fixture(name="undrawn")
+def undrawn_weights():
+    """Published networks without the time that drawing their weights takes."""
+    with undrawn():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -42,15 +42,23 @@ def official(model, layers):
     return state
 
 
-@pytest.fixture(scope="module")
-def donor():
-    torch.manual_seed(3)
-    model = TTFNet("resnet18", 80)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.02)
+def numbered(make):
+    """A network whose every tensor holds numbers of its own; drawing millions of random ones takes longer."""
+    with torch.device("meta"):
+        model = make()
+    model.to_empty(device="cpu")
+    for k, tensor in enumerate((*model.parameters(), *model.buffers())):
+        values = torch.linspace(1 + k / 1000, 1.5 + k / 1000, tensor.numel())
+        tensor.data.copy_(values.view(tensor.shape))
     return model.eval()
 
 
+@pytest.fixture(scope="module")
+def donor():
+    return numbered(lambda: TTFNet("resnet18", 80))
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_official_checkpoints_convert(donor, prefix):
     state = {prefix + k: v for k, v in official(donor, {"hm": 2, "wh": 1}).items()}
@@ -67,13 +75,10 @@ def test_official_checkpoints_convert(donor, prefix):
     assert NORMALIZATIONS[info.normalization][0] == (123.675, 116.28, 103.53)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("backbone", "layers"), [("resnet34", 2), ("darknet53", 2)])
 def test_backbone_and_heads_follow_from_the_keys(backbone, layers):
-    with torch.device("meta"):
-        model = TTFNet(backbone, 7)
-    model.to_empty(device="cpu")
-    for p in (*model.parameters(), *model.buffers()):
-        p.data.zero_()
+    model = numbered(lambda: TTFNet(backbone, 7))
     found, info = convert_checkpoint(official(model, {"hm": 2, "wh": layers}))
     assert (info.settings["backbone"], found.num_classes) == (backbone, 7)
     assert len(found.head.distances) == 2 * layers + 1
@@ -110,13 +115,10 @@ def official_dla(model):
 
 @pytest.fixture(scope="module")
 def dla_donor():
-    torch.manual_seed(5)
-    model = TTFNet("dla34", 80)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.02)
-    return model.eval()
+    return numbered(lambda: TTFNet("dla34", 80))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_official_dla34_converts(dla_donor):
     state = official_dla(dla_donor)
     for key in (
@@ -139,6 +141,7 @@ def test_official_dla34_converts(dla_donor):
         convert_checkpoint(state)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_weights_of_dla34_by_its_authors_load(dla_donor):
     prefix = "backbone.base."
     state = {k.removeprefix(prefix): v for k, v in official_dla(dla_donor).items() if k.startswith(prefix)}
@@ -165,6 +168,7 @@ def test_backbones_of_pafnet_load_from_timm_and_torchvision():
     assert torch.equal(mobile.features[3].block[0][0].weight, whole.features[3].block[0][0].weight)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -230,13 +234,9 @@ def darknet_file(model, tail=b""):
     return b"".join(parts) + tail
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_darknet_weights(tmp_path, capsys):
-    torch.manual_seed(0)
-    source = DarkNet53()
-    for module in source.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for value in (module.weight, module.bias, module.running_mean, module.running_var):
-                value.data.uniform_(0.5, 1.5)
+    source = numbered(DarkNet53)
     data = darknet_file(source, tail=bytes(4 * 1025))  # a classifier follows
     file = tmp_path / "darknet53.weights"
     file.write_bytes(data)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -11,9 +10,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from ttfnet_without_extras import exit_codes
 
 from tenfold.io import write_image
-from tenfold.testing import PackageReliability, child_environment, help_examples, require
+from tenfold.testing import PackageReliability, call_apart, help_examples, require
 from ttfnet.checkpoint import describe, load_detector, save_detector
 from ttfnet.cli import app
 from ttfnet.data.shapes import draw_scene, write_shapes
@@ -173,32 +173,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, eager_checkpoint, tmp
     assert left == before
 
 
-def test_predict_needs_no_extra(eager_checkpoint, tmp_path):
+def test_predict_needs_no_extra(eager_checkpoint, tmp_path, monkeypatch):
     picture(tmp_path / "a.jpg")
-    blocked = (
-        "lightning",
-        "torchmetrics",
-        "tensorboard",
-        "matplotlib",
-        "pycocotools",
-        "onnx",
-        "onnxruntime",
-        "av",
-    )
-    code = (
-        "import sys\n"
-        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
-        "from ttfnet.cli import app\n"
-        f"a = app(['predict', 'a.jpg', {str(eager_checkpoint)!r}])\n"
-        "b = app(['fit', '--config', 'shapes_small'])\n"
-        f"c = app(['export', {str(eager_checkpoint)!r}, 'm.onnx'])\n"
-        "sys.exit(f'{a} {b} {c}')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path, env=child_environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.stderr.strip().splitlines()[-1] == "0 4 4", done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = call_apart(exit_codes, str(eager_checkpoint))
+    assert done.value == (0, 4, 4), done
     assert 'pip install "ttfnet[train]"' in done.stderr
     assert 'pip install "ttfnet[export]"' in done.stderr
 

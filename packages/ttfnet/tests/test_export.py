@@ -100,7 +100,7 @@ def test_the_check_catches_another_network(facts, tmp_path, eager_model, monkeyp
 
     monkeypatch.setattr("ttfnet.export.export_detector", wrong)
     with pytest.raises(UserInputError, match=r"check: scores differ by .* boxes by 1\.6 pixels"):
-        export(tmp_path / "m.pt", tmp_path / "m.pt2")
+        export(tmp_path / "m.pt", tmp_path / "m.torchscript")
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
 
 

@@ -16,7 +16,14 @@ from tenfold.lidar.kitti import write_calibration, write_labels
 from tenfold.lidar.predict import EXTENSIONS
 from tenfold.lidar.simulator import KITTI_64, SMALL_SCENE, kitti_labels, sample_scene, scan, view_objects
 from tenfold.lidar.task import simulate_into
-from tenfold.testing import TINY_DETECTORS, PackageReliability, assert_examples_run, require, sample_data
+from tenfold.testing import (
+    TINY_DETECTORS,
+    PackageReliability,
+    assert_examples_run,
+    require,
+    sample_data,
+    undrawn,
+)
 from xview3d import CONTROLS, from_settings, kitti_views, nuscenes_views
 from xview3d.cli import app
 from xview3d.presets import views_from
@@ -35,7 +42,7 @@ def recipe(path, views=2, **more):
             "overrides": dict(TINY_DETECTORS["second"]),
         },
         "data": {
-            "root": "data", "simulate": [4, 2], "image_size": [375, 1242], "batch_size": 2, "counts": {},
+            "root": "data", "simulate": [2, 1], "image_size": [375, 1242], "batch_size": 2, "counts": {},
         },
         "trainer": {"default_root_dir": "run", "accelerator": "cpu", "max_epochs": 1, "num_sanity_val_steps": 0},
     }  # fmt: skip
@@ -243,7 +250,8 @@ def test_every_recipe_describes_a_detector_or_a_control():
 def test_every_recipe_builds_its_detector(name):
     from xview3d.frames import models_of
 
-    base, model = models_of(name)
+    with undrawn():
+        base, model = models_of(name)
     wanted = {"v1": 1, "v2": 2, "v3": 3, "v4": 4, "linear": 2, "small": 2}[name.rpartition("_")[2]]
     assert len(model.view_encoders) == wanted
     assert set(base.state_dict()) <= set(model.state_dict())

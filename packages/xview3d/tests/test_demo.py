@@ -19,7 +19,7 @@ def test_the_card(tmp_path, monkeypatch):
     from xview3d import demo, experiment
 
     monkeypatch.setattr(demo, "_SCENES", 2)
-    small = {**experiment.ARMS, "demo": replace(experiment.ARMS["demo"], frames=(8, 4))}
+    small = {**experiment.ARMS, "demo": replace(experiment.ARMS["demo"], frames=(4, 2))}
     monkeypatch.setattr(demo, "ARMS", small)
     result = demo.run_demo(tmp_path, steps=2)
     assert read_demo(tmp_path).rows == result.rows

@@ -1,5 +1,6 @@
 """Tiny detectors and coarse views that the tests share."""
 
+import copy
 from functools import cache
 
 import numpy as np
@@ -59,10 +60,21 @@ def settle(model):
     return model.eval()
 
 
+@cache
+def usual_model(name):
+    """The model without options, which most tests want: settled once, and never changed."""
+    return _made(name, tiny_detector(name), {})
+
+
 def tiny_model(name, base=None, **options):
     """A tiny detector with views, settled; the detector's parts with it."""
+    if base is None and not options:
+        return copy.deepcopy(usual_model(name))
+    return _made(name, tiny_detector(name) if base is None else base, options)
+
+
+def _made(name, base, options):
     from xview3d import add_xview
 
-    base = tiny_detector(name) if base is None else base
     torch.manual_seed(1)
     return settle(add_xview(base, options.pop("views", None) or tiny_views(name), **options))

@@ -459,7 +459,7 @@ def groups(random_frames, seed, count):
 
 
 def test_equals_a_plain_restatement(random_frames):
-    for gts, dets in groups(random_frames, 11, 60):
+    for gts, dets in groups(random_frames, 11, 30):
         check_against_plain(gts, dets)
     gts, dets = random_frames(12, 40)
     check_against_plain(gts, dets, names=["Car"], levels=[1])

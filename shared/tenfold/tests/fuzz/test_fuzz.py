@@ -1,4 +1,4 @@
-"""Kernels against references on drawn calls: 100 an operator here, more in the session `sanitize`.
+"""Kernels against references on drawn calls: 300 an operator here, more in the session `sanitize`.
 
 TENFOLD_FUZZ_CASES is the number of calls. A failure names the operator and the seed; the same seed draws the same
 call again: ``CASES[operator].make(np.random.default_rng(seed))``.
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import CASES
 
-COUNT = int(os.environ.get("TENFOLD_FUZZ_CASES", "100"))
+COUNT = int(os.environ.get("TENFOLD_FUZZ_CASES", "300"))
 FIRST = int(os.environ.get("TENFOLD_FUZZ_FIRST", "0"))
 
 

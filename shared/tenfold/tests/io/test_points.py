@@ -354,7 +354,7 @@ def test_every_truncation_is_an_error(tmp_path, suffix, encoding):
             read_points(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from([*FORMATS, (".npy", None)]))
 def test_damage_never_escapes(tmp_path_factory, data, kind):
     path = tmp_path_factory.mktemp("damage") / f"a{kind[0]}"
@@ -538,7 +538,9 @@ def test_kitti_and_nuscenes_files():
 
 
 def test_real_frame_through_every_encoding(tmp_path):
-    cloud = read_points(sorted(sample_data("kitti", "training", "velodyne").glob("*.bin"))[0])
+    whole = read_points(sorted(sample_data("kitti", "training", "velodyne").glob("*.bin"))[0])
+    # Every fifth point: text takes its time, and each is a number of its own anyway.
+    cloud = PointCloud(whole.xyz[::5], {name: values[::5] for name, values in whole.fields.items()})
     for suffix, encoding in FORMATS:
         write_points(tmp_path / f"a{suffix}", cloud, encoding=encoding)
         assert same(read_points(tmp_path / f"a{suffix}"), cloud)

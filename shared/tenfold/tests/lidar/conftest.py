@@ -62,11 +62,18 @@ def small_nuscenes(tmp_path_factory):
     """Two training scenes and one for validation, three key frames each at 2 Hz and sweeps at 6 Hz."""
     from dataclasses import replace
 
-    from tenfold.lidar.simulator import NUSCENES_32, simulate_nuscenes
+    from tenfold.lidar.simulator import NUSCENES_32, NUSCENES_SCENE, simulate_nuscenes
 
     root = tmp_path_factory.mktemp("nuscenes")
     coarse = replace(NUSCENES_32, azimuth_step=1.5)
-    simulate_nuscenes(root, (2, 1), 3, key_frames=3, sweep_rate=6.0, sensor=coarse)
+    # All kinds of traffic, but few of each, and little of what has no label: every object has its price.
+    traffic = {**dict(NUSCENES_SCENE.traffic), "car": 5, "pedestrian": 3, "barrier": 3, "traffic_cone": 2}
+    bare = replace(
+        NUSCENES_SCENE,
+        traffic=tuple(traffic.items()),
+        **{"n_walls": 2, "n_poles": 1, "n_hedges": 1, "n_trees": 1, "n_blocks": 0},
+    )
+    simulate_nuscenes(root, (2, 1), 3, config=bare, key_frames=3, sweep_rate=6.0, sensor=coarse)
     return root
 
 

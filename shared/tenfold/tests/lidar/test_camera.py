@@ -50,7 +50,7 @@ def test_2d_boxes_enclose_the_pixels_tightly(pose):
 def test_windows_of_pixels_miss_nothing():
     scene = sample_scene(3, region=(-5, -30, 60, 30), n_hedges=0, n_trees=0)
     for calibration in (CAMERA, CAMERA.flipped(SIZE[1]), CAMERA.cropped(100, 20)):
-        grid = CameraGrid(calibration, SIZE, step=3)
+        grid = CameraGrid(calibration, SIZE, step=5)
         fast = cast(scene.objects, scene.ground, grid, 200, np.random.default_rng(0))
         grid.near = lambda centre, radius, n=len(grid.directions): np.arange(n)
         slow = cast(scene.objects, scene.ground, grid, 200, np.random.default_rng(0))

@@ -20,19 +20,19 @@ LIMITS = (0.0, -25.6, -3.0, 51.2, 25.6, 1.0)
 @pytest.fixture
 def short(monkeypatch):
     """The demo with a few frames and two steps, and without real frames."""
-    monkeypatch.setattr(demo, "_FRAMES", (5, 2))
+    monkeypatch.setattr(demo, "_FRAMES", (3, 2))
     monkeypatch.delenv("TENFOLD_TEST_DATA", raising=False)
 
 
 def test_the_card_and_its_files(short, tmp_path, capsys):
-    demo.demo(tmp_path / "out", minutes=2 / demo._STEPS_PER_MINUTE)
+    demo.demo(tmp_path / "out", minutes=2 / demo._STEPS_PER_MINUTE, threads=1)
     printed = capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "demo.json").read_text())
     assert document["columns"][0] == "network"
     assert [row[0] for row in document["rows"]] == ["untrained network", "after 2 steps"]
     assert f"{document['rows'][0][2]:.1f}" in document["control"]
     assert f"{document['rows'][1][2]:.1f}" in document["number"]
-    for words in ("untrained network", "after 2 steps", "5 frames to train on, 2 unseen", "pictures:"):
+    for words in ("untrained network", "after 2 steps", "3 frames to train on, 2 unseen", "pictures:"):
         assert words in printed
     assert document["pictures"] == ["simulated_0.png", "simulated_1.png"]
     for name in document["pictures"]:

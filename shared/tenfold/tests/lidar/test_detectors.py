@@ -505,7 +505,7 @@ def test_one_scene_is_learnt_by_a_two_stage_model(tiny_models):
     batch = collate(simulated(5))
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
     history = []
-    for _ in range(40):
+    for _ in range(25):
         losses = model(batch)
         optimiser.zero_grad()
         losses["loss"].backward()
@@ -662,7 +662,8 @@ def test_groups_and_global_labels():
 # ---- export --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["second", "pointpillars", "parta2", "pv_rcnn"])
+# `second` is exported in its own tests.
+@pytest.mark.parametrize("name", ["pointpillars", "parta2", "pv_rcnn"])
 def test_dense_parts_are_exported(tiny_models, name, tmp_path):
     model = tiny(tiny_models, name)
     program = export_dense(model, tmp_path / "dense.pt2")

@@ -255,8 +255,10 @@ def test_fit_and_test_on_nuscenes(prepared, tmp_path, capsys):
     from tenfold.eval.nuscenes import CLASSES
 
     narrow = {
+        "point_range": [-25.6, -25.6, -5.0, 25.6, 25.6, 3.0],
         "voxel_size": [0.4, 0.4, 0.2],
         "channels": [4, 4, 4, 8],
+        "blocks": [1, 1, 1, 1],
         "out_channels": 8,
         "bev_layers": [1],
         "bev_strides": [1],

@@ -150,7 +150,7 @@ def test_a_box_and_its_rear_view_cost_the_same_without_direction():
         head = PointHead(8, 2, (), coder=coder, weights=PointWeights(direction=direction)).double()
         codes = torch.zeros(60, 8, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.SGD([codes], 0.5)
-        for step in range(200):
+        for step in range(100):
             # From slightly off the mean, as any start is.
             outputs = PointOutputs(torch.zeros(60, 2, dtype=torch.float64), codes + 0.05)
             loss = head.losses(outputs, points, gt if step % 2 else turned)["point_box"]

@@ -21,7 +21,10 @@ from tenfold.lidar.sampling import (
 from tenfold.lidar.simulator import SECTOR_32, SceneConfig, simulate_kitti
 from tenfold.testing import corruptions
 
-SCENE = SceneConfig(n_cars=(6, 8), n_pedestrians=(3, 5), n_cyclists=(2, 3), undulation=0.0, slope=0.01)
+SCENE = SceneConfig(
+    **{"n_cars": (6, 8), "n_pedestrians": (3, 5), "n_cyclists": (2, 3), "undulation": 0.0, "slope": 0.01},
+    **{"n_walls": 1, "n_poles": 1, "n_hedges": 0, "n_trees": 0, "n_blocks": 0},  # what stands in no database
+)
 COUNTS = {"Car": 20, "Pedestrian": 15, "Cyclist": 15}
 
 

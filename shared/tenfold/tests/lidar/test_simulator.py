@@ -98,7 +98,8 @@ def test_counts_pairs_and_headings_follow_the_settings():
 
 
 def test_sizes_have_the_means_of_their_class():
-    cars = np.concatenate([sample_scene(s, n_cars=10).boxes[:8, 3:6] for s in range(40)])
+    bare = SceneConfig(n_cars=10, n_walls=0, n_poles=0, n_hedges=0, n_trees=0, n_blocks=0)
+    cars = np.concatenate([sample_scene(s, bare).boxes[:8, 3:6] for s in range(40)])
     np.testing.assert_allclose(cars.mean(0), KINDS["Car"].mean, rtol=0.03)
     assert cars[:, 0].std() > 0.2
 
@@ -107,12 +108,12 @@ def test_sizes_have_the_means_of_their_class():
 def test_parts_fill_their_box_and_stay_inside(kind):
     size = np.array(KINDS[kind].mean)
     thing = make_object(kind, np.array([0.0, 0, 0, *size, 0.7]), seed=3)
-    centre_directions = random_directions(60)
+    centre_directions = random_directions(30)
     found = []
     for towards in centre_directions:
         # Parallel-ish rays from outside, aimed all over the box.
         targets = points_from_box_frame(
-            np.random.default_rng(1).uniform(-0.5, 0.5, (1500, 3)) * size, thing.box
+            np.random.default_rng(1).uniform(-0.5, 0.5, (1000, 3)) * size, thing.box
         )
         origin = -towards * 30
         d = targets - origin
@@ -137,7 +138,8 @@ def test_distances_agree_with_marching_through_the_solids(kind):
     d = targets - origin
     d /= np.linalg.norm(d, axis=1, keepdims=True)
     hits = cast((thing,), Ground(height=-1e6), Rays(origin, d), 100, np.random.default_rng(0))
-    steps = np.arange(0, 25, 0.004)
+    away, radius = np.linalg.norm(origin - thing.box[:3]), thing.bounding_radius
+    steps = np.arange(max(0, away - radius - 0.1), away + radius + 0.1, 0.004)
     along = origin + steps[:, None, None] * d
     local = points_to_box_frame(along, thing.box)
     inside = np.zeros(local.shape[:2], dtype=bool)
@@ -312,7 +314,9 @@ def test_frames_are_fast(sensor, budget):
         start = time.process_time()
         scan(scene, sensor)
         spent.append(time.process_time() - start)
-    assert min(spent) < budget
+        if spent[-1] < budget:
+            return
+    pytest.fail(f"{spent} s; expected less than {budget}")
 
 
 def test_frames_have_the_size_of_real_ones():

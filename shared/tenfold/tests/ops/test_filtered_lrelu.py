@@ -124,7 +124,7 @@ def a_filter(draw, seed):
     return random(draw(st.integers(1, 5)), draw(st.integers(1, 5)), seed=seed)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_equals_reference_with_gradients(data):
     draw = data.draw
@@ -228,14 +228,13 @@ def test_operator_checks():
     )
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(dynamic):
+def test_compile():
     t = lowpass(12, 0.5, torch.float32)
 
     def f(x, b):
         return filtered_lrelu(x * 2, b, up_filter=t, down_filter=t, up=2, down=2, padding=11).square().sum()
 
-    compiled = torch.compile(f, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     for n in (6, 9):
         grads = []
         for call in (f, compiled):

@@ -467,7 +467,7 @@ def special_boxes(n: int, g: torch.Generator, style: int, dtype) -> Tensor:
     return boxes.to(dtype)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**31),
     shape=st.sampled_from([(0, 3), (1, 1), (7, 9), (13, 8), (1, 60), (40, 20), (300, 2), (2, 300)]),
@@ -521,15 +521,15 @@ def test_opcheck():
     kernels.check_op(torch.ops.tenfold.pairs_iou_bev.default, (a, b, 0.01, True))
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_without_graph_breaks(dynamic):
+def test_compiles_without_graph_breaks():
     def program(a, b):
         i, j, iou = pairs_iou_bev(a, b, 0.1)
         return box_iou_3d(a, b) + box_iou_bev(a, b, mode="giou"), i, j, iou * 2
 
-    a, b = make_boxes(9, 0, span=5), make_boxes(11, 1, span=5)
-    compiled = torch.compile(program, fullgraph=True, backend="aot_eager", dynamic=dynamic)
-    kernels.assert_same(compiled(a, b), program(a, b))
+    compiled = torch.compile(program, fullgraph=True, backend="aot_eager")
+    for n, m in ((9, 11), (7, 12)):
+        a, b = make_boxes(n, 0, span=5), make_boxes(m, 1, span=5)
+        kernels.assert_same(compiled(a, b), program(a, b))
 
 
 def test_carries_no_gradient():

@@ -325,7 +325,7 @@ def problem(draw):
     return boxes, scores, threshold, score_threshold, max_out
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(problem())
 def test_fuzz_against_reference(case):
     boxes, scores, threshold, score_threshold, max_out = case

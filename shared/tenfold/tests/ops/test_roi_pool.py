@@ -181,7 +181,7 @@ def test_equals_numpy(n, m, dtype):
             kernels.assert_same(got, numpy_grid_pool(boxes, points, feats, grid, cap, mode))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw
@@ -378,14 +378,13 @@ def test_operator_checks():
         kernels.check_op(OPS.roi_grid_pool3d_backward.default, back)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(dynamic):
+def test_compile():
     def f(points, feats, boxes):
         pooled, empty = roi_point_pool(points, feats * 2, boxes, 8)
         grid = roi_grid_pool3d(boxes, points, feats, 2) + roi_grid_pool3d(boxes, points, feats, 2, mode="avg")
         return (pooled.sum((1, 2)) * ~empty).sum() + grid.square().sum()
 
-    compiled = torch.compile(f, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     for n in (40, 70):
         points, feats, boxes = scene(n, 5)
         grads = []

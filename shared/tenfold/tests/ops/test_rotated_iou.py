@@ -289,7 +289,7 @@ def test_special_pairs_are_finite():
     torch.testing.assert_close(swapped[:, [0, 1, 2, 6]], torch.zeros(1, 4).double(), rtol=0, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw
@@ -348,12 +348,11 @@ def test_operator_checks():
         kernels.check_op(OPS.rotated_iou_backward.default, args)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(dynamic):
+def test_compile():
     def f(pred, target):
         return sum((1 - rotated_iou(pred * 1.5, target, kind)).sum() for kind in KINDS)
 
-    compiled = torch.compile(f, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     for n in (8, 13):
         boxes = pairs(n, dtype=torch.float32)
         grads = []

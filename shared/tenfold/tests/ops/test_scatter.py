@@ -184,7 +184,7 @@ def requests(draw):
     return feats, index, num, draw(st.sampled_from(REDUCTIONS))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(requests())
 def test_equals_reference(request):
     feats, index, num, reduce = request
@@ -220,11 +220,11 @@ def test_threads(n, channels, num, reduce):
 
 def test_two_threads_equal_the_reference():
     """Sizes at which the work is split, against the loop."""
-    feats, index = rows(30_000, 40, 5_000, coarse=True)
+    feats, index = rows(13_000, 40, 2_000, coarse=True)
     for reduce in REDUCTIONS:
         with kernels.threads(2):
-            result = RAW(feats, index, 5_000, CODE[reduce], True, True)
-        kernels.assert_same(ref.scatter(feats, index, 5_000, CODE[reduce], True, False), result)
+            result = RAW(feats, index, 2_000, CODE[reduce], True, True)
+        kernels.assert_same(ref.scatter(feats, index, 2_000, CODE[reduce], True, False), result)
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
@@ -236,7 +236,7 @@ def test_levels_and_strides(reduce):
 
 
 def test_shrinking_then_growing():
-    for n, num, reduce in itertools.product((2000, 3, 0, 1500), (700, 0, 5), REDUCTIONS):
+    for n, num, reduce in itertools.product((400, 3, 0, 300), (140, 0, 5), REDUCTIONS):
         feats, index = rows(n, 6, num, n)
         kernels.assert_same(reference(feats, index, num, reduce), scatter(feats, index, num, reduce))
 
@@ -267,25 +267,20 @@ def test_opcheck(reduce):
     )
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(dynamic):
+def test_compile():
     def f(feats, index):
         return [scatter(feats * 2, index, 8, r) + 1 for r in REDUCTIONS]
 
-    def g(feats, index):
-        return sum(t.square().sum() for t in f(feats, index))
-
-    compiled_f = torch.compile(f, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    compiled_g = torch.compile(g, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     for n in (20, 30):
         feats, index = rows(n, 4, 8, n)
-        kernels.assert_same(f(feats, index), compiled_f(feats, index))
-        grads = []
-        for call in (g, compiled_g):
+        kernels.assert_same(f(feats, index), compiled(feats, index))
+        found = []
+        for call in (f, compiled):
             leaf = feats.clone().requires_grad_()
-            call(leaf, index).backward()
-            grads.append(leaf.grad)
-        kernels.assert_same(grads[0], grads[1])
+            results = call(leaf, index)
+            found.append([*results, *torch.autograd.grad(sum(t.square().sum() for t in results), leaf)])
+        kernels.assert_same(*found)
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)

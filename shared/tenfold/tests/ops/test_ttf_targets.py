@@ -217,7 +217,7 @@ def test_batch_equals_its_images():
     assert ttf_targets(boxes[:0], labels[:0], (96, 128), 3)[0].shape == (0, 3, 24, 32)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw
@@ -260,13 +260,12 @@ def test_operator_checks():
     kernels.check_op(OPS.ttf_targets.default, args)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(dynamic):
+def test_compile():
     def f(boxes, labels):
         heat, target, weight = ttf_targets(boxes, labels, (96, 128), 3)
         return heat + 1, target * weight
 
-    compiled = torch.compile(f, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     for n in (5, 8):
         kernels.assert_same(f(*boxes_of(n)), compiled(*boxes_of(n)))
 

@@ -90,7 +90,7 @@ def test_wrong_variants_are_caught(name):
     kernels.assert_caught(CHECKS, WRONG[name])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_equals_reference(data):
     draw = data.draw
@@ -173,12 +173,11 @@ def test_operator_checks():
         kernels.check_op(OPS.upfirdn2d.default, args)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(dynamic):
+def test_compile():
     def f(x):
         return upfirdn2d(x * 2, BINOMIAL, up=2, padding=(2, 1, 2, 1), gain=4.0).square().sum()
 
-    compiled = torch.compile(f, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     for n in (6, 9):
         x = random(1, 3, n, n + 1, dtype=torch.float32)
         grads = []

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from tenfold.io import PointCloud, save_checkpoint, write_bytes, write_image, write_points
-from tenfold.testing import assert_survives_disk_full, disk_full, sigkill_and_resume, unwritable_path
+from tenfold.testing import (
+    assert_survives_disk_full,
+    call_apart,
+    disk_full,
+    sigkill_and_resume,
+    unwritable_path,
+)
 
 COUNTER = """
 import os, pathlib, sys, time
@@ -146,6 +152,13 @@ def test_calls_share_a_start_and_nothing_else(tmp_path, monkeypatch):
         assert done.value == (False, False, word, str(tmp_path))
         assert done.stdout == "said\n"
     assert disk_full(kill_oneself, limit_bytes=1000).returncode == -9
+
+
+def test_a_call_apart_has_no_limit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call_apart(write_plainly, tmp_path / "a", 5000, env={"WORD": "x"})
+    assert (done.returncode, done.value, done.error) == (0, 5000, "")
+    assert call_apart(leave_a_mark, env={"WORD": "x"}).value[2:] == ("x", str(tmp_path))
 
 
 def test_disk_full_of_a_command(tmp_path):

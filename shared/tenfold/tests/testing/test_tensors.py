@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.testing import assert_bit_equal, stride_variants, threads
+from tenfold.testing import assert_bit_equal, stride_variants, threads, undrawn
 
 NAN = torch.tensor([float("nan")])
 
@@ -129,3 +129,14 @@ def test_a_careless_op_is_caught(honour_offset):
     assert "contiguous" not in caught
     assert ("offset" in caught) != honour_offset
     assert {"every second along 0", "every second along 1"} <= set(caught)
+
+
+def test_networks_made_undrawn_draw_nothing():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    with undrawn():
+        layer = torch.nn.Linear(3, 2)
+    assert layer.weight.shape == (2, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {"normal_", "uniform_"}.isdisjoint(torch.Tensor.__dict__)
+    assert torch.zeros(5).normal_().std() > 0

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tenfold._errors import MissingExtraError, UserInputError
+from tenfold.testing import child_environment, disk_full, two_gloo_ranks
 from tenfold.train._parsers import normalise_arguments
 from tenfold.train.cli import App, Verb, classify
 
@@ -76,11 +77,22 @@ def test_help_and_version_are_fast_and_load_nothing_heavy(user):
 def test_importing_the_room_loads_neither_lightning_nor_torch(environment):
     code = (
         "import sys, tenfold.train, tenfold.train.cli, tenfold.cli\n"
-        "assert not {'torch', 'lightning', 'jsonargparse'} & set(sys.modules)\n"
-        "import tenfold.train.schedules, tenfold.train.resume, tenfold.train.claims\n"
-        "assert 'lightning' not in sys.modules"
+        "assert not {'torch', 'lightning', 'jsonargparse'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert disk_full(parts_without_lightning, limit_bytes=2**20).value == []
+
+
+def parts_without_lightning():
+    """What of lightning is loaded with the parts that do without; in a child, which has torch at no cost."""
+    for name in [n for n in sys.modules if n.split(".")[0] == "lightning"]:
+        del sys.modules[name]
+    assert not {f"tenfold.train.{part}" for part in ("claims", "resume", "schedules")} & set(sys.modules)
+    import tenfold.train.claims
+    import tenfold.train.resume
+    import tenfold.train.schedules  # noqa: F401
+
+    return [name for name in sys.modules if name.split(".")[0] == "lightning"]
 
 
 def test_every_verb_s_help_shows_its_examples(cli):
@@ -314,26 +326,21 @@ def test_a_missing_extra_is_exit_4_with_the_pip_line_and_the_rest_works(user, tm
 # ---- kills, full disks, two processes -------------------------------------------------------------
 
 
-def test_sigkill_inside_an_epoch_then_resume_is_bit_equal(cli, one_thread, tmp_path, environment):
+def command_line(words):
+    """The toy package's exit code; for children, which find this function here."""
+    from toypkg.cli import app
+
+    return app(words)
+
+
+def test_sigkill_inside_an_epoch_then_resume_is_bit_equal(cli, one_thread, tmp_path):
     recipe = ["fit", "--config", "line", "checkpoint_every_n_steps=1", "trainer.logger=false"]
-    code = "import sys\nfrom toypkg.cli import app\nsys.exit(app())"
-    killed = [*recipe, "trainer.default_root_dir=killed", "model.trace=killed.trace", "model.pause=0.2"]
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *killed],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    trace = tmp_path / "killed.trace"
-    deadline = time.monotonic() + 240
-    # Batch 3 of the second epoch has begun: kill it there.
-    while not (trace.exists() and trace.read_text().count("\n") >= 9) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    killed = [*recipe, "trainer.default_root_dir=killed", "model.trace=killed.trace", "model.kill_at=8"]
+    # In batch 3 of the second epoch; a child of its own is what is wanted here, the limit is far away.
+    assert disk_full(command_line, killed, limit_bytes=2**30).returncode == -signal.SIGKILL
+    assert (tmp_path / "killed.trace").read_text().count("\n") == 9
     stored = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert 6 < stored["global_step"] < 12
+    assert 6 < stored["global_step"] <= 8
     to_resume = ["trainer.default_root_dir=killed", "model.trace=resumed.trace", "--ckpt_path", "last"]
     assert cli(*recipe, *to_resume)[0] == 0
     assert cli(*recipe, "trainer.default_root_dir=whole", "model.trace=whole.trace")[0] == 0
@@ -366,26 +373,39 @@ def test_a_full_disk_is_exit_2_and_leaves_the_previous_checkpoint(cli, tmp_path)
     assert cli("fit", "--config", "line", "--ckpt_path", "last", "trainer.logger=false")[0] == 0
 
 
-def test_two_gloo_processes_equal_one(cli, tmp_path, environment):
-    recipe = [
-        *("fit", "--config", "line", "model.plain=true", "model.dropout=0", "model.lr=0.1", "data.length=24"),
-        *("trainer.precision=64-true", "trainer.max_epochs=1", "trainer.logger=false"),
-    ]
-    assert cli(*recipe, "data.batch_size=4", "trainer.default_root_dir=one")[0] == 0
-    two = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-            *("-m", "toypkg.cli", *recipe, "data.batch_size=2", "trainer.default_root_dir=two"),
-            *("trainer.devices=2", "trainer.strategy=ddp"),
-        ],
-        cwd=tmp_path,
+def torchrun(words):
+    """Two processes as a user starts them."""
+    environment = child_environment()
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(
+        [*launcher, "-m", "toypkg.cli", *words],
         env=environment,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert two.returncode == 0, two.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def forked(words):
+    """Two processes that have their group already: the same without three imports of everything."""
+    assert two_gloo_ranks(command_line, words, timeout=300) == [0, 0]
+
+
+@pytest.mark.parametrize("start", [forked, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_two_gloo_processes_equal_one(cli, tmp_path, start):
+    recipe = [
+        *("fit", "--config", "line", "model.plain=true", "model.dropout=0", "model.lr=0.1", "data.length=24"),
+        *("trainer.precision=64-true", "trainer.max_epochs=1", "trainer.logger=false"),
+    ]
+    assert cli(*recipe, "data.batch_size=4", "trainer.default_root_dir=one")[0] == 0
+    start(
+        [
+            *(*recipe, "data.batch_size=2", "trainer.default_root_dir=two"),
+            *("trainer.devices=2", "trainer.strategy=ddp"),
+        ]
+    )
     expected, found = (weights(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("one", "two"))
     for name, value in expected.items():
         assert value.dtype == torch.float64

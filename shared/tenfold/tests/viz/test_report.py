@@ -248,8 +248,7 @@ def browser():
         instance.close()
 
 
-@pytest.mark.parametrize("width", [1200, 360])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
 def test_page_in_a_browser(browser, tmp_path, width, scheme):
     path = tmp_path / "index.html"
     sample_page().write(path)

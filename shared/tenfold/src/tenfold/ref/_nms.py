@@ -50,16 +50,16 @@ def _greedy(
     keep: list[int] = []
     limit = len(rows) if max_out is None else max_out
     alive = torch.ones(len(rows), dtype=torch.bool, device=boxes.device)
-    for rank in range(len(rows)):
+    boxes, groups = boxes[rows], [column[rows] for column in groups]
+    for rank, row in enumerate(rows.tolist()):
         if len(keep) == limit:
             break
         if not bool(alive[rank]):
             continue
-        row = rows[rank]
-        keep.append(int(row))
-        rival = box_iou(boxes[row], boxes[rows]).double() > iou_threshold
+        keep.append(row)
+        rival = box_iou(boxes[rank], boxes).double() > iou_threshold
         for column in groups:
-            rival &= column[rows] == column[row]
+            rival &= column == column[rank]
         alive &= ~rival
     return torch.tensor(keep, dtype=torch.int64, device=boxes.device)
 

@@ -10,6 +10,7 @@ from tenfold.ref._nms import pad_rows
 
 __all__ = ["nms_rotated", "nms_rotated_padded"]
 
+_BLOCK = 16  # candidates whose overlaps are taken at once, as the first of them that is kept asks for its own
 _OPS = ("nms_rotated", "nms_3d", "nms_bev_aligned")
 
 
@@ -25,12 +26,12 @@ def _check(op: str, boxes: Tensor, scores: Tensor) -> None:
     raise ValueError(f"{op}: scores: row {row} is NaN; expected numbers")
 
 
-def _overlaps(box: Tensor, others: Tensor, metric: int) -> Tensor:
-    """IoU of one box (C,) with others (M, C)."""
+def _overlaps(boxes: Tensor, others: Tensor, metric: int) -> Tensor:
+    """IoU (N, M) of boxes (N, C) with others (M, C)."""
     if metric == 2:  # seen from above without the yaw
-        box, others = box.clone(), others.clone()
-        box[-1], others[:, -1] = 0.0, 0.0
-    return box_iou(box[None], others, 1 if metric == 1 else 0, 0, False)[0]
+        boxes, others = boxes.clone(), others.clone()
+        boxes[:, -1], others[:, -1] = 0.0, 0.0
+    return box_iou(boxes, others, 1 if metric == 1 else 0, 0, False)
 
 
 def _groups(values: Tensor | None, rows: Tensor) -> list[int]:
@@ -59,6 +60,7 @@ def nms_rotated(
     keep: list[int] = []
     alive = torch.ones(len(rows), dtype=torch.bool)
     group = torch.tensor([label, element], dtype=torch.int64)
+    begin, measured, over = 0, 0, alive
     for rank, row in enumerate(rows.tolist()):
         b = element[rank]
         seen[b] = seen.get(b, 0) + 1
@@ -69,7 +71,10 @@ def nms_rotated(
         taken[b] = taken.get(b, 0) + 1
         keep.append(row)
         same = (group == group[:, rank, None]).all(0)
-        alive &= ~(same & (_overlaps(boxes[row], boxes[rows], metric).double() > iou_threshold))
+        if rank >= measured:
+            begin, measured = rank, rank + _BLOCK
+            over = _overlaps(boxes[rows[begin:measured]], boxes[rows], metric).double() > iou_threshold
+        alive &= ~(same & over[rank - begin])
     return torch.tensor(keep, dtype=torch.int64, device=boxes.device)
 
 

@@ -209,10 +209,10 @@ def roi_grid_pool3d_backward(
     result = grad.new_zeros((flat_points.shape[0], channels))
     flat = grad.reshape(flat_rois.shape[0], math.prod(grid), channels)
     if maximum:
-        for value, row in zip(flat.flatten(0, 1), arg.flatten(0, -2), strict=True):
-            used = row >= 0
-            column = used.nonzero().flatten()
-            result[row[used].long(), column] += value[used]
+        values, rows = flat.flatten(0, 1), arg.flatten(0, -2).long()
+        for cell in (rows >= 0).any(1).nonzero().flatten().tolist():
+            column = (rows[cell] >= 0).nonzero().flatten()
+            result[rows[cell, column], column] += values[cell, column]
         return result.reshape(*points.shape[:-1], channels)
     elements = _elements("", points, rois, lengths, roi_lengths, offsets, roi_offsets, False, "rois")
     for (begin, number), (first, rois_here) in elements:

@@ -14,6 +14,7 @@ __all__ = ["rotated_iou", "rotated_iou_backward"]
 IOU, GIOU, DIOU = range(3)
 _TINY = 1e-12  # relative: what counts as the same line or the same corner
 _SIGNS = ((1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0))
+_NORMALS = ((0.0, 1.0), (-1.0, 0.0), (0.0, -1.0), (1.0, 0.0))  # of the sides that begin at these corners
 _BEV = [0, 1, 3, 4, 6]
 
 
@@ -45,46 +46,36 @@ def _area_gradient(own: Tensor, other: Tensor) -> Tensor:
     Each side of ``own`` contributes the length of its part inside ``other``, half of it where both boxes have
     a side there.
     """
-    half, limit = own[:, 3:5] / 2, other[:, 3:5] / 2
+    half, limit = own[:, 3:5] / 2, other[:, None, 3:5] / 2
     origin = own[:, :2].clone()
     own, other = own.clone(), other.clone()
     own[:, :2] -= origin
     other[:, :2] -= origin
-    tiny = _TINY * (half.sum(1) + limit.sum(1) + other[:, :2].abs().sum(1))
-    corner = half[:, None] * half.new_tensor(_SIGNS)
+    tiny = _TINY * (half.sum(1) + limit[:, 0].sum(1) + other[:, :2].abs().sum(1))[:, None, None]
+    begin = half[:, None] * half.new_tensor(_SIGNS)  # (P, side, axis), as all that follows
+    end = begin.roll(-1, 1)
+    nx, ny = half.new_tensor(_NORMALS).unbind(1)
+    c, s = own[:, 6:].cos(), own[:, 6:].sin()
+    turned = torch.stack([c * nx - s * ny, s * nx + c * ny], -1)
+    normal = _local(torch.cat([torch.zeros_like(other[:, :6]), other[:, 6:]], 1), turned)
+    q0, q1 = (_local(other, _world(own, ends)) for ends in (begin, end))
+    border = torch.where(normal > 0, limit, -limit)
+    shared = ((q0 - border).abs() <= tiny) & ((q1 - border).abs() <= tiny)
+    step = q1 - q0
+    flat = step.abs() <= tiny * 1e-3
+    safe = torch.where(flat, 1.0, step)
+    t0, t1 = (-limit - q0) / safe, (limit - q0) / safe
+    t0, t1 = torch.minimum(t0, t1), torch.maximum(t0, t1)
+    t0 = torch.where(flat, torch.where(q0.abs() > limit, 2.0, 0.0), t0)
+    low = torch.where(shared, 0.0, t0).amax(2).clamp(min=0)
+    high = torch.where(shared, 1.0, torch.where(flat, 1.0, t1)).amin(2).clamp(max=1)
+    edge = end - begin
+    length = (high - low).clamp(min=0) * edge.abs().sum(2) * torch.where(shared.any(2), 0.5, 1.0)
+    middle = begin + ((low + high) / 2)[..., None] * edge
     total = torch.zeros_like(own)
-    c, s = own[:, 6].cos(), own[:, 6].sin()
-    for side, (nx, ny) in enumerate(((0.0, 1.0), (-1.0, 0.0), (0.0, -1.0), (1.0, 0.0))):
-        ends = torch.stack([corner[:, side], corner[:, (side + 1) % 4]], 1)
-        q = _local(other, _world(own, ends))
-        normal = _local(
-            torch.cat([torch.zeros_like(other[:, :6]), other[:, 6:]], 1),
-            torch.stack([c * nx - s * ny, s * nx + c * ny], -1)[:, None],
-        )[:, 0]
-        low, high = torch.zeros_like(tiny), torch.ones_like(tiny)
-        weight = torch.ones_like(tiny)
-        for axis in range(2):
-            h, begin, step = limit[:, axis], q[:, 0, axis], q[:, 1, axis] - q[:, 0, axis]
-            border = torch.where(normal[:, axis] > 0, h, -h)
-            shared = ((q[:, :, axis] - border[:, None]).abs() <= tiny[:, None]).all(1)
-            flat = step.abs() <= tiny * 1e-3
-            safe = torch.where(flat, 1.0, step)
-            t0, t1 = (-h - begin) / safe, (h - begin) / safe
-            t0, t1 = torch.minimum(t0, t1), torch.maximum(t0, t1)
-            outside = flat & (begin.abs() > h)
-            t0 = torch.where(flat, torch.where(outside, 2.0, 0.0), t0)
-            t1 = torch.where(flat, 1.0, t1)
-            low = torch.where(shared, low, torch.maximum(low, t0))
-            high = torch.where(shared, high, torch.minimum(high, t1))
-            weight = torch.where(shared, 0.5, weight)
-        share = (high - low).clamp(min=0)
-        step = ends[:, 1] - ends[:, 0]
-        length = share * step.abs().sum(1) * weight
-        middle = ends[:, 0] + ((low + high) / 2)[:, None] * step
-        total[:, 0] += length * (c * nx - s * ny)
-        total[:, 1] += length * (s * nx + c * ny)
-        total[:, 3 if nx else 4] += length / 2
-        total[:, 6] += length * (middle[:, 0] * ny - middle[:, 1] * nx)
+    total[:, :2] = (length[..., None] * turned).sum(1)
+    total[:, 3], total[:, 4] = (length[:, 1] + length[:, 3]) / 2, (length[:, 0] + length[:, 2]) / 2
+    total[:, 6] = (length * (middle[..., 0] * ny - middle[..., 1] * nx)).sum(1)
     return total
 
 
@@ -171,62 +162,55 @@ def _interval(a: Tensor, b: Tensor, span: bool) -> tuple[Tensor, Tensor]:
 
 def _pair_gradients(a: Tensor, b: Tensor, kind: int, flat: bool) -> tuple[Tensor, Tensor]:
     """(P, 7) gradients of the value with respect to a and b, all with extent."""
-    area = intersection(bev_columns(a), bev_columns(b))
-    touching = ((a[:, 5] + b[:, 5]) / 2 - (a[:, 2] - b[:, 2]).abs()).clamp(min=0)
-    overlap = torch.minimum(touching, torch.minimum(a[:, 5], b[:, 5]))
+    own, other = torch.cat([a, b]), torch.cat([b, a])
+    area = intersection(bev_columns(a), bev_columns(b)).repeat(2)
+    apart = own[:, :3] - other[:, :3]
+    reach = (own[:, 5] + other[:, 5]) / 2
+    low, high = torch.minimum(own[:, 5], other[:, 5]), torch.maximum(own[:, 5], other[:, 5])
+    overlap = torch.minimum((reach - apart[:, 2].abs()).clamp(min=0), low)
     inter = area * overlap
-    size_a, size_b = a[:, 3:6].prod(1), b[:, 3:6].prod(1)
-    union = size_a + size_b - inter
-    points = _all_corners(a, b)
-    tiny = _TINY * (a[:, 3:5].sum(1) + b[:, 3:5].sum(1) + (a[:, :2] - b[:, :2]).abs().sum(1))
-    reach = (a[:, 2] - b[:, 2]).abs() + (a[:, 5] + b[:, 5]) / 2
-    span = torch.maximum(reach, torch.maximum(a[:, 5], b[:, 5]))
+    union = own[:, 3:6].prod(1) + other[:, 3:6].prod(1) - inter
+    dz, dh = _interval(own, other, False)
+    inside = (overlap > _same_height(own, other)) & (area > 0)
+    d_inter = _area_gradient(own, other) * overlap[:, None]
+    d_inter[:, 2] += area * dz
+    d_inter[:, 5] += area * dh
+    d_inter = torch.where(inside[:, None], d_inter, 0)
+    d_size = torch.zeros_like(own)
+    d_size[:, 3:6] = own[:, [4, 3, 3]] * own[:, [5, 5, 4]]
+    d_union = d_size - d_inter
+    total = d_inter / union[:, None] - d_union * (inter / union.square())[:, None]
+    if kind != IOU:
+        points = _all_corners(a, b)
+        tiny = _TINY * (own[:, 3:5].sum(1) + other[:, 3:5].sum(1) + apart[:, :2].abs().sum(1))[: len(a)]
+        span = torch.maximum(reach + apart[:, 2].abs(), high)
+        sz, sh = _interval(own, other, True)
     if kind == GIOU:
         rows = points.tolist()
-        hull = points.new_tensor([hull_area(p) for p in rows])
-        push = points.new_tensor([_hull_push(p, t) for p, t in zip(rows, tiny.tolist(), strict=True)]).view(
-            -1, 8, 2
-        )
+        hull = points.new_tensor([hull_area(p) for p in rows]).repeat(2)
+        pushes = [_hull_push(p, t) for p, t in zip(rows, tiny.tolist(), strict=True)]
+        d_hull = _corner_gradient(own, _each_own(points.new_tensor(pushes).view(-1, 8, 2))) * span[:, None]
+        d_hull[:, 2] += hull * sz
+        d_hull[:, 5] += hull * sh
         enclosing = torch.maximum(hull * span, union)
+        total += d_union / enclosing[:, None] - d_hull * (union / enclosing.square())[:, None]
     elif kind == DIOU:
         side, push = _extent_push(points, tiny)
-        diagonal = side.square().sum(1) + (0 if flat else span.square())
-        apart = a[:, :3] - b[:, :3]
+        diagonal = side.square().sum(1).repeat(2) + (0 if flat else span.square())
+        d_diagonal = _corner_gradient(own, _each_own(push * (2 * side[:, None])))
+        if not flat:
+            d_diagonal[:, 2] += 2 * span * sz
+            d_diagonal[:, 5] += 2 * span * sh
+        d_square = torch.zeros_like(own)
+        d_square[:, :3] = 2 * apart
         square = apart.square().sum(1)
-    gradients = []
-    for turn, (own, other) in enumerate(((a, b), (b, a))):
-        dz, dh = _interval(own, other, False)
-        inside = (overlap > _same_height(a, b)) & (area > 0)
-        d_inter = _area_gradient(own, other) * overlap[:, None]
-        d_inter[:, 2] += area * dz
-        d_inter[:, 5] += area * dh
-        d_inter = torch.where(inside[:, None], d_inter, 0)
-        d_size = torch.zeros_like(own)
-        d_size[:, 3] = own[:, 4] * own[:, 5]
-        d_size[:, 4] = own[:, 3] * own[:, 5]
-        d_size[:, 5] = own[:, 3] * own[:, 4]
-        d_union = d_size - d_inter
-        total = d_inter / union[:, None] - d_union * (inter / union.square())[:, None]
-        if kind != IOU:
-            corner = _corner_gradient(own, push[:, 4 * turn : 4 * turn + 4]) if kind == GIOU else None
-            sz, sh = _interval(own, other, True)
-            if kind == GIOU:
-                assert corner is not None
-                d_hull = corner * span[:, None]
-                d_hull[:, 2] += hull * sz
-                d_hull[:, 5] += hull * sh
-                total += d_union / enclosing[:, None] - d_hull * (union / enclosing.square())[:, None]
-            else:
-                mine = push[:, 4 * turn : 4 * turn + 4] * (2 * side[:, None])
-                d_diagonal = _corner_gradient(own, mine)
-                if not flat:
-                    d_diagonal[:, 2] += 2 * span * sz
-                    d_diagonal[:, 5] += 2 * span * sh
-                d_square = torch.zeros_like(own)
-                d_square[:, :3] = (2 if turn == 0 else -2) * apart
-                total -= d_square / diagonal[:, None] - d_diagonal * (square / diagonal.square())[:, None]
-        gradients.append(total)
-    return gradients[0], gradients[1]
+        total -= d_square / diagonal[:, None] - d_diagonal * (square / diagonal.square())[:, None]
+    return total[: len(a)], total[len(a) :]
+
+
+def _each_own(push: Tensor) -> Tensor:
+    """(2 P, 4, 2) from (P, 8, 2): what concerns the corners of a, then what concerns those of b."""
+    return torch.cat([push[:, :4], push[:, 4:]])
 
 
 def rotated_iou(pred: Tensor, target: Tensor, kind: int, validate: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -63,18 +64,19 @@ def rulebook_submanifold(
 ) -> Tensor:
     """Table (K, V) int32 of a submanifold convolution: the input row at each offset of each site, or -1."""
     rows = _sites(coords, spatial_shape, batch_size, validate)
-    offsets = list(product(*(range(k) for k in kernel_size)))
-    table = torch.full((len(offsets), len(coords)), -1, dtype=torch.int32)
-    for row, (b, *place) in enumerate(coords.tolist()):
-        if not (0 <= b < batch_size and all(0 <= v < n for v, n in zip(place, spatial_shape, strict=True))):
+    steps = [
+        [(o - (n - 1) // 2) * d for o, n, d in zip(offset, kernel_size, dilation, strict=True)]
+        for offset in product(*(range(k) for k in kernel_size))
+    ]
+    table = [[-1] * len(coords) for _ in steps]
+    for row, (b, z, y, x) in enumerate(coords.tolist()):
+        if not (
+            0 <= b < batch_size and all(0 <= v < n for v, n in zip((z, y, x), spatial_shape, strict=True))
+        ):
             continue
-        for k, offset in enumerate(offsets):
-            z, y, x = (
-                v + (o - (n - 1) // 2) * d
-                for v, o, n, d in zip(place, offset, kernel_size, dilation, strict=True)
-            )
-            table[k, row] = rows.get((b, z, y, x), -1)
-    return table.to(coords.device)
+        for entries, (dz, dy, dx) in zip(table, steps, strict=True):
+            entries[row] = rows.get((b, z + dz, y + dy, x + dx), -1)
+    return torch.tensor(table, dtype=torch.int32, device=coords.device)
 
 
 def rulebook_strided(
@@ -90,23 +92,22 @@ def rulebook_strided(
     """Output sites (V_out, 4) in lexicographic order and the table (K, V_out) of a strided convolution."""
     rows = _sites(coords, spatial_shape, batch_size, validate)
     shape = output_shape(spatial_shape, kernel_size, stride, padding, dilation)
-    offsets = list(product(*(range(k) for k in kernel_size)))
     found: dict[Site, dict[int, int]] = {}
     for (b, *place), row in rows.items():
-        for k, offset in enumerate(offsets):
-            steps = [v + p - o * d for v, p, o, d in zip(place, padding, offset, dilation, strict=True)]
-            if any(t % s for t, s in zip(steps, stride, strict=True)):
-                continue
-            z, y, x = (t // s for t, s in zip(steps, stride, strict=True))
-            if all(0 <= v < n for v, n in zip((z, y, x), shape, strict=True)):
-                found.setdefault((b, z, y, x), {})[k] = row
+        reached = (
+            [(o, t // s) for o in range(k) if (t := v + p - o * d) % s == 0 and 0 <= t // s < n]
+            for v, n, k, s, p, d in zip(place, shape, kernel_size, stride, padding, dilation, strict=True)
+        )
+        for (oz, z), (oy, y), (ox, x) in product(*reached):
+            k = (oz * kernel_size[1] + oy) * kernel_size[2] + ox
+            found.setdefault((b, z, y, x), {})[k] = row
     out = sorted(found)
-    table = torch.full((len(offsets), len(out)), -1, dtype=torch.int32)
-    for o, site in enumerate(out):
-        for k, row in found[site].items():
-            table[k, o] = row
-    out_coords = torch.tensor(out, dtype=torch.int32).reshape(-1, 4)
-    return out_coords.to(coords.device), table.to(coords.device)
+    table = torch.tensor(
+        [[found[site].get(k, -1) for site in out] for k in range(math.prod(kernel_size))],
+        dtype=torch.int32,
+        device=coords.device,
+    )
+    return torch.tensor(out, dtype=torch.int32, device=coords.device).reshape(-1, 4), table
 
 
 def rulebook_strided_padded(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tenfold.testing.processes import (
         KilledAndResumed,
         assert_survives_disk_full,
+        call_apart,
         disk_full,
         full_disk,
         sigkill_and_resume,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     )
     from tenfold.testing.ranks import RankError, averaged_gradients, rank_and_size, two_gloo_ranks
     from tenfold.testing.reliability import PackageReliability, Prediction
-    from tenfold.testing.tensors import assert_bit_equal, stride_variants, threads
+    from tenfold.testing.tensors import assert_bit_equal, stride_variants, threads, undrawn
     from tenfold.testing.training import (
         QUIET_WORDS,
         assert_training_resumes,
@@ -68,6 +69,7 @@ __all__ = [
     "assert_survives_disk_full",
     "assert_training_resumes",
     "averaged_gradients",
+    "call_apart",
     "child_environment",
     "cli_fixture",
     "corruptions",
@@ -91,6 +93,7 @@ __all__ = [
     "stride_variants",
     "threads",
     "two_gloo_ranks",
+    "undrawn",
     "unwritable_path",
 ]
 
@@ -115,6 +118,7 @@ __getattr__, __dir__ = lazy_names(
         ".processes": [
             "KilledAndResumed",
             "assert_survives_disk_full",
+            "call_apart",
             "disk_full",
             "full_disk",
             "sigkill_and_resume",
@@ -122,7 +126,7 @@ __getattr__, __dir__ = lazy_names(
         ],
         ".ranks": ["RankError", "averaged_gradients", "rank_and_size", "two_gloo_ranks"],
         ".reliability": ["PackageReliability", "Prediction"],
-        ".tensors": ["assert_bit_equal", "stride_variants", "threads"],
+        ".tensors": ["assert_bit_equal", "stride_variants", "threads", "undrawn"],
         ".training": [
             "QUIET_WORDS",
             "assert_training_resumes",

@@ -126,6 +126,41 @@ def _collect(stream: Any, lines: list[str]) -> threading.Thread:
     return thread
 
 
+def call_apart(
+    function: Callable[..., Any],
+    *args: Any,
+    env: Mapping[str, str] | None = None,
+    limit_bytes: int | None = None,
+    timeout: float = 120,
+) -> Outcome:
+    """Call a function in a process of its own, in this folder; it has torch, where this one has, and starts at once.
+
+    Args:
+        function: at the top level of a file, which the child loads: for a child that has loaded nothing of a
+            package, the file must not either.
+        args: must pickle.
+        env: added to this process's environment.
+        limit_bytes: largest size of any file written, see `disk_full`.
+        timeout: seconds.
+
+    Returns:
+        How it ended, with the function's value or error.
+
+    Raises:
+        TimeoutError: it took longer; it has been killed.
+
+    Example:
+        >>> import colorsys
+        >>> call_apart(colorsys.rgb_to_hsv, 0.0, 1.0, 0.0).value
+        (0.3333333333333333, 1.0, 1.0)
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        payload = Path(folder) / "call"
+        payload.write_bytes(pack_call(function, args))
+        process, reader = start_call(payload, env=env, limit_bytes=limit_bytes)
+        return finish_call(process, reader, timeout)
+
+
 def disk_full(
     target: Callable[..., Any] | Command,
     *args: Any,
@@ -163,11 +198,7 @@ def disk_full(
     # No byte code: a truncated .pyc would outlive the test.
     env = {"PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     if callable(target):
-        with tempfile.TemporaryDirectory() as folder:
-            payload = Path(folder) / "call"
-            payload.write_bytes(pack_call(target, args))
-            process, reader = start_call(payload, env=env, limit_bytes=limit_bytes)
-            return finish_call(process, reader, timeout)
+        return call_apart(target, *args, env=env, limit_bytes=limit_bytes, timeout=timeout)
     return _run_until(limited(target, limit_bytes), None, env=env, cwd=cwd, timeout=timeout)
 
 

@@ -144,3 +144,28 @@ def _poison(dtype: torch.dtype) -> Any:
 def _equal_slices(values: torch.Tensor, axis: int) -> bool:
     pattern = _bytes(values).movedim(axis, 0)
     return bool((pattern == pattern[:1]).all())
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Networks made inside hold whatever memory held: for checks of names and sizes, and of weights that are loaded.
+
+    Drawing the random weights of a published network takes most of the time of making it.
+
+    Example:
+        >>> with undrawn():
+        ...     layer = torch.nn.Linear(3000, 2000)
+        >>> tuple(layer.weight.shape)
+        (2000, 3000)
+    """
+    kept = {name: torch.Tensor.__dict__.get(name) for name in ("normal_", "uniform_")}
+    for name in kept:
+        setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor)
+    try:
+        yield
+    finally:
+        for name, own in kept.items():
+            if own is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, own)

@@ -1,6 +1,6 @@
 import json
 import os
-import time
+import signal
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -69,7 +69,7 @@ class ToyTask(pl.LightningModule):
         steps: Length of the one-cycle.
         plain: Plain SGD without a schedule.
         trace: File that gets one line per batch.
-        pause: Seconds to wait in each batch.
+        kill_at: Optimiser step before which the process kills itself, or -1.
         rough: Draw random numbers while validating.
     """
 
@@ -81,7 +81,7 @@ class ToyTask(pl.LightningModule):
         steps: int = 100,
         plain: bool = False,
         trace: str | None = None,
-        pause: float = 0.0,
+        kill_at: int = -1,
         rough: bool = True,
     ):
         super().__init__()
@@ -95,7 +95,6 @@ class ToyTask(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         x, y, index = batch
-        time.sleep(self.hparams.pause)
         if self.hparams.trace:
             line = {
                 "epoch": self.current_epoch,
@@ -105,6 +104,8 @@ class ToyTask(pl.LightningModule):
             }
             with Path(self.hparams.trace).open("a") as file:
                 file.write(json.dumps(line) + "\n")
+        if self.global_step == self.hparams.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         loss = nn.functional.mse_loss(self.net(x.to(self.dtype)).squeeze(1), y.to(self.dtype))
         self.log("loss", loss)
         return loss
