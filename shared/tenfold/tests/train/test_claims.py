@@ -165,10 +165,18 @@ def test_table_shows_no_spread_for_one_seed_and_refuses_mistakes():
     assert "no shared seed" in table(records(a={0: 1.0}, b={1: 1.0}), ["top1"], control="a")
     with pytest.raises(ValueError, match="expected one of a"):
         table(records(a={0: 1.0}), ["top1"], control="z")
-    with pytest.raises(ValueError, match="has no 'ap'"):
+    with pytest.raises(ValueError, match="metrics: got 'ap'; expected one of top1"):
         table(records(a={0: 1.0}), ["ap"])
     with pytest.raises(ValueError, match="twice"):
         table(records(a={0: 1.0}) * 2, ["top1"])
+
+
+def test_table_has_a_dash_where_an_arm_does_not_measure():
+    found = records(a={0: 1.0}, b={0: 3.0})
+    found[1]["metrics"]["extra"] = 2.0
+    text = table(found, ["top1", "extra"], control="a", digits=1)
+    assert "| a | 1.0 (n=1) | – | – | – |" in text
+    assert "| b | 3.0 (n=1) | 2.0 (n=1) | +2.0 (n=1) | – |" in text
 
 
 def test_load_records_reads_a_package_s_folder(tmp_path, source):

@@ -185,12 +185,12 @@ def table(
 
     Args:
         records: Records of one package, from `Cell.run` or `load_records`.
-        metrics: Names of the metrics, one column each.
+        metrics: Names of the metrics, one column each; a dash where an arm does not measure it.
         control: Arm to compare with; adds a difference column per metric.
         digits: Decimals.
 
     Raises:
-        ValueError: ``control`` has no records, a metric is missing, or a cell appears twice.
+        ValueError: ``control`` has no records, no arm has a metric, or a cell appears twice.
     """
     arms: dict[str, dict[int, Mapping[str, float]]] = {}
     for record in records:
@@ -202,11 +202,16 @@ def table(
         raise ValueError(
             f"table: control: got {control!r}; expected one of {', '.join(sorted(arms)) or 'no arms'}"
         )
+    known = {name for by_seed in arms.values() for values in by_seed.values() for name in values}
+    for name in metrics:
+        if name not in known:
+            raise ValueError(f"table: metrics: got {name!r}; expected one of {', '.join(sorted(known))}")
     header = ["arm", *metrics, *(f"{name} − {control}" for name in metrics if control is not None)]
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     for arm, by_seed in arms.items():
         cells = [
-            _summary([_metric(arm, values, name) for values in by_seed.values()], digits) for name in metrics
+            _summary([values[name] for values in by_seed.values() if name in values], digits)
+            for name in metrics
         ]
         if control is not None:
             cells += [_paired(arm, control, arms, name, digits) for name in metrics]
@@ -222,21 +227,14 @@ def _paired(
     shared = sorted(set(arms[arm]) & set(arms[control]))
     if not shared:
         return "no shared seed"
-    differences = [
-        _metric(arm, arms[arm][s], name) - _metric(control, arms[control][s], name) for s in shared
-    ]
+    pairs = [(arms[arm][seed], arms[control][seed]) for seed in shared]
+    differences = [ours[name] - other[name] for ours, other in pairs if name in ours and name in other]
     return _summary(differences, digits, signed=True)
 
 
-def _metric(arm: str, values: Mapping[str, float], name: str) -> float:
-    if name not in values:
-        raise ValueError(
-            f"table: metrics: arm {arm!r} has no {name!r}; expected one of {', '.join(sorted(values))}"
-        )
-    return values[name]
-
-
 def _summary(values: Sequence[float], digits: int, signed: bool = False) -> str:
+    if not values:
+        return "–"
     mean = f"{statistics.fmean(values):{'+' if signed else ''}.{digits}f}"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{mean}{spread} (n={len(values)})"
