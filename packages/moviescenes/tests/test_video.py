@@ -1,6 +1,9 @@
 """Decoding: what real files are like."""
 
+import os
+import threading
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -174,3 +177,19 @@ def test_files_that_are_no_videos(tmp_path):
     ):
         with pytest.raises(UserInputError, match=message):
             probe(tmp_path / name)
+
+
+def test_leaving_early_ends_the_reader_and_closes_the_file(tmp_path):
+    write(tmp_path / "b.mp4")
+    frames = read_frames(tmp_path / "b.mp4")
+    first = next(frames)
+    assert open_files().count("b.mp4") == 1
+    frames.close()
+    assert open_files().count("b.mp4") == 0
+    assert not [t for t in threading.enumerate() if t.name.startswith("tenfold-reader")]
+    assert first.rgb().shape == (64, 96, 3)
+
+
+def open_files():
+    """Names of the files that this process has open."""
+    return [Path(os.path.realpath(link)).name for link in Path("/proc/self/fd").iterdir()]

@@ -1,4 +1,4 @@
-"""Video and sound as streams: one frame in memory at a time, times from presentation stamps.
+"""Video and sound as streams: two frames in memory at a time, times from presentation stamps.
 
 Frame numbers count the frames that could be decoded, in the order in which they are shown, from 0. Times are
 seconds since the first of them, whatever stamp the file starts with.
@@ -7,7 +7,8 @@ seconds since the first of them, whatever stamp the file starts with.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +26,9 @@ Image = npt.NDArray[np.uint8]
 
 #: Frames in a row that may be damaged before the file is given up.
 MAX_DAMAGED = 8
+
+#: Pixels of a picture that is decoded faster by the reader alone than with helpers, which have to be woken.
+SMALL = 160_000
 
 _RATES = tuple(Fraction(n, d) for n in (24, 25, 30, 48, 50, 60, 100, 120) for d in (1,)) + tuple(
     Fraction(1000 * n, 1001) for n in (24, 30, 48, 60, 120)
@@ -54,6 +58,16 @@ class Video:
     first: float
 
 
+class _Pixels:
+    """The converters of one file, each of which keeps its tables from frame to frame: one a size and thread."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.full, self.small, self.ahead = VideoReformatter(), VideoReformatter(), VideoReformatter()
+        self.wanted = False  # the caller looks at whole frames
+
+
 class Frame:
     """A decoded frame.
 
@@ -63,18 +77,19 @@ class Frame:
         duration: seconds that it is shown, as the file says or as the rate suggests.
     """
 
-    __slots__ = ("_frame", "_full", "_small", "_turns", "duration", "index", "time")
+    __slots__ = ("_frame", "_pixels", "_rgb", "_turns", "duration", "index", "time")
 
-    def __init__(
-        self, index: int, time: float, duration: float, frame: Any, turns: int, converters: tuple[Any, Any]
-    ) -> None:
+    def __init__(self, index: int, time: float, duration: float, frame: Any, pixels: _Pixels) -> None:
         self.index, self.time, self.duration = index, time, duration
-        self._frame, self._turns = frame, turns
-        self._full, self._small = converters
+        self._frame, self._turns, self._pixels = frame, _turns(frame), pixels
+        self._rgb = _rgb(pixels.ahead, frame) if pixels.wanted else None
 
     def rgb(self, stride: int = 1) -> Image:
-        """Upright pixels (H, W, 3); of a stride above 1 every so manieth row and column."""
-        image = _rgb(self._full, self._frame).to_ndarray()[::stride, ::stride]
+        """Upright pixels (H, W, 3), to be read only; of a stride above 1 every so manieth row and column."""
+        self._pixels.wanted = True
+        if self._rgb is None:
+            self._rgb = _rgb(self._pixels.full, self._frame)
+        image = self._rgb[::stride, ::stride]
         return np.rot90(image, self._turns) if self._turns else image
 
     def small(self, width: int) -> Image:
@@ -83,16 +98,16 @@ class Frame:
         scale = width / max(frame.width, frame.height)
         if scale < 1:
             size = [max(2, round(side * scale)) for side in (frame.width, frame.height)]
-            frame = _rgb(self._small, frame, width=size[0], height=size[1])
+            image = _rgb(self._pixels.small, frame, width=size[0], height=size[1])
         else:
-            frame = _rgb(self._full, frame)
-        image: Image = frame.to_ndarray()
+            image = _rgb(self._pixels.full, frame)
         return np.rot90(image, self._turns) if self._turns else image
 
 
-def _rgb(converter: Any, frame: Any, **size: int) -> Any:
+def _rgb(converter: Any, frame: Any, **size: int) -> Image:
     # One thread: by default PyAV takes all, which wait for each other longer than a frame takes.
-    return converter.reformat(frame, format="rgb24", threads=1, **size)
+    image: Image = converter.reformat(frame, format="rgb24", threads=1, **size).to_ndarray()
+    return image
 
 
 def probe(path: str | Path) -> Video:
@@ -129,17 +144,26 @@ def frame_rate(rate: Fraction | None) -> Fraction:
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:
-    """Decode a file, frame by frame.
+    """Decode a file, frame by frame; a thread makes the next one while the caller looks at this one.
 
     Damaged frames are left out, up to eight in a row.
 
     Raises:
         UserInputError: the file is missing, no video, or damaged beyond that.
     """
-    from av.video.reformatter import VideoReformatter
+    frames = _frames(path)
+    with ThreadPoolExecutor(1, "tenfold-reader") as reader:
+        try:
+            coming = reader.submit(next, frames, None)
+            while (frame := coming.result()) is not None:
+                coming = reader.submit(next, frames, None)
+                yield frame
+        finally:  # in the thread, after the frame that it may be at
+            reader.submit(frames.close)
 
-    # A converter keeps its tables from frame to frame; one a size, or it would make them anew each time.
-    converters = (VideoReformatter(), VideoReformatter())
+
+def _frames(path: str | Path) -> Generator[Frame, None, None]:
+    pixels = _Pixels()
     count, first, last, step, base = 0, None, 0.0, 0.04, Fraction(1)
     for frame, stream, _ in _decode(path):
         if count == 0:
@@ -152,7 +176,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         elif time <= last:  # two frames cannot be shown at once
             time = last + step * 1e-3
         duration = _seconds(frame.duration, base) if frame.duration else step
-        yield Frame(count, time, duration, frame, _turns(frame), converters)
+        yield Frame(count, time, duration, frame, pixels)
         count, last = count + 1, time
     if count == 0:
         raise UserInputError(f"{path}: video: no frame can be decoded")
@@ -197,6 +221,8 @@ def _decode(path: str | Path) -> Iterator[tuple[Any, Any, bool]]:
             raise UserInputError(f"{path}: video: has no picture track")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        if stream.codec_context.width * stream.codec_context.height <= SMALL:
+            stream.codec_context.thread_count = 1
         audio, damaged, seen = bool(container.streams.audio), 0, 0
         packets = container.demux(stream)
         while True:
