@@ -474,7 +474,7 @@ def detect_shots(
     progress: bool = False,
     **options: Any,
 ) -> ShotList:
-    """Find the shots of a video in one pass, with one frame in memory.
+    """Find the shots of a video in one pass, with two frames in memory.
 
     Args:
         path: the file.
