@@ -25,7 +25,7 @@ PYTHON = str(BIN / "python")
 CORE = ROOT / "shared" / "tenfold"
 PACKAGES = sorted(p.parent.name for p in (ROOT / "packages").glob("*/pyproject.toml"))
 
-# torch and torchvision go first, together: pip then takes the pair of builds that belong to each other.
+# torch and torchvision go together: pip then takes the pair of builds that belong to each other.
 TORCH = ["torch", "torchvision"]
 BUILD = ["numpy", "setuptools", "wheel", "ninja", "pybind11"]
 DEVELOPMENT = [
@@ -58,13 +58,17 @@ def _pip(session: nox.Session, *args: str) -> None:
     session.run(PYTHON, "-m", "pip", "--disable-pip-version-check", *args, external=True)
 
 
-def _environment(session: nox.Session, *beside: Callable[[], None]) -> None:
+def _environment(
+    session: nox.Session, *beside: Callable[[], object], early: Callable[[], object] | None = None
+) -> None:
     """Create or update the shared environment; a stamp makes this free the second time.
+
+    Installing keeps less than one core busy, so other jobs run beside it.
 
     Args:
         session: of nox.
-        beside: jobs that need torch and the tools that compile, nothing else. They run while the rest is
-            installed, which keeps less than one core busy.
+        beside: jobs that need torch and the tools that compile, nothing else.
+        early: a job that needs the tools alone and saves time later; left out where nothing is installed.
     """
     wanted = "\n".join(
         [*TORCH, *BUILD, *DEVELOPMENT, *PEERS, (ROOT / "constraints.txt").read_text(), sys.version]
@@ -79,7 +83,8 @@ def _environment(session: nox.Session, *beside: Callable[[], None]) -> None:
         session.run(sys.executable, "-m", "venv", str(ENV), external=True)
     # Python compiles the few modules that are used when they are used; pip would compile all of torch first.
     install = ("install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"))
-    _pip(session, *install, *TORCH, *BUILD)
+    _pip(session, *install, *BUILD)
+    _at_once(lambda: _pip(session, *install, *TORCH), *([early] if early else []))
     _at_once(lambda: _tools(session, *install), *beside)
     stamp.write_text(digest)
 
@@ -107,15 +112,18 @@ def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None
     session.run(program, *args[1:], env=variables, external=True)
 
 
-def _build(session: nox.Session) -> None:
-    _run(session, PYTHON, "-m", "tenfold.build", "--inplace")
+def _build(session: nox.Session, *options: str) -> None:
+    _run(session, PYTHON, "-m", "tenfold.build", "--inplace", *options)
 
 
-def _prepare(session: nox.Session, *beside: Callable[[], None]) -> None:
-    _environment(session, lambda: _build(session), *beside)
+def _prepare(session: nox.Session, *beside: Callable[[], object]) -> None:
+    def early() -> None:
+        _build(session, "--kernels-only", "--jobs", "1")
+
+    _environment(session, lambda: _build(session), *beside, early=early)
 
 
-def _at_once(*jobs: Callable[[], None]) -> None:
+def _at_once(*jobs: Callable[[], object]) -> None:
     """Run jobs side by side, wait for all of them and raise the first failure."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         for done in [pool.submit(job) for job in jobs]:
@@ -319,7 +327,12 @@ def _thin_environment(session: nox.Session, name: str, *requirements: str) -> st
 
 
 def _other_torch(session: nox.Session, version: str) -> str:
-    return _thin_environment(session, f"abi-{version}", f"torch=={version}", "numpy", "pytest", "hypothesis")
+    """An environment of another torch alone; all that it depends on comes from the shared one, searched after it."""
+    python = _thin_environment(session, f"abi-{version}", "--no-deps", f"torch=={version}")
+    (site,) = (ROOT / ".nox" / f"abi-{version}" / "lib").glob("python*/site-packages")
+    (shared,) = (ENV / "lib").glob("python*/site-packages")
+    (site / "shared.pth").write_text(f"{shared}\n")
+    return python
 
 
 def _abi(session: nox.Session, version: str) -> None:
