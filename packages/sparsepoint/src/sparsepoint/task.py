@@ -23,6 +23,7 @@ from sparsepoint.postprocess import suppress
 from tenfold._errors import UserInputError
 from tenfold.io import write_json
 from tenfold.train.claims import environment_stamp
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import GroupSchedule, step_with_warmup
 
@@ -363,13 +364,8 @@ def steps_per_epoch(trainer: Trainer) -> int:
 
 def _merged(found: dict[int, dict[int, _Found]]) -> dict[int, dict[int, _Found]]:
     """What all processes have found."""
-    dist = torch.distributed
-    parts: list[Any] = [found]
-    if dist.is_available() and dist.is_initialized():
-        parts = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, found)
     together: dict[int, dict[int, _Found]] = {}
-    for part in parts:
+    for part in gather_values(found):
         for loader, rows in part.items():
             together.setdefault(loader, {}).update(rows)
     return together

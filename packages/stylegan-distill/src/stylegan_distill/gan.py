@@ -19,6 +19,7 @@ from stylegan_distill.losses import (
 )
 from stylegan_distill.networks import Generator, StyleGAN2Synthesis, StyleGANDiscriminator
 from tenfold.train.ema import ModelEMA
+from tenfold.train.processes import rank_and_world
 
 __all__ = ["GanConfig", "GanTrainer", "make_discriminator"]
 
@@ -217,7 +218,7 @@ class GanTrainer:
 
     @property
     def _world(self) -> int:
-        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        return rank_and_world()[1]
 
     def _mine(self, rows: Tensor) -> Tensor:
         """This process's rows of the whole batch; interleaved, as the sampler deals images."""

@@ -18,6 +18,7 @@ from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_bytes, write_json, write_text
 from tenfold.train.claims import environment_stamp
 from tenfold.train.lightning import EMACallback, read_checkpoint, time_budget
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from ttfnet.checkpoint import ModelInfo, describe, load_backbone, load_detector
 from ttfnet.data.dataset import Batch, CocoDataset, collate
@@ -549,7 +550,7 @@ class DetectionTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Evaluates what all processes have found; an image that fills up the last batch counts once."""
         annotations = self.trainer.datamodule.sets["val"].annotations  # type: ignore[attr-defined]
-        self.rows = _once(_gathered(self.rows), len(_gathered(0)))
+        self.rows = _once(gather_values(self.rows), len(gather_values(0)))
         if not self.trainer.sanity_checking:
             self.result = evaluate(self.rows, annotations)
             stage = "test" if self.trainer.testing else "val"
@@ -623,15 +624,6 @@ def total_steps(trainer: Trainer) -> tuple[int, int]:
         return int(trainer.max_steps), epoch
     steps = epoch * int(trainer.max_epochs or 1)
     return (steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))), epoch
-
-
-def _gathered(value: Any) -> list[Any]:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, value)
-    return parts
 
 
 def _once(parts: list[list[dict[str, Any]]], processes: int) -> list[dict[str, Any]]:

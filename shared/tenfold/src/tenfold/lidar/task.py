@@ -24,6 +24,7 @@ from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti, simulate_nuscenes
 from tenfold.lidar.tta import View, detect_views, make_views
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import decoupled_adam, one_cycle_schedule
 
@@ -386,7 +387,7 @@ class LidarTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Tells once how many boxes lie where the detector does not look."""
-        outside, kept = np.sum(_gathered(self._outside), axis=0) if self.current_epoch == 0 else (0, 0)
+        outside, kept = np.sum(gather_values(self._outside), axis=0) if self.current_epoch == 0 else (0, 0)
         if outside and self.trainer.is_global_zero:
             warnings.warn(
                 f"left out of training: {outside} boxes whose centre is outside {point_range(self.model)}, beside "
@@ -408,7 +409,7 @@ class LidarTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Evaluates what all processes have found; a frame that fills up the last batch counts once."""
         together: dict[int, Record] = {}
-        for part in _gathered(self._found):
+        for part in gather_values(self._found):
             together.update(part)
         self._found = {}
         frames = [together[index] for index in sorted(together)]
@@ -463,12 +464,3 @@ def _total_steps(trainer: Trainer) -> int:
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * int(trainer.max_epochs or 1)
     return steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))
-
-
-def _gathered(value: Any) -> list[Any]:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, value)
-    return parts

@@ -24,6 +24,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from tenfold._errors import UserInputError
 from tenfold.io import atomic_write
 from tenfold.train.ema import ModelEMA, restore
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import random_states, set_random_states
 
 __all__ = [
@@ -128,7 +129,7 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """States of all processes, by rank."""
-        return {"by_rank": _gather(random_states())}
+        return {"by_rank": gather_values(random_states())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remembers the states; `on_train_start` sets them."""
@@ -456,15 +457,6 @@ def _loggers(root: Path) -> list[Any]:
     csv = CSVLogger(root, name="logs")
     # One version folder for both, so that a run's two logs lie side by side.
     return [csv, TensorBoardLogger(root, name="logs", version=csv.version)]
-
-
-def _gather(state: dict[str, Any]) -> list[dict[str, Any]]:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(states, state)
-    return states
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
