@@ -50,6 +50,10 @@ PEERS = ["open3d-cpu", "spconv"]
 # The torch under which the tests try the wheel that was built with another one.
 ABI = "2.13.0"
 
+# Nothing is compiled by pip (see `_environment`): without the files that Python keeps of what it has compiled, every
+# process would compile torch and the rest anew, which takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 nox.options.sessions = ["demo"]
 nox.options.default_venv_backend = "none"
 
@@ -99,8 +103,8 @@ def _tools(session: nox.Session, *install: str) -> None:
             session.warn(f"{peer} cannot be installed here: its benchmark rows and oracles are left out")
 
 
-def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None:
-    """Run a program of the shared environment with our sources on its path."""
+def _run(session: nox.Session, *args: str, threads: int = 1, silent: bool = False, **env: str) -> None:
+    """Run a program of the shared environment with our sources on its path; a silent one speaks when it fails."""
     sources = [CORE / "src", ROOT / "benchmarks", *((ROOT / "packages" / name / "src") for name in PACKAGES)]
     variables = {
         "PYTHONPATH": os.pathsep.join(map(str, sources)),
@@ -109,7 +113,7 @@ def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None
         **env,
     }
     program = args[0] if os.path.isabs(args[0]) else str(BIN / args[0])
-    session.run(program, *args[1:], env=variables, external=True)
+    session.run(program, *args[1:], env=variables, external=True, silent=silent)
 
 
 def _build(session: nox.Session, *options: str) -> None:
@@ -166,11 +170,17 @@ def tests(session: nox.Session) -> None:
     if package is None:
         _lint(session)
         # Each of the two keeps one core busy; the tests take both.
-        _at_once(lambda: _types(session), lambda: _abi(session, ABI))
+        _at_once(lambda: _types(session), lambda: _abi_and_collect(session))
     # A worker keeps to its half of the files, whose fixtures are then made once, until the other has nothing left.
     split = ("-n", "2", "--dist", "worksteal")
     _run(session, PYTHON, "-m", "pytest", *split, "-m", "not slow", *_test_folders(package), *rest)
     session.log("tests: all passed")
+
+
+def _abi_and_collect(session: nox.Session) -> None:
+    """Also let Python compile what the tests import, or each of their processes would, at the same time."""
+    _abi(session, ABI)
+    _run(session, PYTHON, "-m", "pytest", "-q", "--collect-only", silent=True)
 
 
 @nox.session
