@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -63,7 +63,7 @@ def _pip(session: nox.Session, *args: str) -> None:
 
 
 def _environment(
-    session: nox.Session, *beside: Callable[[], object], early: Callable[[], object] | None = None
+    session: nox.Session, *beside: Callable[[], object], start: Callable[[], object] | None = None
 ) -> None:
     """Create or update the shared environment; a stamp makes this free the second time.
 
@@ -72,7 +72,7 @@ def _environment(
     Args:
         session: of nox.
         beside: jobs that need torch and the tools that compile, nothing else.
-        early: a job that needs the tools alone and saves time later; left out where nothing is installed.
+        start: called when the tools are there and torch is not; left out where nothing is installed.
     """
     wanted = "\n".join(
         [*TORCH, *BUILD, *DEVELOPMENT, *PEERS, (ROOT / "constraints.txt").read_text(), sys.version]
@@ -88,7 +88,9 @@ def _environment(
     # Python compiles the few modules that are used when they are used; pip would compile all of torch first.
     install = ("install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"))
     _pip(session, *install, *BUILD)
-    _at_once(lambda: _pip(session, *install, *TORCH), *([early] if early else []))
+    if start is not None:
+        start()
+    _pip(session, *install, *TORCH)
     _at_once(lambda: _tools(session, *install), *beside)
     stamp.write_text(digest)
 
@@ -121,10 +123,19 @@ def _build(session: nox.Session, *options: str) -> None:
 
 
 def _prepare(session: nox.Session, *beside: Callable[[], object]) -> None:
-    def early() -> None:
-        _build(session, "--kernels-only", "--jobs", "1")
+    """The environment and the kernels, most of which compile while torch is installed."""
+    begun: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as pool:
 
-    _environment(session, lambda: _build(session), *beside, early=early)
+        def begin() -> None:
+            begun.append(pool.submit(_build, session, "--kernels-only", "--jobs", "2"))
+
+        def finish() -> None:
+            for first in begun:
+                first.result()
+            _build(session)
+
+        _environment(session, finish, *beside, start=begin)
 
 
 def _at_once(*jobs: Callable[[], object]) -> None:
