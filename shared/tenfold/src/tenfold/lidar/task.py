@@ -1,6 +1,5 @@
 """Training and evaluation of the LiDAR detectors with Lightning."""
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 
 from tenfold._errors import UserInputError
 from tenfold.io import load_strict, read_json, write_json
@@ -24,6 +23,7 @@ from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti, simulate_nuscenes
 from tenfold.lidar.tta import View, detect_views, make_views
+from tenfold.train.lightning import total_steps
 from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import decoupled_adam, one_cycle_schedule
@@ -444,23 +444,8 @@ class LidarTask(LightningModule):
         )
         schedule = one_cycle_schedule(
             optimizer,
-            _total_steps(self.trainer),
+            total_steps(self.trainer),
             div=settings["div"],
             warm_fraction=settings["warm_fraction"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _total_steps(trainer: Trainer) -> int:
-    """Optimiser steps of the whole run.
-
-    Not `trainer.estimated_stepping_batches`: it opens the training loader before a checkpoint's position is
-    known, and Lightning then never tells the loader where to go on.
-    """
-    if trainer.max_epochs in (None, -1):
-        return int(trainer.max_steps)
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * int(trainer.max_epochs or 1)
-    return steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))

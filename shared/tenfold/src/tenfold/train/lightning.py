@@ -6,6 +6,7 @@ This module and the packages' ``task.py`` are the only ones that import Lightnin
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 import warnings
@@ -37,7 +38,9 @@ __all__ = [
     "parse_duration",
     "quiet",
     "seed_everything",
+    "steps_per_epoch",
     "time_budget",
+    "total_steps",
 ]
 
 
@@ -411,6 +414,26 @@ def parse_duration(text: str | float) -> float:
     if "".join(number + unit for number, unit in parts) != str(text).strip() or seconds <= 0:
         raise UserInputError(f"time_budget: got {text!r}; expected a duration such as 90s, 30m, 2h or 1h30m")
     return seconds
+
+
+def steps_per_epoch(trainer: Trainer) -> int:
+    """Optimiser steps of one epoch; at least 1."""
+    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+
+
+def total_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the whole run.
+
+    Not `trainer.estimated_stepping_batches`: it opens the training loader before a checkpoint's position is
+    known, and Lightning then never tells the loader where to go on.
+    """
+    if trainer.max_epochs in (None, -1):
+        return int(trainer.max_steps)
+    steps = steps_per_epoch(trainer) * int(trainer.max_epochs or 1)
+    return steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))
 
 
 def time_budget(
