@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -25,7 +25,7 @@ PYTHON = str(BIN / "python")
 CORE = ROOT / "shared" / "tenfold"
 PACKAGES = sorted(p.parent.name for p in (ROOT / "packages").glob("*/pyproject.toml"))
 
-# torch and torchvision go first, together: pip then takes the pair of builds that belong to each other.
+# torch and torchvision go together: pip then takes the pair of builds that belong to each other.
 TORCH = ["torch", "torchvision"]
 BUILD = ["numpy", "setuptools", "wheel", "ninja", "pybind11"]
 DEVELOPMENT = [
@@ -50,6 +50,10 @@ PEERS = ["open3d-cpu", "spconv"]
 # The torch under which the tests try the wheel that was built with another one.
 ABI = "2.13.0"
 
+# Nothing is compiled by pip (see `_environment`): without the files that Python keeps of what it has compiled, every
+# process would compile torch and the rest anew, which takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 nox.options.sessions = ["demo"]
 nox.options.default_venv_backend = "none"
 
@@ -58,13 +62,17 @@ def _pip(session: nox.Session, *args: str) -> None:
     session.run(PYTHON, "-m", "pip", "--disable-pip-version-check", *args, external=True)
 
 
-def _environment(session: nox.Session, *beside: Callable[[], None]) -> None:
+def _environment(
+    session: nox.Session, *beside: Callable[[], object], start: Callable[[], object] | None = None
+) -> None:
     """Create or update the shared environment; a stamp makes this free the second time.
+
+    Installing keeps less than one core busy, so other jobs run beside it.
 
     Args:
         session: of nox.
-        beside: jobs that need torch and the tools that compile, nothing else. They run while the rest is
-            installed, which keeps less than one core busy.
+        beside: jobs that need torch and the tools that compile, nothing else.
+        start: called when the tools are there and torch is not; left out where nothing is installed.
     """
     wanted = "\n".join(
         [*TORCH, *BUILD, *DEVELOPMENT, *PEERS, (ROOT / "constraints.txt").read_text(), sys.version]
@@ -79,7 +87,10 @@ def _environment(session: nox.Session, *beside: Callable[[], None]) -> None:
         session.run(sys.executable, "-m", "venv", str(ENV), external=True)
     # Python compiles the few modules that are used when they are used; pip would compile all of torch first.
     install = ("install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"))
-    _pip(session, *install, *TORCH, *BUILD)
+    _pip(session, *install, *BUILD)
+    if start is not None:
+        start()
+    _pip(session, *install, *TORCH)
     _at_once(lambda: _tools(session, *install), *beside)
     stamp.write_text(digest)
 
@@ -94,8 +105,8 @@ def _tools(session: nox.Session, *install: str) -> None:
             session.warn(f"{peer} cannot be installed here: its benchmark rows and oracles are left out")
 
 
-def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None:
-    """Run a program of the shared environment with our sources on its path."""
+def _run(session: nox.Session, *args: str, threads: int = 1, silent: bool = False, **env: str) -> None:
+    """Run a program of the shared environment with our sources on its path; a silent one speaks when it fails."""
     sources = [CORE / "src", ROOT / "benchmarks", *((ROOT / "packages" / name / "src") for name in PACKAGES)]
     variables = {
         "PYTHONPATH": os.pathsep.join(map(str, sources)),
@@ -104,18 +115,30 @@ def _run(session: nox.Session, *args: str, threads: int = 1, **env: str) -> None
         **env,
     }
     program = args[0] if os.path.isabs(args[0]) else str(BIN / args[0])
-    session.run(program, *args[1:], env=variables, external=True)
+    session.run(program, *args[1:], env=variables, external=True, silent=silent)
 
 
-def _build(session: nox.Session) -> None:
-    _run(session, PYTHON, "-m", "tenfold.build", "--inplace")
+def _build(session: nox.Session, *options: str) -> None:
+    _run(session, PYTHON, "-m", "tenfold.build", "--inplace", *options)
 
 
-def _prepare(session: nox.Session, *beside: Callable[[], None]) -> None:
-    _environment(session, lambda: _build(session), *beside)
+def _prepare(session: nox.Session, *beside: Callable[[], object]) -> None:
+    """The environment and the kernels, most of which compile while torch is installed."""
+    begun: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def begin() -> None:
+            begun.append(pool.submit(_build, session, "--kernels-only", "--jobs", "2"))
+
+        def finish() -> None:
+            for first in begun:
+                first.result()
+            _build(session)
+
+        _environment(session, finish, *beside, start=begin)
 
 
-def _at_once(*jobs: Callable[[], None]) -> None:
+def _at_once(*jobs: Callable[[], object]) -> None:
     """Run jobs side by side, wait for all of them and raise the first failure."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         for done in [pool.submit(job) for job in jobs]:
@@ -158,11 +181,17 @@ def tests(session: nox.Session) -> None:
     if package is None:
         _lint(session)
         # Each of the two keeps one core busy; the tests take both.
-        _at_once(lambda: _types(session), lambda: _abi(session, ABI))
+        _at_once(lambda: _types(session), lambda: _abi_and_collect(session))
     # A worker keeps to its half of the files, whose fixtures are then made once, until the other has nothing left.
     split = ("-n", "2", "--dist", "worksteal")
     _run(session, PYTHON, "-m", "pytest", *split, "-m", "not slow", *_test_folders(package), *rest)
     session.log("tests: all passed")
+
+
+def _abi_and_collect(session: nox.Session) -> None:
+    """Also let Python compile what the tests import, or each of their processes would, at the same time."""
+    _abi(session, ABI)
+    _run(session, PYTHON, "-m", "pytest", "-q", "--collect-only", silent=True)
 
 
 @nox.session
@@ -319,7 +348,12 @@ def _thin_environment(session: nox.Session, name: str, *requirements: str) -> st
 
 
 def _other_torch(session: nox.Session, version: str) -> str:
-    return _thin_environment(session, f"abi-{version}", f"torch=={version}", "numpy", "pytest", "hypothesis")
+    """An environment of another torch alone; all that it depends on comes from the shared one, searched after it."""
+    python = _thin_environment(session, f"abi-{version}", "--no-deps", f"torch=={version}")
+    (site,) = (ROOT / ".nox" / f"abi-{version}" / "lib").glob("python*/site-packages")
+    (shared,) = (ENV / "lib").glob("python*/site-packages")
+    (site / "shared.pth").write_text(f"{shared}\n")
+    return python
 
 
 def _abi(session: nox.Session, version: str) -> None:

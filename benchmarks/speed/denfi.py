@@ -8,6 +8,7 @@ import torch
 
 from denfi.model import DeformableConv, Denfi, DenfiConfig, DenfiConv, DenfiDet, bev_grid
 from kernels.model import Call, Case, Peer, Row, Verdict, within
+from speed.common import without_gradient
 from speed.lidar import camera_points
 
 _NAMES = {"second": "denfidet_second_3class", "pillars": "denfidet_pillars_3class"}
@@ -90,37 +91,29 @@ def _module(variant: str) -> Callable[[Case], Call]:
     def make(case: Case) -> Call:
         torch.manual_seed(0)
         plug = Denfi(512, 3, bev_grid(_model("second", "base").detector), DenfiConfig(variant)).eval()
-        return _on_map(lambda: plug(case["feat"]))
+        return without_gradient(lambda: plug(case["feat"]))
 
     return make
-
-
-def _on_map(run: Call) -> Call:
-    @torch.inference_mode()
-    def call() -> Any:
-        return run()
-
-    return call
 
 
 def _conv(backend: str) -> Callable[[Case], Call]:
     def make(case: Case) -> Call:
         torch.manual_seed(0)
         conv = DenfiConv(512, backend=backend).eval()  # type: ignore[arg-type]
-        return _on_map(lambda: conv(case["feat"], case["proposals"]))
+        return without_gradient(lambda: conv(case["feat"], case["proposals"]))
 
     return make
 
 
 def _full(case: Case) -> Call:
     conv = DeformableConv(512, "proposals").eval()
-    return _on_map(lambda: conv(case["feat"], case["proposals"]))
+    return without_gradient(lambda: conv(case["feat"], case["proposals"]))
 
 
 def _backbone(case: Case) -> Call:
     model = _model("second", "base")
     bev = torch.zeros(1, model.config.bev_input_channels, 200, 176)
-    return _on_map(lambda: model.detector.backbone_2d(bev))
+    return without_gradient(lambda: model.detector.backbone_2d(bev))
 
 
 def _array(raw: Any, _case: Case) -> Any:

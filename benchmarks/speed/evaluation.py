@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels.model import Call, Case, Goal, Peer, Row, Verdict, within
+from kernels.model import Call, Case, Goal, Peer, Row, within
+from speed.common import finite
 from tenfold.eval.kitti import KittiAnnotations, kitti_eval
 from tenfold.eval.nuscenes import CLASSES, DISTANCES, NuScenesBoxes, NuScenesSample, nuscenes_eval
 
@@ -62,10 +63,6 @@ def _kitti(case: Case) -> Call:
         return np.array([list(curve.ap.values()) for curve in result.curves])
 
     return run
-
-
-def _finite(ours: Any, other: Any) -> Verdict:
-    return Verdict(bool(np.isfinite(ours).all()), "finite")
 
 
 def nuscenes_frames(count: int) -> Callable[[float, str], Case]:
@@ -158,7 +155,7 @@ ROWS = (
         title="KITTI evaluation, 3 classes, R11 and R40, 2D/AOS/BEV/3D",
         make=kitti_frames,
         ours=_kitti,
-        agree=_finite,
+        agree=finite,
         goal=Goal("ms", 60_000),
         growth=False,
         quick=True,
@@ -169,7 +166,7 @@ ROWS = (
         title="nuScenes detection metric, 10 classes",
         make=nuscenes_frames(6019),
         ours=_nuscenes,
-        agree=_finite,
+        agree=finite,
         goal=Goal("ms", 60_000),
         growth=False,
     ),

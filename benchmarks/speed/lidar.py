@@ -10,6 +10,7 @@ from torch import nn
 
 from kernels import frames
 from kernels.model import Call, Case, Peer, Row, within
+from speed.common import without_gradient
 
 _DETECTORS = {
     "second": "SECOND",
@@ -82,16 +83,8 @@ def _case(name: str) -> Callable[[float, str], Case]:
     return make
 
 
-def _without_gradient(call: Call) -> Call:
-    def run() -> Any:
-        with torch.inference_mode():
-            return call()
-
-    return run
-
-
 def _voxelise(case: Case) -> Call:
-    return _without_gradient(lambda: case["model"].voxels(case["points"], 1))
+    return without_gradient(lambda: case["model"].voxels(case["points"], 1))
 
 
 def _encode(case: Case) -> Call:
@@ -99,40 +92,40 @@ def _encode(case: Case) -> Call:
 
     v = case["voxels"]
     # A new tensor each time: its index tables are part of the work.
-    return _without_gradient(
+    return without_gradient(
         lambda: case["model"].encode_voxels(SparseTensor(v.features, v.coords, v.spatial_shape, 1))
     )
 
 
 def _pillars(case: Case) -> Call:
-    return _without_gradient(lambda: case["model"].bev(case["model"].encode(case["points"], 1), 1))
+    return without_gradient(lambda: case["model"].bev(case["model"].encode(case["points"], 1), 1))
 
 
 def _dense(case: Case) -> Call:
-    return _without_gradient(lambda: case["model"].dense(case["bev"]))
+    return without_gradient(lambda: case["model"].dense(case["bev"]))
 
 
 def _choose(case: Case) -> Call:
     model = case["model"]
-    return _without_gradient(lambda: model.dense_head.detect(case["outputs"], model.config.post))
+    return without_gradient(lambda: model.dense_head.detect(case["outputs"], model.config.post))
 
 
 def _first(case: Case) -> Call:
-    return _without_gradient(lambda: case["model"].first_stage(case["points"], 1, {}))
+    return without_gradient(lambda: case["model"].first_stage(case["points"], 1, {}))
 
 
 def _propose(case: Case) -> Call:
-    return _without_gradient(lambda: case["model"].propose(case["first"]))
+    return without_gradient(lambda: case["model"].propose(case["first"]))
 
 
 def _second(case: Case) -> Call:
     first, rois = case["first"], case["proposals"].boxes[..., :7]
-    return _without_gradient(lambda: case["model"].second_stage(first, first.points, rois))
+    return without_gradient(lambda: case["model"].second_stage(first, first.points, rois))
 
 
 def _whole(case: Case) -> Call:
     batch = {"points": case["points"], "batch_size": 1}
-    return _without_gradient(lambda: case["model"](batch))
+    return without_gradient(lambda: case["model"](batch))
 
 
 def _spconv_encoder(model: nn.Module) -> Any:
@@ -173,7 +166,7 @@ def _spconv(case: Case) -> Call:
     import spconv.pytorch as spconv
 
     encoder, v = _spconv_encoder(case["model"].backbone_3d), case["voxels"]
-    return _without_gradient(
+    return without_gradient(
         lambda: encoder(spconv.SparseConvTensor(v.features, v.coords, list(v.spatial_shape), 1))
     )
 
@@ -194,7 +187,7 @@ def _spconv_whole(case: Case) -> Call:
         encoded = SparseTensor(out.features, out.indices, tuple(out.spatial_shape), 1)
         return model.dense_head.detect(model.dense(height_compression(encoded)), model.config.post)
 
-    return _without_gradient(run)
+    return without_gradient(run)
 
 
 def _best_scores(raw: Any, _case: Case) -> tuple[Any, ...]:

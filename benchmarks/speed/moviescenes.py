@@ -13,6 +13,7 @@ from moviescenes.data.film import FilmPlan, plan_film, write_film
 from moviescenes.grouping import optimal_grouping
 from moviescenes.model import LGSS, LGSSConfig
 from moviescenes.shots import detect_shots
+from speed.common import finite
 
 _SIZE = (426, 240)
 _SUPER_SHOTS = 600
@@ -121,10 +122,6 @@ def _predict(case: Case) -> Call:
     return lambda: _network().predict(case["features"])
 
 
-def _finite(ours: Any, other: Any) -> Verdict:
-    return Verdict(bool(np.isfinite(ours).all()), "finite")
-
-
 ROWS = (
     Row(
         key="moviescenes-shots",
@@ -165,7 +162,7 @@ ROWS = (
         title="scores of a film's boundaries",
         make=_features,
         ours=_predict,
-        agree=_finite,
+        agree=finite,
         goal=Goal("ms", 200),
         growth=False,
         parallel=True,

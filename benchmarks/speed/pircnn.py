@@ -12,6 +12,7 @@ from pircnn.calibration import KittiCalib
 from pircnn.data.columns import with_camera
 from pircnn.model import PIRCNN, neighbours
 from pircnn.sampling import sample_image_features
+from speed.common import without_gradient
 from speed.lidar import camera_points
 from tenfold.geometry import Calibration
 
@@ -69,20 +70,12 @@ def _frame(_scale: float, _dtype: str) -> Case:
     )
 
 
-def _without_gradient(run: Call) -> Call:
-    @torch.inference_mode()
-    def call() -> Any:
-        return run()
-
-    return call
-
-
 def _whole(variant: str) -> Callable[[Case], Call]:
-    return lambda case: _without_gradient(lambda: _model(variant)(case["batch"]))
+    return lambda case: without_gradient(lambda: _model(variant)(case["batch"]))
 
 
 def _search(case: Case) -> Call:
-    return _without_gradient(lambda: neighbours(case["xyz"], 3))
+    return without_gradient(lambda: neighbours(case["xyz"], 3))
 
 
 def _scipy(case: Case) -> Call:
@@ -98,7 +91,7 @@ def _brute(case: Case) -> Call:
     def run() -> Any:
         return torch.cat([torch.cdist(part, xyz).topk(3, largest=False)[1] for part in xyz.split(1024)])
 
-    return _without_gradient(run)
+    return without_gradient(run)
 
 
 def _distances(raw: Any, case: Case) -> Any:
@@ -109,7 +102,7 @@ def _distances(raw: Any, case: Case) -> Any:
 
 
 def _sample(case: Case) -> Call:
-    return _without_gradient(lambda: sample_image_features(case["map"], case["uv"], case["seen"]))
+    return without_gradient(lambda: sample_image_features(case["map"], case["uv"], case["seen"]))
 
 
 def _grid_sample(case: Case) -> Call:
@@ -120,7 +113,7 @@ def _grid_sample(case: Case) -> Call:
         read = torch.nn.functional.grid_sample(case["map"], grid, padding_mode="border", align_corners=True)
         return read[..., 0].transpose(1, 2) * case["seen"][..., None]
 
-    return _without_gradient(run)
+    return without_gradient(run)
 
 
 def _array(raw: Any, _case: Case) -> Any:
@@ -129,12 +122,12 @@ def _array(raw: Any, _case: Case) -> Any:
 
 def _fusion(case: Case) -> Call:
     model, first = _model("pacf"), case["first"]
-    return _without_gradient(lambda: model.refine(first, {}).features)
+    return without_gradient(lambda: model.refine(first, {}).features)
 
 
 def _first(case: Case) -> Call:
     model = _model("pointrcnn")
-    return _without_gradient(lambda: model.first_stage(case["batch"]["points"], 1, case["batch"]))
+    return without_gradient(lambda: model.first_stage(case["batch"]["points"], 1, case["batch"]))
 
 
 ROWS = (

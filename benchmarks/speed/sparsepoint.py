@@ -15,6 +15,7 @@ from sparsepoint.models import build
 from sparsepoint.models.parts import scene_box
 from sparsepoint.models.refine import box_position
 from sparsepoint.postprocess import suppress
+from speed.common import without_gradient
 from tenfold.ops import ball_query, farthest_point_sample
 
 _SIZES = {"20k": 20_000, "40k": 40_000}
@@ -63,31 +64,25 @@ def _case(number: int) -> Callable[[float, str], Case]:
     return make
 
 
-def _quiet(call: Call) -> Call:
-    def run() -> Any:
-        with torch.inference_mode():
-            return call()
-
-    return run
-
-
 def _whole(preset: str, nms: float | None = None) -> Callable[[Case], Call]:
     def build_call(case: Case) -> Call:
         model = _model(preset)
-        return _quiet(lambda: model.predict(case["points"], score_thr=0.0, nms=nms))
+        return without_gradient(lambda: model.predict(case["points"], score_thr=0.0, nms=nms))
 
     return build_call
 
 
 def _backbone(case: Case) -> Call:
     model, points = _model("sparsepoint"), case["points"]
-    return _quiet(lambda: model.backbone(points[..., :3], points[..., 3:]))
+    return without_gradient(lambda: model.backbone(points[..., :3], points[..., 3:]))
 
 
 def _pooling(case: Case) -> Call:
     model = _model("sparsepoint")
     stages = model.config.num_stages
-    return _quiet(lambda: [model.pool(case["boxes"], case["seeds"], case["feats"]) for _ in range(stages)])
+    return without_gradient(
+        lambda: [model.pool(case["boxes"], case["seeds"], case["feats"]) for _ in range(stages)]
+    )
 
 
 def _refinement(case: Case) -> Call:
@@ -95,22 +90,24 @@ def _refinement(case: Case) -> Call:
     low, extent = scene_box(case["seeds"])
     position = box_position(case["boxes"], low, extent)
     stages = model.config.num_stages
-    return _quiet(lambda: [model.heads[0](case["proposal"], case["pooled"], position) for _ in range(stages)])
+    return without_gradient(
+        lambda: [model.heads[0](case["proposal"], case["pooled"], position) for _ in range(stages)]
+    )
 
 
 def _sampling(case: Case) -> Call:
-    return _quiet(lambda: farthest_point_sample(case["points"][..., :3], 2048))
+    return without_gradient(lambda: farthest_point_sample(case["points"][..., :3], 2048))
 
 
 def _neighbours(case: Case) -> Call:
     points = case["points"][..., :3].contiguous()
     rows = farthest_point_sample(points, 2048)
     centres = points.gather(1, rows[..., None].expand(-1, -1, 3))
-    return _quiet(lambda: ball_query(points, centres, 0.2, 64))
+    return without_gradient(lambda: ball_query(points, centres, 0.2, 64))
 
 
 def _suppression(case: Case) -> Call:
-    return _quiet(lambda: suppress(case["found"], 0.25))
+    return without_gradient(lambda: suppress(case["found"], 0.25))
 
 
 def _nothing(_raw: Any, _case: Case) -> Any:

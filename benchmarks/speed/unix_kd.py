@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels.model import Case, Peer, Row, Verdict, within
+from kernels.model import Case, Peer, Row, within
+from speed.common import finite
 from tenfold.distill import DISTILLERS, DistillStep, create_model
 from tenfold.distill.data import CIFAR_MEAN, CIFAR_STD, Augment, ImageArrays, LabelledImages
 from unix_kd import DistillStep as UnixStep
@@ -70,11 +71,6 @@ def _kd(case: Case) -> Callable[[], Any]:
     return _stepping(case, DistillStep(*copy.deepcopy(case["networks"]), ce_weight=0.1, kd_weight=0.9))
 
 
-def _finite(ours: Any, other: Any) -> Verdict:
-    good = bool(np.isfinite(np.asarray(ours, dtype=float)).all())
-    return Verdict(good, "finite loss" if good else "loss is not finite")
-
-
 _PLAIN_KD = Peer("plain KD", "torch", "torch", _kd, same=False, note="the step that the method is added to")
 
 
@@ -85,7 +81,7 @@ def _row(key: str, title: str, build: Callable[[Case], Callable[[], Any]], quick
         title=title,
         make=_case,
         ours=build,
-        agree=_finite,
+        agree=finite,
         peers=(_PLAIN_KD,),
         growth=False,
         quick=quick,

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 
-from kernels import frames
 from kernels.model import Call, Case, Peer, Row, Verdict
+from speed.lidar import camera_points
 from xview3d import add_xview, kitti_views, pointpillars_views
 from xview3d.cost import kept_bytes
 
@@ -19,16 +18,6 @@ _DETECTORS = {
     "pointrcnn": "PointRCNN",
     "pointpillars": "PointPillars",
 }
-# A quarter of the circle, as KITTI's camera sees it.
-_HALF_VIEW = np.pi / 4
-
-
-@cache
-def _points() -> tuple[torch.Tensor, str]:
-    frame = frames.kitti()
-    azimuth = np.arctan2(frame.points[:, 1], frame.points[:, 0])
-    seen = frame.points[np.abs(azimuth) < _HALF_VIEW]
-    return torch.from_numpy(np.insert(seen, 0, 0, axis=1)), frame.source
 
 
 @cache
@@ -49,7 +38,7 @@ def _model(name: str, views: int) -> Any:
 
 
 def _batch() -> dict[str, Any]:
-    return {"points": _points()[0], "batch_size": 1}
+    return {"points": camera_points()[0], "batch_size": 1}
 
 
 @cache
@@ -61,7 +50,7 @@ def _kept(name: str, views: int) -> float:
 
 def _case(name: str, views: int) -> Callable[[float, str], Case]:
     def make(_scale: float, _dtype: str) -> Case:
-        points, source = _points()
+        points, source = camera_points()
         memory = f"training keeps {_kept(name, views):.0f} MB, without views {_kept(name, 0):.0f} MB"
         return Case(len(points), f"{len(points):,} points of {source}; {memory}", {})
 

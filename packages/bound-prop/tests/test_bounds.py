@@ -24,7 +24,7 @@ def bounds_of(net, region, method, **options):
     st.integers(0, 10**6), st.sampled_from(KINDS), st.sampled_from(["mlp", "max", "avg"]), st.sampled_from(NORMS),
     st.floats(0.01, 1.0),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_samples_never_escape_and_the_chain_holds(nets, seed, kind, shape, norm, eps):
     net, x = nets(seed, kind, shape)
     ball = LpBall(x, eps, norm)

@@ -81,7 +81,7 @@ NUMBERS = st.one_of(
     st.sampled_from([0.0, 0.01, 0.5]),
     st.booleans(),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_float32_lines_near_every_threshold(a, b, knee, eta, with_knee):
     low, high = (torch.tensor([v], dtype=torch.float32) for v in sorted((a, b)))
     own = torch.tensor(knee) if with_knee else None

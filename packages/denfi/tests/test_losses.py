@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from denfi import BevGrid, BoundaryWeights, DenseBoundaryProposal, boundary_iou_loss, boundary_targets
 from denfi.losses import focal_over_pixels, stack
 from tenfold.ops import box_iou_bev
-from tenfold.testing import averaged_gradients, rank_and_size, two_gloo_ranks
+from tenfold.testing import averaged_gradients, two_gloo_ranks
+from tenfold.train.processes import rank_and_world
 
 SIDE = st.floats(0.05, 9)
 
@@ -142,7 +143,7 @@ def _gradients():
     """Gradients of this process's frames, one of the two or both, averaged over processes."""
     feat, boxes, labels = _batch()
     module = _proposal()
-    rank, world = rank_and_size()
+    rank, world = rank_and_world()
     rows = slice(rank, None, world)
     sum(module.loss(module(feat[rows]), boxes[rows], labels[rows]).values()).backward()
     return averaged_gradients(module)

@@ -32,12 +32,12 @@ from tenfold.testing import (
     fit_and_resume,
     quiet_fit,
     quiet_trainer,
-    rank_and_size,
     require,
     sample_data,
     two_gloo_ranks,
 )
 from tenfold.train.demo import read_demo
+from tenfold.train.processes import rank_and_world
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -192,7 +192,7 @@ def _gradients(windows, labels, shares):
 
     torch.manual_seed(0)
     net = LGSS(LGSSConfig(dims={"place": 8}, channels=3, hidden=3, head=3)).double()
-    part = shares[rank_and_size()[0]]
+    part = shares[rank_and_world()[0]]
     boundary_loss(net({k: v[part] for k, v in windows.items()}), labels[part]).backward()
     return torch.cat([gradient.flatten() for gradient in averaged_gradients(net).values()])
 

@@ -16,7 +16,8 @@ from tenfold._errors import UserInputError
 from tenfold.lidar import build_detector
 from tenfold.lidar.models.point_input import fixed_points
 from tenfold.lidar.roi_targets import sample_rois
-from tenfold.testing import averaged_gradients, draw_alike, rank_and_size, two_gloo_ranks, undrawn
+from tenfold.testing import averaged_gradients, draw_alike, two_gloo_ranks, undrawn
+from tenfold.train.processes import rank_and_world
 from tenfold.train.schedules import decoupled_adam
 
 
@@ -287,7 +288,7 @@ def test_segmentation_loss_ignores_what_is_unknown():
 
 def gradients_of_frames(make, scenes):
     """Gradients of one step on this process's frames, averaged as DistributedDataParallel does; float64."""
-    rank, world = rank_and_size()
+    rank, world = rank_and_world()
     model = make()
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):

@@ -243,6 +243,7 @@ def test_the_examples_run(cli, room_file, tmp_path):
     shutil.copy(room_file, tmp_path)
     (tmp_path / "raw/scannet").mkdir(parents=True)
     raw_trees.scannet(tmp_path / "raw/scannet")
+    shutil.copy(tmp_path / "raw/scannet/scannetv2_train.txt", tmp_path / "raw/scannet/scannetv2_val.txt")
     small = "--config rooms trainer.max_epochs=1 data.generate=[16,4]"
     left_out = r"config (scannet|custom)|raw/(sunrgbd|s3dis|matterport)|my_scenes"
     assert_examples_run(cli, app, leave_out=left_out, replace={"--config rooms": small, "--split val": ""})

@@ -17,7 +17,8 @@ from sparsepoint.models import DetectionOutput
 from sparsepoint.models.votes import Candidates, Votes
 from sparsepoint.targets import votes_from_boxes, votes_from_instances
 from tenfold.losses import sigmoid_focal_loss
-from tenfold.testing import averaged_gradients, rank_and_size, two_gloo_ranks
+from tenfold.testing import averaged_gradients, two_gloo_ranks
+from tenfold.train.processes import rank_and_world
 
 
 def test_decode_by_hand():
@@ -337,7 +338,7 @@ def _gradients(preset, rows):
 
 
 def rank_gradients(preset):
-    return _gradients(preset, slice(0, 1) if rank_and_size()[0] == 0 else slice(1, 4))
+    return _gradients(preset, slice(0, 1) if rank_and_world()[0] == 0 else slice(1, 4))
 
 
 @pytest.mark.slow

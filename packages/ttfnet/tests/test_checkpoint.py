@@ -63,8 +63,9 @@ def donor():
 def test_official_checkpoints_convert(donor, prefix):
     state = {prefix + k: v for k, v in official(donor, {"hm": 2, "wh": 1}).items()}
     model, info = convert_checkpoint({"meta": {"epoch": 12}, "state_dict": state})
+    loaded = model.state_dict()
     for key, value in donor.state_dict().items():
-        assert torch.equal(model.state_dict()[key], value), key
+        assert torch.equal(loaded[key], value), key
     assert (info.settings["backbone"], info.settings["num_classes"], info.legacy_boxes) == (
         "resnet18",
         80,
@@ -131,8 +132,9 @@ def test_official_dla34_converts(dla_donor):
         assert key in state
     model, info = convert_checkpoint({"state_dict": {f"module.{k}": v for k, v in state.items()}})
     assert (info.settings["backbone"], info.legacy_boxes) == ("dla34", True)
+    loaded = model.state_dict()
     for key, value in dla_donor.state_dict().items():
-        assert torch.equal(model.state_dict()[key], value), key
+        assert torch.equal(loaded[key], value), key
     state["backbone.ida_up.node_9.conv.weight"] = torch.zeros(1)
     with pytest.raises(UserInputError, match=r"unexpected: backbone\.ida_up\.node_9\.conv\.weight"):
         convert_checkpoint(state)
@@ -148,8 +150,9 @@ def test_weights_of_dla34_by_its_authors_load(dla_donor):
     state |= {"fc.weight": torch.zeros(1000, 512, 1, 1), "fc.bias": torch.zeros(1000)}
     backbone = build_backbone("dla34")
     load_backbone(backbone, state)
+    loaded = backbone.state_dict()
     for key, value in dla_donor.backbone.state_dict().items():
-        assert torch.equal(backbone.state_dict()[key], value), key
+        assert torch.equal(loaded[key], value), key
 
 
 def test_backbones_of_pafnet_load_from_timm_and_torchvision():
@@ -242,9 +245,10 @@ def test_darknet_weights(tmp_path, capsys):
     file.write_bytes(data)
     backbone = DarkNet53()
     load_backbone(backbone, file)
+    loaded = backbone.state_dict()
     for key, value in source.state_dict().items():
         if "num_batches" not in key:
-            assert torch.equal(backbone.state_dict()[key], value), key
+            assert torch.equal(loaded[key], value), key
     assert backbone.normalization == "unit"
     assert "without mean and deviation" in capsys.readouterr().err
     file.write_bytes(data[: len(data) // 2])
@@ -259,8 +263,9 @@ def test_darknet_weights(tmp_path, capsys):
 def test_a_checkpoint_of_ours_comes_back(eager_checkpoint, eager_model):
     model, info = load_detector(eager_checkpoint)
     wanted = eager_model()
+    loaded = model.state_dict()
     for key, value in wanted.state_dict().items():
-        assert torch.equal(model.state_dict()[key], value)
+        assert torch.equal(loaded[key], value)
     assert not model.training
     assert (info.class_names, info.size, info.resize) == (
         ["rectangle", "ellipse", "triangle"],

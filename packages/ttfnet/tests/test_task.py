@@ -172,8 +172,9 @@ def test_fine_tuning_with_other_classes(fitted, shapes, tmp_path):
     from ttfnet.task import load_pretrained
 
     load_pretrained(fresh.model, str(source))
+    loaded = fresh.model.state_dict()
     for key, value in donor.state_dict().items():
-        same = torch.equal(fresh.model.state_dict()[key], value) if "head.heatmap.2" not in key else None
+        same = torch.equal(loaded[key], value) if "head.heatmap.2" not in key else None
         assert same in (True, None), key
 
 

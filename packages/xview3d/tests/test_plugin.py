@@ -117,8 +117,9 @@ def test_a_base_checkpoint_lacks_exactly_the_views(name):
             p.add_(1.0)
     own = {k: v.clone() for k, v in model.state_dict().items() if k in missing}
     load_base(model, other.state_dict())
-    assert all(torch.equal(model.state_dict()[k], v) for k, v in other.state_dict().items())
-    assert all(torch.equal(model.state_dict()[k], v) for k, v in own.items())
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in other.state_dict().items())
+    assert all(torch.equal(loaded[k], v) for k, v in own.items())
     with pytest.raises(ValueError, match="missing"):
         load_base(model, dict(list(other.state_dict().items())[1:]))
 

@@ -12,15 +12,15 @@ from tenfold.testing import (
     TINY_DETECTORS,
     assert_training_resumes,
     averaged_gradients,
-    rank_and_size,
     require,
     two_gloo_ranks,
 )
+from tenfold.train.processes import rank_and_world
 
 
 def gradients():
     """Gradients of one step on this process's frame, averaged as DistributedDataParallel does; float64."""
-    rank, world = rank_and_size()
+    rank, world = rank_and_world()
     model = tiny_model("second").double().train()
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):

@@ -26,6 +26,7 @@ from moviescenes.training import collate
 from moviescenes.weights import FUSION_WEIGHTS
 from tenfold._errors import UserInputError
 from tenfold.io import load_strict
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 
 __all__ = ["SceneData", "SceneTask"]
@@ -318,7 +319,7 @@ class SceneTask(LightningModule):
     on_test_epoch_start = on_validation_epoch_start
 
     def _finish(self, stage: str) -> None:
-        films = [film for part in _everywhere(self._seen) for film in part.items()]
+        films = [film for part in gather_values(self._seen) for film in part.items()]
         by_name = dict(films)  # a film that two processes have seen counts once
         ordered = [by_name[name] for name in sorted(by_name)]
         mode = self.hparams["mode"]
@@ -358,12 +359,3 @@ class SceneTask(LightningModule):
             optimiser, list(settings["milestones"]), settings["gamma"]
         )
         return {"optimizer": optimiser, "lr_scheduler": schedule}
-
-
-def _everywhere(value: Any) -> list[Any]:
-    """The value of every process."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, value)
-    return found

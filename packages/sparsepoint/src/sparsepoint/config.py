@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from sparsepoint.classes import LABEL_SETS, LabelSet
@@ -237,14 +237,3 @@ def _of_data_set(labels: str | LabelSet, preset: str) -> dict[str, Any]:
         return {"mean_size": (0.8015, 1.1225, 0.8829), "num_points": 20000, "match_iou": 0.0}
     # Rooms of these hold more than a hundred chairs.
     return {"num_proposals": 256} if labels in ("s3dis", "matterport3d") and preset == "sparsepoint" else {}
-
-
-def with_labels(config: SparsePointConfig, labels: LabelSet) -> SparsePointConfig:
-    """The same settings for other classes."""
-    return replace(
-        config,
-        class_names=labels.names,
-        mean_sizes=labels.sizes,
-        mean_size=None,
-        heading_bins=labels.heading_bins,
-    )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 
 from sparsepoint.classes import LABEL_SETS, LabelSet
 from sparsepoint.config import SparsePointConfig, make_config
@@ -23,6 +23,8 @@ from sparsepoint.postprocess import suppress
 from tenfold._errors import UserInputError
 from tenfold.io import write_json
 from tenfold.train.claims import environment_stamp
+from tenfold.train.lightning import steps_per_epoch
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import GroupSchedule, step_with_warmup
 
@@ -353,23 +355,10 @@ def _on_cpu(found: Detections3D) -> Detections3D:
     return Detections3D(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), found.proposal_index.cpu())
 
 
-def steps_per_epoch(trainer: Trainer) -> int:
-    """Optimiser steps of one epoch; the training loader is not opened by Lightning for it."""
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
-
-
 def _merged(found: dict[int, dict[int, _Found]]) -> dict[int, dict[int, _Found]]:
     """What all processes have found."""
-    dist = torch.distributed
-    parts: list[Any] = [found]
-    if dist.is_available() and dist.is_initialized():
-        parts = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, found)
     together: dict[int, dict[int, _Found]] = {}
-    for part in parts:
+    for part in gather_values(found):
         for loader, rows in part.items():
             together.setdefault(loader, {}).update(rows)
     return together

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from stylegan_distill.losses import (
 )
 from stylegan_distill.networks import Generator, StyleGAN2Synthesis, StyleGANDiscriminator
 from tenfold.train.ema import ModelEMA
+from tenfold.train.processes import rank_and_world
 
 __all__ = ["GanConfig", "GanTrainer", "make_discriminator"]
 
@@ -217,7 +218,7 @@ class GanTrainer:
 
     @property
     def _world(self) -> int:
-        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        return rank_and_world()[1]
 
     def _mine(self, rows: Tensor) -> Tensor:
         """This process's rows of the whole batch; interleaved, as the sampler deals images."""
@@ -527,15 +528,6 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
         weight = kernel.view(1, 1, *shape).repeat(channels, 1, 1, 1)
         images = nn.functional.conv2d(images, weight, padding=padding, groups=channels)
     return images
-
-
-def config_from(kind: type[Any], values: dict[str, Any] | None) -> Any:
-    """A configuration from plain values; unknown names are the user's mistake."""
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values or {}) - known)
-    if unknown:
-        raise ValueError(f"configuration: {unknown[0]}: unknown; expected some of {', '.join(sorted(known))}")
-    return kind(**(values or {}))
 
 
 def config_values(config: Any) -> dict[str, Any]:

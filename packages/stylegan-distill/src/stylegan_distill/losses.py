@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_distill.networks.layers import FullyConnected
+from tenfold.train.processes import rank_and_world
 
 __all__ = [
     "ContentMask",
@@ -61,13 +62,9 @@ def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(dim=1).mean()
 
 
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 def _mean_of_processes(value: Tensor) -> Tensor:
     """Mean over all processes, with its gradient."""
-    world = _world()
+    world = rank_and_world()[1]
     if world == 1:
         return value
     from torch.distributed.nn.functional import all_reduce
@@ -240,7 +237,7 @@ class LatentDirectionLoss(nn.Module):
         """A (B, B) of features (2B, C, h, w): originals first, then the moved ones; (B, W B) when gathered."""
         first = features[:batch]
         other = features[batch : 2 * batch] if self.needs_moved else first
-        if self.gather_ranks and _world() > 1:
+        if self.gather_ranks and rank_and_world()[1] > 1:
             other = _gather(other)
         return similarity(first, other)
 
@@ -256,7 +253,7 @@ class LatentDirectionLoss(nn.Module):
             ValueError: fewer than two codes (softmax over one entry is constant), no moved half, no features, or
                 different numbers of them.
         """
-        entries = batch * (_world() if self.gather_ranks else 1)
+        entries = batch * (rank_and_world()[1] if self.gather_ranks else 1)
         if entries < 2:
             raise ValueError(
                 f"latent-direction loss: batch: got {batch}; one code makes the loss 0 whatever the student does: "
@@ -290,7 +287,7 @@ class LatentDirectionLoss(nn.Module):
 
 def _gather(x: Tensor) -> Tensor:
     """Rows of all processes in the order of the interleaved global batch; only this one's carry a gradient."""
-    parts = [torch.empty_like(x) for _ in range(_world())]
+    parts = [torch.empty_like(x) for _ in range(rank_and_world()[1])]
     dist.all_gather(parts, x.detach().contiguous())
     parts[dist.get_rank()] = x
     return torch.stack(parts, dim=1).flatten(0, 1)

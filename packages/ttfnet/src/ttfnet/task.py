@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import re
 import time
 from dataclasses import fields
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 
 from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_bytes, write_json, write_text
 from tenfold.train.claims import environment_stamp
-from tenfold.train.lightning import EMACallback, read_checkpoint, time_budget
+from tenfold.train.lightning import EMACallback, read_checkpoint, steps_per_epoch, time_budget, total_steps
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from ttfnet.checkpoint import ModelInfo, describe, load_backbone, load_detector
 from ttfnet.data.dataset import Batch, CocoDataset, collate
@@ -469,7 +469,7 @@ class DetectionTask(LightningModule):
         self.health.batch_norm(self.trainer.world_size, self.trainer.datamodule.batch_size, self.model)  # type: ignore[attr-defined]
         if given["time_budget"]:
             self._fit_into(given["time_budget"])
-        total, epoch = total_steps(self.trainer)
+        total, epoch = total_steps(self.trainer), steps_per_epoch(self.trainer)
         # The warm-up spans as many images as in the recipe, if the batch is smaller.
         warmup = round(given["warmup_steps"] * max(1.0, given["base_batch"] / images))
         if self.trainer.is_global_zero:
@@ -499,7 +499,7 @@ class DetectionTask(LightningModule):
                 self.trainer.fit_loop.max_epochs = int(stored)
                 return
         seconds = float(self.trainer.strategy.broadcast(self._step_seconds()))
-        steps = math.ceil(_batches(self.trainer) / self.trainer.accumulate_grad_batches)
+        steps = steps_per_epoch(self.trainer)
         try:
             epochs = time_budget(budget, step_seconds=seconds, steps_per_epoch=steps, choices=_SCHEDULES)
         except UserInputError:
@@ -549,7 +549,7 @@ class DetectionTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Evaluates what all processes have found; an image that fills up the last batch counts once."""
         annotations = self.trainer.datamodule.sets["val"].annotations  # type: ignore[attr-defined]
-        self.rows = _once(_gathered(self.rows), len(_gathered(0)))
+        self.rows = _once(gather_values(self.rows), len(gather_values(0)))
         if not self.trainer.sanity_checking:
             self.result = evaluate(self.rows, annotations)
             stage = "test" if self.trainer.testing else "val"
@@ -604,34 +604,6 @@ def _is_detector(source: str) -> bool:
 
     content = load_checkpoint(source)
     return isinstance(content, dict) and "ttfnet" in content
-
-
-def _batches(trainer: Trainer) -> int:
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-
-
-def total_steps(trainer: Trainer) -> tuple[int, int]:
-    """Optimiser steps of the whole run, and of an epoch.
-
-    Not `trainer.estimated_stepping_batches`: it opens the training loader before a checkpoint's position is
-    known, and Lightning then never tells the loader where to go on.
-    """
-    epoch = math.ceil(_batches(trainer) / trainer.accumulate_grad_batches)
-    if trainer.max_epochs in (None, -1):
-        return int(trainer.max_steps), epoch
-    steps = epoch * int(trainer.max_epochs or 1)
-    return (steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))), epoch
-
-
-def _gathered(value: Any) -> list[Any]:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, value)
-    return parts
 
 
 def _once(parts: list[list[dict[str, Any]]], processes: int) -> list[dict[str, Any]]:

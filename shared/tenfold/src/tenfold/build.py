@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,12 @@ X86_LEVELS = {
     "v4": "-march=x86-64-v4 -mprefer-vector-width=512",
 }
 OTHER_LEVELS = {"v2": ""}
+# What nearly every file includes, compiled once for each set of flags: it takes as long as the file itself.
+STANDARD_HEADERS = ("algorithm", "atomic", "cmath", "cstdint", "cstring", "limits", "new", "string", "vector")
+TORCH_HEADERS = (
+    "torch/csrc/inductor/aoti_torch/c/shim.h",
+    *(f"torch/csrc/stable/{name}.h" for name in ("library", "ops", "tensor")),
+)
 
 
 class BuildError(RuntimeError):
@@ -145,6 +152,7 @@ class Ninja:
 
     def __init__(self, compiler: str, layout: Layout) -> None:
         self.layout = layout
+        self.headers: dict[str, str] = {}
         self.lines = [
             "ninja_required_version = 1.8",
             f"cxx = {compiler}",
@@ -153,6 +161,11 @@ class Ninja:
             "  depfile = $out.d",
             "  deps = gcc",
             "  description = compile $in $variant",
+            "rule header",
+            "  command = $cxx -MD -MF $out.d $flags -x c++-header -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = compile headers $variant",
             "rule link",
             "  command = $cxx $in -o $out $ldflags",
             "  description = link $out",
@@ -168,12 +181,27 @@ class Ninja:
         name = source.relative_to(self.layout.sources).with_suffix("")
         return self.layout.work / variant / f"{str(name).replace('/', '.')}.o"
 
+    def precompile(self, variant: str, flags: str, headers: Iterable[str]) -> None:
+        """Compile headers once for all objects of a variant, which are given the same flags."""
+        header = self.layout.work / variant / "headers.h"
+        text = "".join(f"#include <{name}>\n" for name in headers)
+        if not header.is_file() or header.read_text() != text:
+            header.parent.mkdir(parents=True, exist_ok=True)
+            header.write_text(text)
+        self.headers[variant] = f"{_escape(header)}.gch"
+        self.lines += [f"build {self.headers[variant]}: header {_escape(header)}"]
+        self.lines += [f"  flags = {flags}", f"  variant = [{variant}]"]
+
     def compile(self, source: Path, variant: str, flags: str, rule: str = "cxx", *, log: bool = False) -> str:
         """Add one object; returns its name. ``log``: the rule keeps what the compiler said beside it."""
         target = self.object_of(source, variant)
         beside = f" | {_escape(target)}.log" if log else ""
+        after = ""
+        if variant in self.headers:
+            flags += f" -include {shlex.quote(str(self.layout.work / variant / 'headers.h'))}"
+            after = f" | {self.headers[variant]}"
         self.lines += [
-            f"build {_escape(target)}{beside}: {rule} {_escape(source)}",
+            f"build {_escape(target)}{beside}: {rule} {_escape(source)}{after}",
             f"  flags = {flags}",
             f"  variant = [{variant}]",
         ]
@@ -188,10 +216,8 @@ def _host_extension_suffix() -> str:
     return str(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
-def _write_ninja(layout: Layout) -> Ninja:
-    compiler = tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler")
-    torch = torch_folder()
-    ninja = Ninja(compiler, layout)
+def _write_ninja(layout: Layout, *, kernels_only: bool = False) -> Ninja:
+    ninja = Ninja(tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler"), layout)
     include = f"-I{shlex.quote(str(layout.sources))}"
     kernels = sorted(layout.sources.glob("*/*_cpu.cpp"))
     # Baseline objects come first: where the C++ library's own templates meet, the linker keeps the first
@@ -203,11 +229,16 @@ def _write_ninja(layout: Layout) -> Ninja:
     levels: list[str] = []
     for level, march in _levels().items():
         flags = f"{COMMON_FLAGS} {march} -DTENFOLD_ISA={level} {include}"
+        ninja.precompile(level, flags, [*STANDARD_HEADERS, *(["immintrin.h"] if march else [])])
         levels += [ninja.compile(source, level, flags) for source in kernels]
+    if kernels_only:
+        return ninja
+    torch = torch_folder()
     torch_flags = (
         f"{COMMON_FLAGS} {include} -isystem {shlex.quote(str(torch / 'include'))} "
         f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"
     )
+    ninja.precompile("bind", torch_flags, [*STANDARD_HEADERS, *TORCH_HEADERS])
     bind = [ninja.compile(s, "bind", torch_flags) for s in sorted(layout.sources.glob("bind/*.cpp"))]
     torch_link = f"{LINK_FLAGS} -L{shlex.quote(str(torch / 'lib'))} -Wl,--no-as-needed -ltorch_cpu"
     ninja.link(layout.output / "_tenfold_cpu.so", base + bind + levels, torch_link)
@@ -246,13 +277,22 @@ def run_ninja(ninja: Ninja, layout: Layout, *, jobs: int | None = None, verbose:
         raise BuildError(f"tenfold.build: compilation failed (ninja exit code {result.returncode})")
 
 
-def build(layout: Layout, *, jobs: int | None = None, verbose: bool = False) -> None:
+def build(
+    layout: Layout, *, jobs: int | None = None, verbose: bool = False, kernels_only: bool = False
+) -> None:
     """Compile and link everything below ``layout.sources`` into ``layout.output``.
+
+    Args:
+        layout: where to read and write.
+        jobs: files at a time.
+        verbose: print the compiler's command lines.
+        kernels_only: compile the kernels, which takes most of the time and no torch, and link nothing; the next
+            build finds their objects.
 
     Raises:
         BuildError: no compiler, no ninja, no torch headers, or a file does not compile.
     """
-    run_ninja(_write_ninja(layout), layout, jobs=jobs, verbose=verbose)
+    run_ninja(_write_ninja(layout, kernels_only=kernels_only), layout, jobs=jobs, verbose=verbose)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -262,6 +302,11 @@ def main(argv: list[str] | None = None) -> int:
         "--inplace", action="store_true", help="write beside the Python sources of a checkout"
     )
     parser.add_argument("--cuda", action="store_true", help="compile the CUDA kernels as well (needs nvcc)")
+    parser.add_argument(
+        "--kernels-only",
+        action="store_true",
+        help="compile what needs no torch, link nothing (to save time later)",
+    )
     parser.add_argument("--jobs", type=int, help="compile this many files at a time")
     parser.add_argument("--verbose", action="store_true", help="print the compiler's command lines")
     options = parser.parse_args(argv)
@@ -273,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             cache = cache_folder()
             layout = Layout(sources, cache / "objects", cache)
-        build(layout, jobs=options.jobs, verbose=options.verbose)
+        build(layout, jobs=options.jobs, verbose=options.verbose, kernels_only=options.kernels_only)
         if options.cuda:
             from tenfold.build_cuda import build_cuda
 
@@ -281,7 +326,7 @@ def main(argv: list[str] | None = None) -> int:
     except BuildError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"tenfold.build: kernels written to {layout.output}")
+    print(f"tenfold.build: kernels written to {layout.work if options.kernels_only else layout.output}")
     return 0
 
 

@@ -45,8 +45,9 @@ def test_every_layout_gives_the_same_weights(layout, named):
     report = load_spconv_state_dict(target, stored(source, layout), layout if named else "auto")
     assert report.complete
     assert len(report.loaded) == len(source.state_dict())
+    loaded = target.state_dict()
     for key, value in source.state_dict().items():
-        assert torch.equal(target.state_dict()[key], value), key
+        assert torch.equal(loaded[key], value), key
 
 
 def test_ambiguous_shapes_are_an_error():

@@ -154,6 +154,32 @@ def test_calls_share_a_start_and_nothing_else(tmp_path, monkeypatch):
     assert disk_full(kill_oneself, limit_bytes=1000).returncode == -9
 
 
+def parent_of_a_call():
+    return os.getppid()
+
+
+def fork_a_server_and_call():
+    """In a child: how its own server's children end, and how many processes are above them."""
+    from tenfold.testing import _fork
+
+    _fork._COSTLY = ("numpy",)
+    _fork.fork_server()
+    keepers = [call_apart(parent_of_a_call).value for _ in range(2)]
+    mark = disk_full(leave_a_mark, limit_bytes=1000, env={"WORD": "x"})
+    return keepers, mark.value, mark.stdout, call_apart(kill_oneself).returncode
+
+
+def test_a_server_forked_off_its_user_is_like_one_started_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call_apart(fork_a_server_and_call)
+    assert done.error == "", done
+    keepers, found, said, code = done.value
+    assert len(set(keepers)) == 2
+    assert found == (False, False, "x", str(tmp_path))
+    assert (said, code) == ("said\n", -9)
+    assert done.stdout == ""
+
+
 def test_a_call_apart_has_no_limit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = call_apart(write_plainly, tmp_path / "a", 5000, env={"WORD": "x"})

@@ -35,6 +35,7 @@ from tenfold.distill.models import create_model
 from tenfold.distill.protocols import few_shot_indices, noisy_labels, write_indices
 from tenfold.distill.step import DistillStep, check_labels
 from tenfold.distill.strokes import BACKGROUND, MEAN, PRESETS, STD, strokes
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import GroupSchedule, step_with_warmup
 
@@ -332,7 +333,7 @@ class ClassifierTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Accuracy over all processes; an image that fills up the last batch counts once."""
-        rows = _gathered(torch.cat(self._seen).cpu())
+        rows = torch.cat(gather_values(torch.cat(self._seen).cpu()))
         self._seen = []
         unique = {int(row[0]): row[1:] for row in rows}
         top1, top5 = 100.0 * torch.stack(list(unique.values())).double().mean(0)
@@ -553,12 +554,3 @@ def load_teacher(given: str, arch: str | None, num_classes: int) -> nn.Module:
             f"{given}: num_classes: the teacher has {found.num_classes}, the student {num_classes}"
         )
     return found.model
-
-
-def _gathered(rows: Tensor) -> Tensor:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, rows)
-    return torch.cat(parts)

@@ -1,6 +1,5 @@
 """Training and evaluation of the LiDAR detectors with Lightning."""
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 
 from tenfold._errors import UserInputError
 from tenfold.io import load_strict, read_json, write_json
@@ -24,6 +23,8 @@ from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti, simulate_nuscenes
 from tenfold.lidar.tta import View, detect_views, make_views
+from tenfold.train.lightning import total_steps
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import decoupled_adam, one_cycle_schedule
 
@@ -386,7 +387,7 @@ class LidarTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Tells once how many boxes lie where the detector does not look."""
-        outside, kept = np.sum(_gathered(self._outside), axis=0) if self.current_epoch == 0 else (0, 0)
+        outside, kept = np.sum(gather_values(self._outside), axis=0) if self.current_epoch == 0 else (0, 0)
         if outside and self.trainer.is_global_zero:
             warnings.warn(
                 f"left out of training: {outside} boxes whose centre is outside {point_range(self.model)}, beside "
@@ -408,7 +409,7 @@ class LidarTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Evaluates what all processes have found; a frame that fills up the last batch counts once."""
         together: dict[int, Record] = {}
-        for part in _gathered(self._found):
+        for part in gather_values(self._found):
             together.update(part)
         self._found = {}
         frames = [together[index] for index in sorted(together)]
@@ -443,32 +444,8 @@ class LidarTask(LightningModule):
         )
         schedule = one_cycle_schedule(
             optimizer,
-            _total_steps(self.trainer),
+            total_steps(self.trainer),
             div=settings["div"],
             warm_fraction=settings["warm_fraction"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _total_steps(trainer: Trainer) -> int:
-    """Optimiser steps of the whole run.
-
-    Not `trainer.estimated_stepping_batches`: it opens the training loader before a checkpoint's position is
-    known, and Lightning then never tells the loader where to go on.
-    """
-    if trainer.max_epochs in (None, -1):
-        return int(trainer.max_steps)
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * int(trainer.max_epochs or 1)
-    return steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))
-
-
-def _gathered(value: Any) -> list[Any]:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, value)
-    return parts

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         sigkill_and_resume,
         unwritable_path,
     )
-    from tenfold.testing.ranks import RankError, averaged_gradients, rank_and_size, two_gloo_ranks
+    from tenfold.testing.ranks import RankError, averaged_gradients, two_gloo_ranks
     from tenfold.testing.reliability import PackageReliability, Prediction
     from tenfold.testing.tensors import assert_bit_equal, stride_variants, threads, undrawn
     from tenfold.testing.training import (
@@ -84,7 +84,6 @@ __all__ = [
     "page_examples",
     "quiet_fit",
     "quiet_trainer",
-    "rank_and_size",
     "repository_root",
     "require",
     "run_page_examples",
@@ -124,7 +123,7 @@ __getattr__, __dir__ = lazy_names(
             "sigkill_and_resume",
             "unwritable_path",
         ],
-        ".ranks": ["RankError", "averaged_gradients", "rank_and_size", "two_gloo_ranks"],
+        ".ranks": ["RankError", "averaged_gradients", "two_gloo_ranks"],
         ".reliability": ["PackageReliability", "Prediction"],
         ".tensors": ["assert_bit_equal", "stride_variants", "threads", "undrawn"],
         ".training": [

@@ -4,6 +4,7 @@ The server runs nothing but imports, so that a fork of it has no threads, genera
 """
 
 import contextlib
+import faulthandler
 import importlib
 import os
 import pickle
@@ -20,7 +21,7 @@ from typing import Any
 
 from tenfold.testing._child import child_environment, main
 
-__all__ = ["Forked", "fork_call"]
+__all__ = ["Forked", "fork_call", "fork_server"]
 
 # Imported by the server before a fork where the test process has them too.
 _COSTLY = (
@@ -105,6 +106,46 @@ def fork_call(
     if len(answer) != 4:
         raise RuntimeError("the server of forked calls has ended")
     return Forked(struct.unpack("i", answer)[0], status, stdout, stderr)
+
+
+def fork_server() -> None:
+    """Fork the server off this process, which then need not import everything a second time.
+
+    For a process that will import all of it anyway and has done nothing else yet: its imports are made here.
+    """
+    global _server
+    for name in _COSTLY:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        _serve_apart(theirs.fileno())
+    theirs.close()
+    _server = ours
+
+
+def _serve_apart(fd: int) -> None:
+    """As `_connect`'s command line starts it: no files and streams of the parent, one torch thread, an own session."""
+    code = 1
+    try:
+        os.setsid()
+        faulthandler.disable()  # its file is closed here
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        os.closerange(3, fd)
+        os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
+        parents = sys.stdin, sys.stdout, sys.stderr  # kept, for they would close what they stand on
+        sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+        os.environ.update(child_environment())
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)  # it has read the environment of the parent
+        serve(fd)
+        del parents
+        code = 0
+    finally:
+        os._exit(code)
 
 
 def _connect() -> socket.socket:

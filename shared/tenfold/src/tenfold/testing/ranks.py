@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.testing._child import finish_call, kill_group, pack_call, start_call
-
-
-def rank_and_size() -> tuple[int, int]:
-    """Rank of this process and the number of processes; (0, 1) where there is no process group."""
-    import torch.distributed as dist
-
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+from tenfold.train.processes import rank_and_world
 
 
 def averaged_gradients(module: Any) -> dict[str, Any]:
@@ -24,7 +18,7 @@ def averaged_gradients(module: Any) -> dict[str, Any]:
     """
     import torch
 
-    _, size = rank_and_size()
+    _, size = rank_and_world()
     found = {}
     for name, parameter in module.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()

@@ -6,6 +6,7 @@ This module and the packages' ``task.py`` are the only ones that import Lightnin
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 import warnings
@@ -24,6 +25,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from tenfold._errors import UserInputError
 from tenfold.io import atomic_write
 from tenfold.train.ema import ModelEMA, restore
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import random_states, set_random_states
 
 __all__ = [
@@ -36,7 +38,9 @@ __all__ = [
     "parse_duration",
     "quiet",
     "seed_everything",
+    "steps_per_epoch",
     "time_budget",
+    "total_steps",
 ]
 
 
@@ -128,7 +132,7 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """States of all processes, by rank."""
-        return {"by_rank": _gather(random_states())}
+        return {"by_rank": gather_values(random_states())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remembers the states; `on_train_start` sets them."""
@@ -412,6 +416,26 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
+def steps_per_epoch(trainer: Trainer) -> int:
+    """Optimiser steps of one epoch; at least 1."""
+    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+
+
+def total_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the whole run.
+
+    Not `trainer.estimated_stepping_batches`: it opens the training loader before a checkpoint's position is
+    known, and Lightning then never tells the loader where to go on.
+    """
+    if trainer.max_epochs in (None, -1):
+        return int(trainer.max_steps)
+    steps = steps_per_epoch(trainer) * int(trainer.max_epochs or 1)
+    return steps if trainer.max_steps == -1 else min(steps, int(trainer.max_steps))
+
+
 def time_budget(
     budget: str | float,
     *,
@@ -456,15 +480,6 @@ def _loggers(root: Path) -> list[Any]:
     csv = CSVLogger(root, name="logs")
     # One version folder for both, so that a run's two logs lie side by side.
     return [csv, TensorBoardLogger(root, name="logs", version=csv.version)]
-
-
-def _gather(state: dict[str, Any]) -> list[dict[str, Any]]:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(states, state)
-    return states
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from tenfold._errors import UserInputError
+from tenfold.train.processes import rank_and_world
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -288,10 +289,5 @@ def set_random_states(state: dict[str, Any]) -> None:
 
 
 def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    dist = torch.distributed
-    running = dist.is_available() and dist.is_initialized()
-    if world_size is None:
-        world_size = dist.get_world_size() if running else 1
-    if rank is None:
-        rank = dist.get_rank() if running else 0
-    return rank, world_size
+    own_rank, processes = rank_and_world()
+    return own_rank if rank is None else rank, processes if world_size is None else world_size

@@ -273,12 +273,6 @@ def _merged(op: str, base: Any, changes: Mapping[str, Any]) -> Any:
     return replace(base, **settled)
 
 
-def require_range(op: str, name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ValueError(f"{op}: {name}: got {value}; expected a number from {low:g} to {high:g}")
-
-
 def mean_sizes_of(classes: Sequence[AnchorClass]) -> tuple[tuple[float, float, float], ...]:
     """(dx, dy, dz) of each class's first anchor, as point coders need them."""
     return tuple(item.sizes[0] for item in classes)

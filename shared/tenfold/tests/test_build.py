@@ -1,0 +1,48 @@
+"""The builder's ninja file: what needs torch, and what is compiled once for all."""
+
+import pytest
+
+from tenfold import build
+from tenfold.build import BuildError, Layout, find_sources
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(find_sources(), tmp_path / "work", tmp_path / "out")
+
+
+def no_torch():
+    raise BuildError("torch")
+
+
+def test_kernels_alone_need_no_torch(monkeypatch, layout):
+    whole = build._write_ninja(layout).lines
+    monkeypatch.setattr(build, "torch_folder", no_torch)
+    with pytest.raises(BuildError, match="torch"):
+        build._write_ninja(layout)
+    kernels = build._write_ninja(layout, kernels_only=True).lines
+    assert sum("nms.nms_cpu.o" in line for line in kernels) == len(build._levels())
+    assert not [line for line in kernels if "link" in line and line.startswith("build ")]
+    assert set(kernels) <= set(whole)  # the same commands: the next build finds the objects
+
+
+def test_headers_are_compiled_once_a_variant_and_written_once(layout):
+    lines = build._write_ninja(layout).lines
+    for variant in (*build._levels(), "bind"):
+        header = layout.work / variant / "headers.h"
+        assert sum(line.startswith(f"build {header}.gch:") for line in lines) == 1
+        objects = [
+            line for line in lines if line.startswith(f"build {layout.work / variant}/") and ".o:" in line
+        ]
+        assert objects
+        assert all(line.endswith(f" | {header}.gch") for line in objects)
+    stamp = header.stat().st_mtime_ns
+    build._write_ninja(layout)
+    assert header.stat().st_mtime_ns == stamp
+
+
+def test_a_path_with_a_space(tmp_path):
+    spaced = Layout(find_sources(), tmp_path / "my work", tmp_path / "out")
+    lines = build._write_ninja(spaced).lines
+    assert any("-include '" in line and "my work/bind/headers.h'" in line for line in lines)
+    assert any(line.startswith("build ") and "my$ work/bind/headers.h.gch: header" in line for line in lines)
