@@ -147,8 +147,8 @@ def gates() -> list[Gate]:
         ),
         ("pacf − another scene's image: at least 15 AP", lambda m: _ap(m, "pacf", "pacf-shuffled"), 15.0),
         (
-            "another scene's image is no better than LiDAR alone: at most 5 AP apart",
-            lambda m: -abs(_ap(m, "pacf-shuffled", "pointrcnn")),
+            "class AP: another scene's image ranks no better than LiDAR alone, at most 5 apart",
+            lambda m: -abs(m["pacf-shuffled"]["class AP"] - m["pointrcnn"]["class AP"]),
             -5.0,
         ),
         (
@@ -182,6 +182,15 @@ def gates() -> list[Gate]:
         ),
     )
     found = [judge(text, value, least, "pircnn") for text, value, least in wanted]
+    found.append(
+        judge(
+            "car AP: another scene's image and LiDAR alone at most 5 apart",
+            lambda m: -abs(_ap(m, "pacf-shuffled", "pointrcnn")),
+            -5.0,
+            "pircnn",
+            pilot=True,
+        )
+    )
     found.append(
         judge(
             "reported: pacf − paint, AP (nothing is claimed of it)",
