@@ -178,20 +178,25 @@ def tests(session: nox.Session) -> None:
     """Everything a contributor must pass; `-- <package>` runs one package's tests alone."""
     package, rest = _package_argument(session)
     _prepare(session, *(() if package else (lambda: _other_torch(session, ABI),)))
-    if package is None:
-        _lint(session)
-        # Each of the two keeps one core busy; the tests take both.
-        _at_once(lambda: _types(session), lambda: _abi_and_collect(session))
     # A worker keeps to its half of the files, whose fixtures are then made once, until the other has nothing left.
     split = ("-n", "2", "--dist", "worksteal")
-    _run(session, PYTHON, "-m", "pytest", *split, "-m", "not slow", *_test_folders(package), *rest)
+
+    def test() -> None:
+        _run(session, PYTHON, "-m", "pytest", *split, "-m", "not slow", *_test_folders(package), *rest)
+
+    def test_wheel_and_checkout() -> None:
+        _abi(session, ABI)
+        # Python compiles what the tests import, once: their processes would do it at the same time.
+        _run(session, PYTHON, "-m", "pytest", "-q", "--collect-only", silent=True)
+        test()
+
+    if package is None:
+        _lint(session)
+        # The types take one core for longer than the wheel and the collection take the other.
+        _at_once(lambda: _types(session), test_wheel_and_checkout)
+    else:
+        test()
     session.log("tests: all passed")
-
-
-def _abi_and_collect(session: nox.Session) -> None:
-    """Also let Python compile what the tests import, or each of their processes would, at the same time."""
-    _abi(session, ABI)
-    _run(session, PYTHON, "-m", "pytest", "-q", "--collect-only", silent=True)
 
 
 @nox.session
