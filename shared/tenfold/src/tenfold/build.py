@@ -154,7 +154,7 @@ class Ninja:
 
     def __init__(self, compiler: str, layout: Layout) -> None:
         self.layout = layout
-        self.headers: dict[str, str] = {}
+        self.headers: dict[str, Path] = {}  # of each variant that has compiled ones
         self.lines = [
             "ninja_required_version = 1.8",
             f"cxx = {compiler}",
@@ -190,8 +190,8 @@ class Ninja:
         if not header.is_file() or header.read_text() != text:
             header.parent.mkdir(parents=True, exist_ok=True)
             header.write_text(text)
-        self.headers[variant] = f"{_escape(header)}.gch"
-        self.lines += [f"build {self.headers[variant]}: header {_escape(header)}"]
+        self.headers[variant] = header
+        self.lines += [f"build {_escape(header)}.gch: header {_escape(header)}"]
         self.lines += [f"  flags = {flags}", f"  variant = [{variant}]"]
 
     def compile(self, source: Path, variant: str, flags: str, rule: str = "cxx", *, log: bool = False) -> str:
@@ -199,9 +199,9 @@ class Ninja:
         target = self.object_of(source, variant)
         beside = f" | {_escape(target)}.log" if log else ""
         after = ""
-        if variant in self.headers:
-            flags += f" -include {shlex.quote(str(self.layout.work / variant / 'headers.h'))}"
-            after = f" | {self.headers[variant]}"
+        if header := self.headers.get(variant):
+            flags += f" -include {shlex.quote(str(header))}"
+            after = f" | {_escape(header)}.gch"
         self.lines += [
             f"build {_escape(target)}{beside}: {rule} {_escape(source)}{after}",
             f"  flags = {flags}",
