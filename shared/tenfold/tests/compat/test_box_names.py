@@ -207,6 +207,16 @@ def test_mmcv_points_are_channel_first():
     assert bool((dist[..., 0] <= dist[..., 2]).all())
 
 
+def test_mmcv_missing_neighbours_are_zero_in_every_element():
+    xyz, feats = torch.rand(3, 2, 3), torch.rand(3, 4, 2)
+    dist, rows = mmcv.three_nn(xyz, xyz)
+    assert (rows[..., 2] == -1).all()
+    assert mmcv.grouping_operation(feats, rows)[..., 2].abs().sum() == 0
+    assert mmcv.gather_points(feats, rows[..., 2]).abs().sum() == 0
+    mixed = mmcv.three_interpolate(feats, rows, torch.ones_like(dist))
+    torch.testing.assert_close(mixed, feats.sum(-1, keepdim=True).expand(-1, -1, 2))
+
+
 # ---- spconv
 
 
