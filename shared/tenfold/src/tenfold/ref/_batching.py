@@ -44,7 +44,7 @@ def raise_non_finite(op: str, name: str, points: Tensor, element: int, begin: in
         return
     row = int(bad.nonzero()[0])
     where = f"row {row} of batch element {element}" if points.dim() == 3 else f"row {begin + row}"
-    what = "numbers" if name == "boxes" else "coordinates"
+    what = "numbers" if name in ("boxes", "rois") else "coordinates"
     raise ValueError(f"{op}: {name}: {where} is not finite; expected finite {what}")
 
 
