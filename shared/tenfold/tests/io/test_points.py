@@ -228,6 +228,16 @@ DAMAGED = {
     "npy deep": ("a.npy", npy("(" * 5000), "header is damaged"),
     "npy shape": ("a.npy", npy("{'descr':'<f4','fortran_order':False,'shape':(-1,3)}"), "is damaged"),
     "npy nothing": ("a.npy", npy("{'descr':'|V0','fortran_order':False,'shape':(10**12,3)}"), "damaged"),
+    "npy of no rows": (
+        "a.npy",
+        npy("{'descr':'<f4','fortran_order':False,'shape':(0,2**59,2**59)}".replace("2**59", str(2**59))),
+        "its shape .* is damaged",
+    ),
+    "npy long double": (
+        "a.npy",
+        npy("{'descr':'<f16','fortran_order':False,'shape':(1,3)}", bytes(48)),
+        "at most 64 bits|header is damaged",  # the machine has such numbers, or not
+    ),
     "npy 1d": (
         "a.npy",
         npy("{'descr':'<f4','fortran_order':False,'shape':(1,)}", b"1234"),

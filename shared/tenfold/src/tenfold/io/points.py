@@ -239,8 +239,8 @@ def _from_table(path: StrPath, table: Table, columns: Columns) -> PointCloud:
     axes = [table[axis] for axis in _AXES]
     length = len(axes[0]) if axes[0].ndim else 0
     for name, values in table.items():
-        if values.dtype.kind not in "iufb":
-            bad_file(path, short(name), f"got {values.dtype} values; expected numbers")
+        if values.dtype.kind not in "iufb" or values.dtype.itemsize > 8:
+            bad_file(path, short(name), f"got {values.dtype} values; expected numbers of at most 64 bits")
         if values.shape[:1] != (length,) or values.ndim > (1 if name in _AXES else 2):
             bad_file(path, short(name), f"got shape {values.shape}; expected ({length},)")
     # float32 holds whole numbers of up to 16 bits exactly, and halves; everything else needs float64.
