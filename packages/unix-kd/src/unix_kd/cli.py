@@ -11,7 +11,6 @@ app = App(
     name="unix-kd",
     version=__version__,
     summary="UNIX: knowledge distillation that asks the teacher about fewer, well-chosen images.",
-    package="unix_kd",
     task=("unix_kd.task:UnixTask", "tenfold.distill.task:DistillTask", "tenfold.distill.task:ClassifierTask"),
     data="tenfold.distill.task:ImageData",
     aliases={"distill": "fit"},
