@@ -11,7 +11,6 @@ app = App(
     name="ssl-kd",
     version=__version__,
     summary="SSKD: knowledge distillation with self-supervision, and thirteen baselines on one bench.",
-    package="ssl_kd",
     task=(
         "ssl_kd.task:SSKDTask",
         "ssl_kd.task:HeadTask",
