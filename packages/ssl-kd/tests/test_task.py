@@ -268,7 +268,7 @@ def test_the_examples_run(tmp_path):
             "--config small_teacher": f"--config small_teacher {small} trainer.max_epochs=1",
             "--config small_ss_head": f"--config small_ss_head {few} trainer.max_epochs=1",
             "--config small_distill": f"--config small_distill {few} trainer.max_epochs=2",
-            "trainer.max_epochs=2 trainer.max_epochs=3": "trainer.max_epochs=3",
+            "trainer.max_epochs=2 trainer.max_epochs=150": "trainer.max_epochs=3",
         },
         timeout=600,
     )

@@ -348,7 +348,7 @@ def test_the_examples_run(tmp_path):
         replace={
             "--config small_teacher": "--config small_teacher data.images=[320,80] trainer.max_epochs=1",
             "--config small_distill": "--config small_distill data.images=[320,80] trainer.max_epochs=2",
-            "trainer.max_epochs=2 trainer.max_epochs=3": "trainer.max_epochs=3",
+            "trainer.max_epochs=2 trainer.max_epochs=60": "trainer.max_epochs=3",
         },
         timeout=600,
     )

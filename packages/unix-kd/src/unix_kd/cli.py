@@ -17,7 +17,7 @@ app = App(
     fit_examples=(
         "unix-kd fit --config small_teacher",
         "unix-kd fit --config small_distill",
-        "unix-kd fit --config small_distill trainer.max_epochs=3 --ckpt_path last",
+        "unix-kd fit --config small_distill trainer.max_epochs=60 --ckpt_path last",
         "unix-kd fit --config teacher model.arch=wrn_40_2 data.root=data",
         "unix-kd fit --config wrn_40_2_shufflev1 data.root=data",
     ),
