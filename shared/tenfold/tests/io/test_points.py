@@ -251,6 +251,11 @@ DAMAGED = {
     "npz none": ("a.npz", b"PK", "archive: is damaged"),
     "npz member": ("a.npz", npz(points=b"junk"), "points: does not begin like"),
     "npz bomb": ("a.npz", forged_npz(), "points: claims 2147483648 bytes"),
+    "npz 1d": (
+        "a.npz",
+        npz(cloud=npy("{'descr':'<f4','fortran_order':False,'shape':(1,)}", b"1234")),
+        "cloud: got float32 of",
+    ),
     "npz empty": ("a.npz", npz(), "points: is missing; the archive holds nothing"),
     "ply empty": ("a.ply", b"", "header: does not begin with the line 'ply'"),
     "ply no end": ("a.ply", (BIN + VERTEX).encode(), "header: ends before"),
