@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from official_layout import official
 from PIL import Image
 from ttfnet_without_extras import exit_codes
 
@@ -211,22 +212,7 @@ def test_convert_and_info(cli, tmp_path):
 
     torch.manual_seed(0)
     model = TTFNet("resnet18", 4)
-    state = {}
-    for key, value in model.state_dict().items():
-        name = key
-        for pattern, new in (
-            (r"neck\.convs\.(\d)\.offset_mask", r"bbox_head.deconv_layers.\1.0.conv_offset_mask"),
-            (r"neck\.convs\.(\d)", r"bbox_head.deconv_layers.\1.0"),
-            (r"neck\.norms\.(\d)", r"bbox_head.deconv_layers.\1.1"),
-            (r"neck\.shortcuts\.(\d)", r"bbox_head.shortcut_layers.\1.layers"),
-            (r"head\.heatmap\.0", "bbox_head.hm.0.conv"),
-            (r"head\.heatmap\.2", "bbox_head.hm.1.conv"),
-            (r"head\.heatmap\.4", "bbox_head.hm.2"),
-            (r"head\.distances\.0", "bbox_head.wh.0.conv"),
-            (r"head\.distances\.2", "bbox_head.wh.1"),
-        ):
-            name = re.sub(pattern, new, name)
-        state[name] = value
+    state = official(model, {"hm": 2, "wh": 1})
     torch.save({"state_dict": state}, tmp_path / "official.pth")
     assert cli("convert", "official.pth", "ours.pt")[0] == 0
     assert torch.equal(

@@ -133,8 +133,7 @@ def _cropped(scene: Scene, part: FloatArray) -> Scene:
 
 def _with_area(boxes: FloatArray) -> npt.NDArray[np.bool_]:
     """Of which something is left."""
-    left: npt.NDArray[np.bool_] = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return left
+    return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(1), dtype=np.bool_)
 
 
 def _border(length: int) -> int:
