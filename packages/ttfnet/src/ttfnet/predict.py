@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tenfold._errors import MissingExtraError, UserInputError
+from tenfold._errors import MissingExtraError, UserInputError, first_line
 from tenfold.io import check_folder, make_folder, read_image, write_bytes, write_json
 from tenfold.lidar.progress import bar
 from ttfnet.checkpoint import ModelInfo, load_detector
@@ -161,8 +161,7 @@ def checked_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserInputError(f"device: got {name}, which cannot be used ({reason})") from error
+        raise UserInputError(f"device: got {name}, which cannot be used ({first_line(error)})") from error
 
 
 def _pixels(picture: Picture) -> Pixels:
