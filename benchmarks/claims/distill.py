@@ -8,9 +8,10 @@ import torch
 
 from claims.gates import Gate, Means, judge
 from claims.model import Claim
-from tenfold.distill.checkpoints import file_hash, load_classifier
+from tenfold.distill.checkpoints import load_classifier
 from tenfold.distill.data import ImageArrays
 from tenfold.distill.small import stroke_set, train_stroke_teacher
+from tenfold.io import file_hash
 
 __all__ = [
     "SEEDS",

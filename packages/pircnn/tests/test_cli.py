@@ -64,7 +64,7 @@ def test_predict(cli, kitti, checkpoint, tmp_path):
     names = ["000000.json", "000000.txt", "000000_bev.png", "000000_image.png", "000000_semantics.png"]
     assert sorted(p.name for p in (tmp_path / "predictions").iterdir()) == names
     told = json.loads((tmp_path / "predictions/000000.json").read_text())
-    assert f"{len(told['boxes'])} objects" in out
+    assert f"{len(told['boxes'])} objects in 1024 points, " in out
     assert told["scores"] == sorted(told["scores"], reverse=True)
     assert Image.open(tmp_path / "predictions/000000_semantics.png").size == (320, 96 + 22)
     cloud = frame_words(root)[0]
@@ -80,6 +80,18 @@ def test_predict(cli, kitti, checkpoint, tmp_path):
         assert code == 0
         assert "sees no point" in out
         assert json.loads((tmp_path / name / f"{name}.json").read_text())["boxes"] == []
+
+
+def test_predict_says_when_the_image_is_not_looked_at(cli, kitti, make_model, narrow, tmp_path):
+    root, _ = kitti
+    hyper = {"detector": "pircnn", "dataset": "kitti", "branch": "cached", "overrides": narrow}
+    state = {f"model.{name}": value for name, value in make_model(branch="cached").state_dict().items()}
+    torch.save({"hyper_parameters": hyper, "state_dict": state}, "cached.ckpt")
+    words = frame_words(root)
+    code, out, _ = cli("predict", words[0], "cached.ckpt", *words[1:])
+    assert code == 0
+    assert "'cached' has no image network: the boxes are those of LiDAR alone" in out
+    assert not (tmp_path / "predictions/000000_semantics.png").exists()
 
 
 def test_predict_a_real_frame(cli, checkpoint, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pircnn.checkpoints import load_segmentation
 from pircnn.data import KinsDataset, KittiFusionDataset, KittiSemanticDataset, SemanticCache, collate_camera
-from pircnn.data.cache import file_hash, require_same_source
+from pircnn.data.cache import require_same_source
 from pircnn.data.columns import SEEN, STORED, UNSEEN
 from pircnn.data.frames import ObjectFrames
 from pircnn.data.semantic import CITYSCAPES, SEMANTIC_CLASSES, lookup_table, paint_instances
@@ -19,6 +19,7 @@ from pircnn.prepare import prepare, read_facts, semantic_map
 from pircnn.sampling import sample_image_features
 from pircnn.seg_metrics import average_precision, confusion, per_image_metrics, roc_auc, seg_metrics
 from tenfold._errors import UserInputError
+from tenfold.io import file_hash
 from tenfold.lidar.augment import Augmentation
 from tenfold.lidar.data import DetectionFrames
 from tenfold.lidar.sampling import ObjectDatabase, prepared_paths
@@ -177,10 +178,14 @@ def test_cached_maps_and_their_source(kitti, seg_checkpoint, tmp_path):
     wanted = semantic_map(load_segmentation(seg_checkpoint), image)
     assert np.abs(frame.camera.semantics - wanted).max() < 1e-3
     source = file_hash(seg_checkpoint)
-    require_same_source(cache.facts, 3, source, "x")
-    for channels, other, words in ((10, source, "channels: got 3"), (3, "1" * 16, "checkpoint")):
+    require_same_source(cache.facts, 3, "prob", source, "x")
+    for channels, kind, other, words in (
+        (10, "prob", source, "channels: got 3"),
+        (3, "logits", source, "features: got prob; the detector reads logits"),
+        (3, "prob", "1" * 16, "checkpoint"),
+    ):
         with pytest.raises(UserInputError, match=words):
-            require_same_source(cache.facts, channels, other, "x")
+            require_same_source(cache.facts, channels, kind, other, "x")
     with pytest.raises(UserInputError, match="remove the folder"):
         SemanticCache.create(cache.folder, 10, "prob", source)
     cache.write("000001", np.zeros((3, 10, 20), np.float32))

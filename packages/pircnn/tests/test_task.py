@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -103,6 +105,14 @@ def test_pasting_and_caching(cli, kitti, narrow, seg_checkpoint, checkpoint, tmp
     code, _, err = cli("fit", *words_of(root, stored, **more))
     assert code == 2
     assert "objects_train_semantic.json: checkpoint" in err
+    more["model__segmentation"] = seg_checkpoint
+    code, _, err = cli("fit", *words_of(root, stored, **more, model__fusion="{features: logits}"))
+    assert code == 2
+    assert "objects_train_semantic.json: features: got prob; the detector reads logits" in err
+    more["model__segmentation"] = "none.ckpt"
+    code, _, err = cli("fit", *words_of(root, stored, **more))
+    assert code == 2
+    assert "none.ckpt: file: cannot be read" in err
 
 
 def test_joint_with_semantics_and_the_image_networks_own_fit(cli, kitti, narrow, tmp_path):
@@ -148,6 +158,20 @@ def test_a_killed_run_goes_on_bit_for_bit(kitti, narrow, seg_checkpoint, tmp_pat
 
     # In the second epoch of two steps.
     assert_training_resumes(command, tmp_path, kill_at=3, steps=8)
+
+
+def test_metrics_of_the_image_network_are_those_of_all_processes(monkeypatch):
+    """Five pictures on two processes: the one that fills up counts once."""
+    task = SegTask(2, [4, 4])
+    logged = {}
+    task.log = lambda name, value, **_: logged.setdefault(name, value)
+    task._trainer = SimpleNamespace(testing=False, datamodule=SimpleNamespace(sets={"val": range(5)}))
+    right, wrong = np.diag([4, 0]), np.array([[0, 4], [0, 0]])
+    parts = [[right, right, right], [wrong, wrong, right]]
+    monkeypatch.setattr("pircnn.task.gather_values", lambda own: parts)
+    task.on_validation_epoch_end()
+    assert logged["val/pixel_accuracy"] == pytest.approx(60)
+    assert logged["val/pixel_accuracy_per_image"] == pytest.approx(60)
 
 
 def test_a_split_without_pictures_is_an_error(tmp_path):

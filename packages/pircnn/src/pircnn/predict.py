@@ -39,9 +39,10 @@ def predict(
 ) -> None:
     """Detect objects in one LiDAR frame and its camera image; write boxes as JSON and pictures of them.
 
-    Writes FRAME.json, FRAME.txt in KITTI's result format, FRAME_bev.png, and with an image FRAME_image.png and
-    FRAME_semantics.png, what the image network sees. Without an image no point is seen by the camera: the detector
-    still works, with the boxes that LiDAR alone gives it.
+    Writes FRAME.json and FRAME_bev.png; with a calibration also FRAME.txt in KITTI's result format, and with an image
+    FRAME_image.png and FRAME_semantics.png, what the image network sees. Without an image no point is seen by the
+    camera: the detector still works, with the boxes that LiDAR alone gives it. So does one of the branch "cached",
+    whose maps belong to a data set's frames.
 
     Args:
         frame: Point cloud, .bin, .npy, .npz, .ply or .pcd, x forward, y left, z up, metres.
@@ -56,11 +57,11 @@ def predict(
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     model = load_detector(checkpoint)
-    seen: dict[str, Any] = {"points": 0, "camera": 0, "picture": None}
+    seen: dict[str, Any] = {"camera": 0, "picture": None}
 
     def run(points: FloatArray, calibration: Calibration | None, picture: Pixels | None) -> Detections:
         found, in_view = find(model, points, calibration, picture, str(calib))
-        seen.update(points=len(points), camera=in_view, picture=picture)
+        seen.update(camera=in_view, picture=picture)
         return found
 
     result = find_objects(
@@ -78,8 +79,10 @@ def predict(
         print("note: no image: the boxes are those of LiDAR alone")
     elif not seen["camera"]:
         print("note: the camera sees no point of this frame: no detection")
+    elif model.image_net is None:
+        print("note: the branch 'cached' has no image network: the boxes are those of LiDAR alone")
     print(
-        f"{len(result.found['scores'])} objects in {seen['points']} points, {seen['camera']} of them in the image "
+        f"{len(result.found['scores'])} objects in {len(result.points)} points, {seen['camera']} of them in the image "
         f"-> {out / next(iter(files))}"
     )
 
@@ -109,10 +112,7 @@ def find(
         size = (picture.shape[0], picture.shape[1])
         check_camera(calib, size, source)
         in_view = int(calib.lidar_to_image(points, size)[2].sum())
-    semantics = None
-    if model.image_net is None:
-        picture = None  # cached maps belong to a data set's frames
-    found = model.predict(points, picture, calib, semantics)
+    found = model.predict(points, picture if model.image_net is not None else None, calib)
     arrays = {name: value.cpu().numpy() for name, value in found.items()}
     return {"boxes": arrays.pop("boxes_3d"), **arrays}, in_view
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from pircnn.checkpoints import load_segmentation
-from pircnn.data.cache import SemanticCache, file_hash
+from pircnn.data.cache import SemanticCache
 from pircnn.data.frames import FusionFrame, KittiFusionDataset, ObjectFrames
 from pircnn.model import SegUNet, image_tensor
 from tenfold._errors import UserInputError
-from tenfold.io import read_json, write_json
+from tenfold.io import file_hash, read_json, write_json
 from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import build_database, prepared_paths
 

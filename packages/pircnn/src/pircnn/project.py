@@ -15,7 +15,7 @@ from pircnn.pictures import projection_picture
 from tenfold._errors import UserInputError
 from tenfold.io import read_image
 from tenfold.lidar.clouds import frame_name
-from tenfold.lidar.kitti import DONT_CARE, KittiLabels, read_calibration, read_labels
+from tenfold.lidar.kitti import KittiLabels, read_calibration, read_labels
 from tenfold.lidar.predict import read_frame, write_files
 from tenfold.viz import encode_image
 
@@ -74,7 +74,7 @@ def project(
         "outside_image": int((own & ~valid).sum()),
         "image_size": list(size),
         "principal_point": camera.P2[:2, 2].round(2).tolist(),
-        "divided_by_w_or_z_px": _gap(camera, calibration, rows, valid, uv),
+        "divided_by_w_or_z_px": _gap(camera, rows, valid, uv),
     }
     objects = None
     if found is not None:
@@ -105,20 +105,14 @@ def _drawn(
 ) -> npt.NDArray[Any]:
     if objects is None or not len(objects):
         return projection_picture(picture, rows, camera, size=size)
-    names = sorted(set(objects.names) - {DONT_CARE})
+    names = sorted(set(objects.names))
     labels = [names.index(name) for name in objects.names]
     return projection_picture(
         picture, rows, camera, objects.boxes, labels, objects.scores, class_names=names, size=size
     )
 
 
-def _gap(
-    camera: KittiCalib,
-    calibration: object,
-    rows: npt.NDArray[Any],
-    valid: npt.NDArray[Any],
-    uv: npt.NDArray[Any],
-) -> float:
+def _gap(camera: KittiCalib, rows: npt.NDArray[Any], valid: npt.NDArray[Any], uv: npt.NDArray[Any]) -> float:
     """Median distance in pixels between the two readings of the divisor."""
     if not valid.any():
         return 0.0

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pircnn.losses import IGNORE
+from tenfold import host
 
 __all__ = ["average_precision", "confusion", "per_image_metrics", "roc_auc", "seg_metrics"]
 
@@ -62,19 +63,14 @@ def per_image_metrics(counts: Sequence[Counts]) -> dict[str, float]:
 def average_precision(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
     """Average precision in percent: mean precision at the positives; equal scores share one threshold.
 
+    0 where there is no positive.
+
     Example:
         >>> average_precision([0.9, 0.8, 0.1], [True, False, True])  # doctest: +ELLIPSIS
         83.33...
     """
     s, p = np.asarray(scores, np.float64), np.asarray(positive, bool)
-    if not p.any():
-        return 0.0
-    order = np.argsort(-s, kind="stable")
-    s, p = s[order], p[order]
-    last = np.append(s[1:] != s[:-1], True)
-    hits, seen = np.cumsum(p)[last], (np.arange(len(s)) + 1)[last]
-    gained = np.diff(hits, prepend=0)
-    return float(100 * (gained * hits / seen).sum() / p.sum())
+    return 100 * host.average_precision(s, p, kind="step") if p.any() else 0.0
 
 
 def roc_auc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:

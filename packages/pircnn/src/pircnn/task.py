@@ -13,20 +13,20 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import Dataset
 
 from pircnn.checkpoints import build_segmentation, load_segmentation
-from pircnn.data.cache import SemanticCache, file_hash, require_same_source
+from pircnn.data.cache import SemanticCache, require_same_source
 from pircnn.data.frames import CameraInput, KittiFusionDataset, ObjectFrames, collate_camera
-from pircnn.data.semantic import SEMANTIC_CLASSES, KinsDataset, KittiSemanticDataset
+from pircnn.data.semantic import KinsDataset, KittiSemanticDataset
 from pircnn.losses import segmentation_loss
 from pircnn.model import build
 from pircnn.prepare import read_facts
 from pircnn.recipe import parameter_groups
 from pircnn.seg_metrics import confusion, per_image_metrics, seg_metrics
 from tenfold._errors import UserInputError
-from tenfold.io import load_strict
+from tenfold.io import file_hash, load_strict
 from tenfold.lidar.data import DetectionFrames, Frame
-from tenfold.lidar.progress import bar
-from tenfold.lidar.sampling import build_database, prepared_paths
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
+from tenfold.train.lightning import total_steps
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader, sample_generator
 from tenfold.train.schedules import decoupled_adam, one_cycle_schedule
 
@@ -231,9 +231,7 @@ class PircnnData(LidarData):
             return
         simulate_into(self.root, self.simulate, self.seed, self.image_size or (375, 1242))
         if self._pastes():
-            frames = ObjectFrames(self.root, self.splits["train"], fov_only=self.fov_only)
-            if not prepared_paths(self.root, frames.prepared_name)[0].is_file():
-                build_database(frames, progress=lambda indices: bar(indices, "prepare"))
+            self._build_database(ObjectFrames(self.root, self.splits["train"], fov_only=self.fov_only))
 
     def setup(self, stage: str) -> None:
         """Opens the splits; what is stored on disk must be of the detector's own image network."""
@@ -243,7 +241,7 @@ class PircnnData(LidarData):
         self._source = file_hash(source) if source else None
         if stage == "fit" and self._stored and self._pastes():
             facts, place = read_facts(self.root, self.splits["train"])
-            require_same_source(facts, config.image_channels, self._source, place)
+            require_same_source(facts, config.image_channels, config.fusion.features, self._source, place)
         super().setup(stage)
 
     def train_frames(self, class_names: Any, limits: Any, velocity: bool = False) -> Any:
@@ -271,12 +269,9 @@ class PircnnData(LidarData):
         if self._cached:
             cache = SemanticCache(self.root / "prepared" / f"maps_{self.splits[name]}")
             config = self._task.model.config
-            require_same_source(cache.facts, config.image_channels, self._source, cache.folder)
-            if cache.facts["features"] != config.fusion.features:
-                raise UserInputError(
-                    f"{cache.folder}: features: got {cache.facts['features']}; the detector reads "
-                    f"{config.fusion.features}; run prepare again"
-                )
+            require_same_source(
+                cache.facts, config.image_channels, config.fusion.features, self._source, cache.folder
+            )
         return KittiFusionDataset(
             self.root,
             self.splits[name],
@@ -323,7 +318,7 @@ class SegTask(LightningModule):
         self.save_hyperparameters()
         self.model = build_segmentation(self.hparams)
         self.metrics: dict[str, float] = {}
-        self._counts: dict[int, Any] = {}
+        self._counts: list[Any] = []  # of this process's pictures, in their order
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """Loss of one batch."""
@@ -337,18 +332,22 @@ class SegTask(LightningModule):
         images, labels = batch
         found = self.model(images).argmax(1).cpu().numpy()
         for one, told in zip(found, labels.cpu().numpy(), strict=True):
-            self._counts[len(self._counts)] = confusion(one, told, self.hparams["num_classes"])
+            self._counts.append(confusion(one, told, self.hparams["num_classes"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics of the whole split."""
-        counts, self._counts = list(self._counts.values()), {}
-        if not counts:
+        """Metrics of what all processes have seen; a picture that fills up the last batch counts once."""
+        parts, self._counts = gather_values(self._counts), []
+        if not parts[0]:
             return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        # Process r of W has pictures r, r + W, ...
+        counts = [one for turn in zip(*parts, strict=True) for one in turn][: len(data.sets["val"])]
         self.metrics = seg_metrics(np.sum(counts, axis=0))
         per_image = per_image_metrics(counts)
         self.metrics |= {f"{name}_per_image": value for name, value in per_image.items()}
+        stage = "test" if self.trainer.testing else "val"
         for name, value in self.metrics.items():
-            self.log(f"val/{name}", value, sync_dist=True)
+            self.log(f"{stage}/{name}", value, rank_zero_only=True)
 
     test_step = validation_step
 
@@ -365,12 +364,11 @@ class SegTask(LightningModule):
         optimizer = decoupled_adam(
             self.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"]
         )
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        steps = len(data.train_dataloader()) * int(self.trainer.max_epochs or 1)
-        if self.trainer.max_steps != -1:
-            steps = min(steps, int(self.trainer.max_steps)) if steps > 0 else int(self.trainer.max_steps)
         schedule = one_cycle_schedule(
-            optimizer, max(1, steps), div=settings["div"], warm_fraction=settings["warm_fraction"]
+            optimizer,
+            total_steps(self.trainer),
+            div=settings["div"],
+            warm_fraction=settings["warm_fraction"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -446,7 +444,3 @@ class SegData(LightningDataModule):
         return ResumableLoader(self.sets["val"], shuffle=False, **self.loader)
 
     test_dataloader = val_dataloader
-
-
-#: Of the image network on KITTI semantics, in the order of its channels.
-CLASS_NAMES = tuple(SEMANTIC_CLASSES)

@@ -16,9 +16,9 @@ from ssl_kd.step import SSKDStep
 from ssl_kd.tasks import TASKS
 from ssl_kd.views import MixedViews, RotationViews
 from tenfold._errors import UserInputError
-from tenfold.distill.checkpoints import file_hash
 from tenfold.distill.models import create_model
 from tenfold.distill.task import Batch, ClassifierTask, DistillTask, ImageData, load_teacher
+from tenfold.io import file_hash
 
 __all__ = ["ClassifierTask", "DistillTask", "HeadTask", "SSKDTask", "ViewData"]
 

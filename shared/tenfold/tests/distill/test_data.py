@@ -11,7 +11,7 @@ from PIL import Image
 
 from tenfold._errors import UserInputError
 from tenfold.distill import create_model, few_shot_indices, load_classifier, noisy_labels, save_classifier
-from tenfold.distill.checkpoints import clean_state_dict, file_hash
+from tenfold.distill.checkpoints import clean_state_dict
 from tenfold.distill.data import (
     Augment,
     FolderImages,
@@ -289,7 +289,6 @@ def test_our_own_file_and_its_sidecar(tmp_path):
     assert (found.arch, found.num_classes, found.facts["top1"]) == ("resnet8", 7, 12.5)
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(found.model(x), model.eval()(x))
-    assert len(file_hash(tmp_path / "a.safetensors")) == 16
 
 
 @pytest.mark.parametrize(
@@ -327,8 +326,6 @@ def test_wrong_checkpoints_are_the_user_s_error(tmp_path):
         load_classifier(tmp_path / "b.pth", arch="resnet8")
     with pytest.raises(UserInputError, match="does not exist"):
         load_classifier(tmp_path / "none.pth", arch="resnet8")
-    with pytest.raises(UserInputError, match="cannot be read"):
-        file_hash(tmp_path / "none.pth")
     data = (tmp_path / "a.pth").read_bytes()
     for _, damaged in corruptions(data, flips=2):
         (tmp_path / "c.pth").write_bytes(damaged)

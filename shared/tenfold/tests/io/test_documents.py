@@ -1,7 +1,7 @@
 import pytest
 
 from tenfold._errors import UserInputError
-from tenfold.io import field, read_json
+from tenfold.io import field, file_hash, read_json
 
 
 def write(tmp_path, data):
@@ -51,3 +51,9 @@ def test_field():
         field(doc, "a.b[0].t", (int, float), path="f")
     with pytest.raises(UserInputError, match="got bool True; expected int"):
         field(doc, "a.b[0].flag", int, path="f")
+
+
+def test_the_hash_of_a_file(tmp_path):
+    assert file_hash(write(tmp_path, b"abc")) == "ba7816bf8f01cfea"  # FIPS 180-2's example
+    with pytest.raises(UserInputError, match=r"none.ckpt: file: cannot be read"):
+        file_hash(tmp_path / "none.ckpt")

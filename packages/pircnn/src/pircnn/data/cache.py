@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,10 @@ from tenfold._errors import UserInputError
 from tenfold.io import read_json, write_bytes, write_json
 from tenfold.io.arrays import read_npy
 
-__all__ = ["DTYPES", "SemanticCache", "file_hash", "require_same_source"]
+__all__ = ["DTYPES", "SemanticCache", "require_same_source"]
 
 #: As stored; uint8 holds probabilities in steps of 1 / 255.
 DTYPES = ("float16", "uint8")
-
-
-def file_hash(path: str | Path) -> str:
-    """First 16 digits of a file's SHA-256, which names a checkpoint."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 class SemanticCache:
@@ -102,23 +96,25 @@ class SemanticCache:
 
 
 def require_same_source(
-    facts: dict[str, Any], channels: int, checkpoint: str | None, source: str | Path
+    facts: dict[str, Any], channels: int, features: str, checkpoint: str | None, source: str | Path
 ) -> None:
-    """Refuse stored semantics of another image network.
+    """Refuse stored semantics of another image network or of another kind.
 
     Args:
-        facts: ``channels`` and ``checkpoint`` as written beside them.
+        facts: ``channels``, ``features`` and ``checkpoint`` as written beside them.
         channels: that the detector reads.
+        features: "prob", "logits" or "penultimate", as the detector's fusion reads them.
         checkpoint: hash of its image network's checkpoint; None where it is not known.
         source: for the message.
 
     Raises:
         UserInputError: they differ.
     """
-    if facts.get("channels") != channels:
-        raise UserInputError(
-            f"{source}: channels: got {facts.get('channels')}; the detector reads {channels}; run prepare again"
-        )
+    for name, wanted in (("channels", channels), ("features", features)):
+        if facts.get(name) != wanted:
+            raise UserInputError(
+                f"{source}: {name}: got {facts.get(name)}; the detector reads {wanted}; run prepare again"
+            )
     if checkpoint is not None and facts.get("checkpoint") != checkpoint:
         raise UserInputError(
             f"{source}: checkpoint: made with {facts.get('checkpoint')}, the detector's image network is {checkpoint}; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pircnn.calibration import KittiCalib, scene_matrix
 from pircnn.data.cache import SemanticCache
 from pircnn.data.columns import SEEN, STORED, UNSEEN, with_camera
 from pircnn.model.unet import image_tensor
+from pircnn.sampling import sample_image_features
 from tenfold._errors import UserInputError
 from tenfold.io import read_image
 from tenfold.lidar.data import Batch, Frame, collate
@@ -187,14 +188,11 @@ class ObjectFrames(KittiFusionDataset):
         frame = super().__getitem__(index)
         points = frame.points.copy()
         if self.semantics is not None:
-            from pircnn.sampling import sample_image_features
-
             told = torch.from_numpy(np.asarray(self.semantics(frame), np.float32))[None]
             uv, seen = torch.from_numpy(points[None, :, 4:6]), torch.from_numpy(points[None, :, 6] == SEEN)
             points[:, 7:] = sample_image_features(told, uv, seen)[0].numpy()
         points[:, 4:6], points[:, 6] = 0, STORED if self.semantics is not None else UNSEEN
-        fields = {name: getattr(frame, name) for name in frame.__dataclass_fields__}
-        return FusionFrame(**{**fields, "points": points})
+        return replace(frame, points=points)
 
 
 def collate_camera(frames: Sequence[Frame]) -> Batch:
@@ -223,12 +221,6 @@ def collate_camera(frames: Sequence[Frame]) -> Batch:
     if others:
         batch["semantics"] = [list(column) for column in zip(*others, strict=True)]
     # What evaluation keeps of a frame does not need its picture.
-    batch["frames"] = [_without_camera(frame) for frame in frames]
+    batch["frames"] = [replace(frame, camera=None) for frame in frames]
     result: Batch = batch
     return result
-
-
-def _without_camera(frame: Frame) -> Frame:
-    from dataclasses import replace
-
-    return replace(frame, camera=None)

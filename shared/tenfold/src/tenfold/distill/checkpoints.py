@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from tenfold._errors import UserInputError
 from tenfold.distill.models import MODELS, create_model
 from tenfold.io import load_checkpoint, load_strict, read_json, save_checkpoint, write_json
 
-__all__ = ["Classifier", "clean_state_dict", "file_hash", "load_classifier", "save_classifier"]
+__all__ = ["Classifier", "clean_state_dict", "load_classifier", "save_classifier"]
 
 # torch before 0.4.1 had no such buffers; published checkpoints of that time lack them.
 _OLD_TORCH = (r".*num_batches_tracked",)
@@ -144,15 +143,3 @@ def save_classifier(path: str | Path, model: nn.Module, *, arch: str, num_classe
     """
     save_checkpoint(path, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()})
     write_json(Path(path).with_suffix(".json"), {"arch": arch, "num_classes": num_classes, **facts})
-
-
-def file_hash(path: str | Path) -> str:
-    """The first 16 hexadecimal digits of a file's SHA-256.
-
-    Raises:
-        UserInputError: the file cannot be read.
-    """
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise UserInputError(f"{path}: cannot be read ({error.strerror or error})") from error

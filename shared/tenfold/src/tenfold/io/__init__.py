@@ -14,7 +14,7 @@ from tenfold.io.checkpoint import (
     load_strict,
     save_checkpoint,
 )
-from tenfold.io.documents import field, read_json
+from tenfold.io.documents import field, file_hash, read_json
 from tenfold.io.images import read_image, write_image
 from tenfold.io.pcd import unpack_rgb
 from tenfold.io.pickles import UnsafePickleError, restricted_load
@@ -29,6 +29,7 @@ __all__ = [
     "check_folder",
     "convert_state_dict",
     "field",
+    "file_hash",
     "load_checkpoint",
     "load_strict",
     "make_folder",

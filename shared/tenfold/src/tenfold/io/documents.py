@@ -1,5 +1,6 @@
-"""JSON documents, read with errors that name the file and the field."""
+"""JSON documents, read with errors that name the file and the field; what names a file's content."""
 
+import hashlib
 import json
 import re
 from typing import Any
@@ -55,6 +56,21 @@ def field(document: Any, name: str, kind: type | tuple[type, ...], *, path: StrP
         names = " or ".join(k.__name__ for k in kinds)
         bad_file(path, name, f"got {type(value).__name__} {short(repr(value))}; expected {names}")
     return value
+
+
+def file_hash(path: StrPath) -> str:
+    """First 16 hexadecimal digits of a file's SHA-256, which name its content, such as a checkpoint's.
+
+    Raises:
+        UserInputError: the file cannot be read.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "empty"
+        >>> file.touch(); file_hash(file)
+        'e3b0c44298fc1c14'
+    """
+    return hashlib.sha256(read_file(path)).hexdigest()[:16]
 
 
 def _member(value: Any, key: str) -> Any:

@@ -143,9 +143,7 @@ class LidarData(LightningDataModule):
             else:
                 simulate_into(self.root, self.simulate, self.seed)
             if self._pastes():
-                frames = self._reader("train")
-                if not prepared_paths(self.root, frames.prepared_name)[0].is_file():
-                    build_database(frames, progress=lambda indices: bar(indices, "prepare"))
+                self._build_database(self._reader("train"))
 
     def setup(self, stage: str) -> None:
         """Opens the splits; classes and range are the model's."""
@@ -202,6 +200,11 @@ class LidarData(LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves the tensors; what evaluation needs of the frames stays where it is."""
         return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+    def _build_database(self, frames: Any) -> None:
+        """Writes the database of the frames' objects, unless it is there."""
+        if not prepared_paths(self.root, frames.prepared_name)[0].is_file():
+            build_database(frames, progress=lambda indices: bar(indices, "prepare"))
 
     def _pastes(self) -> bool:
         return self.augmentation is not None and any(self.augmentation.counts.values())
