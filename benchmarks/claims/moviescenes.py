@@ -1,15 +1,12 @@
 """Claims of moviescenes: every level of the method adds accuracy (LGSS, arXiv 2004.02678)."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from claims.gates import Gate, Means, judge
 from claims.model import Claim
-from kernels.frames import REPOSITORY
+from kernels.frames import sample_folder
 from moviescenes import experiment
-from tenfold._errors import UserInputError
 
 _PACKAGE = "moviescenes"
 _CORE = (
@@ -50,18 +47,9 @@ chosen on other generated films (seeds 10 to 15); these are seeds 100 and on.
 """.strip()
 
 
-def _data() -> Path:
-    named = os.environ.get("TENFOLD_TEST_DATA")
-    root = REPOSITORY / named if named else REPOSITORY.parent / "shared" / "data"
-    folder = root / "scene_features"
-    if not folder.is_dir():
-        raise UserInputError(f"{folder}: sample data: is no folder (set TENFOLD_TEST_DATA)")
-    return folder
-
-
 def measure_real(arm: str, seed: int) -> Mapping[str, float]:
     """One arm on the sample data's features."""
-    return experiment.measure_real(arm, seed, _data())
+    return experiment.measure_real(arm, seed, sample_folder("scene_features"))
 
 
 _SCORES = ("AP", "grouped AP", "Miou", "grouped Miou", "Recall", "Recall@3s")

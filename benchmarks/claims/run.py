@@ -10,8 +10,8 @@ from typing import Any
 import claims
 from claims.model import Claim
 from kernels.frames import REPOSITORY
-from kernels.output import write_text
 from tenfold._errors import UserInputError
+from tenfold.io import write_text
 from tenfold.train.claims import RESULTS, Cell, source_hash, table
 
 FOLDER = REPOSITORY / RESULTS

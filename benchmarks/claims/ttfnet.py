@@ -1,6 +1,5 @@
 """Claims of ttfnet: many weighted regression samples per object permit a larger learning rate (AAAI 2020)."""
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,8 +11,7 @@ import numpy as np
 
 from claims.gates import Gate, Means, judge
 from claims.model import Claim
-from kernels.frames import REPOSITORY
-from tenfold._errors import UserInputError
+from kernels.frames import REPOSITORY, sample_folder
 from tenfold.train.claims import RESULTS, load_records
 from tenfold.viz import Series, line_plot, standalone
 from ttfnet.data.transforms import Pipeline
@@ -73,19 +71,6 @@ can be expected of so little training; nothing about the method's accuracy follo
 """.strip()
 
 
-def coco128() -> Path:
-    """Folder of the sample images.
-
-    Raises:
-        UserInputError: they are not on this machine.
-    """
-    base = os.environ.get("TENFOLD_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
-    folder = Path(base) / "coco128"
-    if not folder.is_dir():
-        raise UserInputError(f"{folder}: no such folder; set TENFOLD_TEST_DATA")
-    return folder
-
-
 def train_on_coco128(arm: str, seed: int) -> Mapping[str, float]:
     """Train on 128 photographs, evaluate on 128 others; draws some under build/ (they are not ours to keep)."""
     import torch
@@ -96,7 +81,7 @@ def train_on_coco128(arm: str, seed: int) -> Mapping[str, float]:
 
     options = dict(_COCO_RECIPE)
     data = DetectionData(
-        str(coco128()),
+        str(sample_folder("coco128")),
         size=tuple(options.pop("size")),
         batch_size=options.pop("batch_size"),
         seed=seed,

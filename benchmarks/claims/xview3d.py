@@ -3,12 +3,14 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from claims.gates import Gate, Means, judge
 from claims.model import Claim
 from kernels.frames import REPOSITORY
+from tenfold.train.claims import RESULTS, load_records
+from tenfold.viz import Series, line_plot, standalone
 from xview3d import experiment, geometry, probe
 from xview3d.diagnostics import RANGE_EDGES
 
@@ -178,14 +180,8 @@ def gates() -> list[Gate]:
     return found
 
 
-def draw(path: Path = REPOSITORY / "docs" / "images" / "xview3d_purity.svg") -> None:
-    """The picture of the geometry in docs/xview3d.md, from the records there are (means over their seeds)."""
-    from statistics import fmean
-
-    from kernels.output import write_text
-    from tenfold.train.claims import RESULTS, load_records
-    from tenfold.viz import Series, line_plot, standalone
-
+def pictures() -> dict[str, str]:
+    """The chart of the geometry, from the records there are (means over their seeds): file name -> SVG."""
     words = {"ego": "from the car", "ahead": "40 m ahead", "both": "the finer of both"}
     records = load_records("xview3d", REPOSITORY / RESULTS)
     lines = []
@@ -199,8 +195,4 @@ def draw(path: Path = REPOSITORY / "docs" / "images" / "xview3d_purity.svg") -> 
         ]
         lines.append(Series(name, points))
     svg = line_plot(lines, x_label="distance from the car, m", y_label="points of cars in shared cells, %")
-    write_text(path, standalone(svg) + "\n")
-
-
-if __name__ == "__main__":
-    draw()
+    return {"xview3d_purity.svg": standalone(svg) + "\n"}

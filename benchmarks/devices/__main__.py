@@ -9,6 +9,7 @@ from pathlib import Path
 from devices import hardware, page, resources
 from tenfold.build import BuildError, Layout, find_sources
 from tenfold.build_cuda import build_cuda
+from tenfold.io import write_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     except (BuildError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 2
-    page.PAGE.write_text(page.replaced(page.PAGE.read_text()))
+    write_text(page.PAGE, page.replaced(page.PAGE.read_text(encoding="utf-8")))
     return 0
 
 

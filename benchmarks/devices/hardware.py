@@ -13,6 +13,7 @@ import torch
 
 from devices.workloads import WORKLOADS, Workload
 from tenfold import _native
+from tenfold.io import write_json
 from tenfold.testing import kernels
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "cuda-hardware.json"
@@ -89,4 +90,4 @@ def run(calls: Path | None, sanitizers: list[str]) -> dict[str, Any]:
 
 def write(record: dict[str, Any]) -> None:
     """Write the record that the table in the docs reads."""
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(RECORD, record, indent=1)

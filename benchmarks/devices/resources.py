@@ -11,6 +11,7 @@ from typing import Any
 
 from tenfold.build import Layout, find_sources
 from tenfold.build_cuda import architectures_wanted, compile_kernels, cuda_version
+from tenfold.io import write_text
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "cuda-kernels.json"
 
@@ -92,4 +93,4 @@ def write(record: dict[str, Any]) -> None:
     """Write the committed record, a line for each kernel."""
     head = json.dumps({key: value for key, value in record.items() if key != "kernels"}, indent=1)
     rows = ",\n  ".join(json.dumps(kernel) for kernel in record["kernels"])
-    RECORD.write_text(f'{head.removesuffix("}").rstrip()},\n "kernels": [\n  {rows}\n ]\n}}\n')
+    write_text(RECORD, f'{head.removesuffix("}").rstrip()},\n "kernels": [\n  {rows}\n ]\n}}\n')

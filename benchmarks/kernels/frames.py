@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold._errors import UserInputError
+
 Cloud = NDArray[np.float32]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,8 +24,21 @@ class Frame:
 
 
 def data_root() -> Path:
-    """Folder of the sample data, which need not exist."""
-    return Path(os.environ.get("TENFOLD_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    """Folder of the sample data, which need not exist; a relative name counts from the repository."""
+    named = os.environ.get("TENFOLD_TEST_DATA")
+    return REPOSITORY / named if named else REPOSITORY.parent / "shared" / "data"
+
+
+def sample_folder(name: str) -> Path:
+    """A folder of the sample data.
+
+    Raises:
+        UserInputError: it is not on this machine.
+    """
+    folder = data_root() / name
+    if not folder.is_dir():
+        raise UserInputError(f"{folder}: sample data: is no folder (set TENFOLD_TEST_DATA)")
+    return folder
 
 
 @lru_cache(maxsize=1)

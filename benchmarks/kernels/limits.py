@@ -18,7 +18,6 @@ class Limits:
     dram_bytes: float
     l2_bytes: float
     gemm_flops: float
-    threads: int
 
     @property
     def vector_flops(self) -> float:
@@ -60,4 +59,4 @@ def measure_limits() -> Limits:
     a, b = torch.ones(n, n), torch.ones(n, n)
     out = torch.empty(n, n)
     gemm = 2 * n**3 / _best(lambda: torch.mm(a, b, out=out), 10)
-    return Limits(_copy_rate(64 << 20, 2), _copy_rate(192 << 10, 500), gemm, torch.get_num_threads())
+    return Limits(_copy_rate(64 << 20, 2), _copy_rate(192 << 10, 500), gemm)

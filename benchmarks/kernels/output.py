@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kernels.run import GROWTH_BOUND
-from tenfold.io import atomic_write
+from tenfold.io import write_text
 from tenfold.viz import (
     Bar,
     Cell,
@@ -26,12 +26,6 @@ from tenfold.viz import (
 Tone = Literal["", "good", "bad", "weak"]
 Results = Mapping[str, Any]
 Record = Mapping[str, Any]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    with atomic_write(path, mode="wb") as file:
-        file.write(text.encode("utf-8"))
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kernels.frames import REPOSITORY
-from kernels.output import Results, load, main_records, markdown_table, milliseconds, times, write_text
+from kernels.output import Results, load, main_records, markdown_table, milliseconds, times
+from tenfold.io import write_text
 
 BEGIN = "<!-- kernels:begin -->"
 END = "<!-- kernels:end -->"

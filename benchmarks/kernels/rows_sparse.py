@@ -485,10 +485,6 @@ def _torch_training(case: Case) -> Call:
     return run
 
 
-def _gradients(raw: list[torch.Tensor], _: Case) -> list[torch.Tensor]:
-    return raw
-
-
 def _gradients_agree(ours: Any, other: Any) -> Verdict:
     """Distance of each gradient relative to its length: a ReLU may flip where its input is zero to within rounding."""
     worst = max(
@@ -520,14 +516,12 @@ _TRAINING = Row(
     make=_encoder_case,
     ours=_ours_training,
     agree=_gradients_agree,
-    normal=_gradients,
     peers=(
         Peer(
             "torch gather + matmul",
             "torch",
             "torch",
             _torch_training,
-            normal=_gradients,
             note="pair lists made before",
         ),
         Peer("our forward", "tenfold", "tenfold", _ours_encoder, same=False, note="forward alone"),

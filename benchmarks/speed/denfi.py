@@ -7,16 +7,12 @@ from typing import Any
 import torch
 
 from denfi.model import DeformableConv, Denfi, DenfiConfig, DenfiConv, DenfiDet, bev_grid
-from kernels.model import Call, Case, Peer, Row, Verdict, within
-from speed.common import without_gradient
+from kernels.model import Call, Case, Peer, Row, within
+from speed.common import another_network, without_gradient
 from speed.lidar import camera_points
 
 _NAMES = {"second": "denfidet_second_3class", "pillars": "denfidet_pillars_3class"}
 _BASELINES = {"second": "SECOND", "pillars": "PointPillars"}
-
-
-def _no_comparison(ours: Any, other: Any) -> Verdict:
-    return Verdict(True, "another network")
 
 
 @cache
@@ -73,7 +69,7 @@ def _frame_row(kind: str) -> Row:
         title=f"DenfiDet on {baseline}, whole frame: voxels to suppression, three classes",
         make=_frame,
         ours=_whole(kind, "denfi"),
-        agree=_no_comparison,
+        agree=another_network,
         peers=tuple(peers),
         parallel=True,
         growth=False,
@@ -129,7 +125,7 @@ ROWS = (
         title="the module alone: proposals and both refinements, 512 x 200 x 176",
         make=_map,
         ours=_module("denfi"),
-        agree=_no_comparison,
+        agree=another_network,
         peers=(
             Peer(
                 "SECOND's bird's-eye backbone",

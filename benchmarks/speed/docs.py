@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kernels.frames import REPOSITORY
-from kernels.output import Results, load, markdown_table, milliseconds, times, write_text
+from kernels.output import Results, load, markdown_table, milliseconds, times
+from tenfold.io import write_text
 
 _MARKED = re.compile(r"(<!-- speed:begin -->\n).*?(<!-- speed:end -->)", re.DOTALL)
 _RESULTS = REPOSITORY / "benchmarks" / "results"

@@ -10,7 +10,7 @@ from torch import nn
 
 from kernels import frames
 from kernels.model import Call, Case, Peer, Row, within
-from speed.common import without_gradient
+from speed.common import nothing, without_gradient
 
 _DETECTORS = {
     "second": "SECOND",
@@ -204,10 +204,6 @@ def _sorted_sites(raw: Any, _case: Case) -> tuple[Any, ...]:
     return coords[order], features / np.abs(features).max()  # random weights leave small numbers
 
 
-def _nothing(_raw: Any, _case: Case) -> tuple[Any, ...]:
-    return ()
-
-
 def _row(name: str, key: str, stage: str, ours: Callable[[Case], Call], **more: Any) -> Row:
     return Row(
         key=f"{name}-{key}",
@@ -218,7 +214,7 @@ def _row(name: str, key: str, stage: str, ours: Callable[[Case], Call], **more: 
         agree=within(1e-3),
         parallel=True,
         growth=False,
-        **{"normal": _nothing, **more},
+        **{"normal": nothing, **more},
     )
 
 

@@ -7,20 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels.model import Call, Case, Peer, Row, Verdict, within
+from kernels.model import Call, Case, Peer, Row, within
 from pircnn.calibration import KittiCalib
 from pircnn.data.columns import with_camera
 from pircnn.model import PIRCNN, neighbours
 from pircnn.sampling import sample_image_features
-from speed.common import without_gradient
+from speed.common import another_network, without_gradient
 from speed.lidar import camera_points
 from tenfold.geometry import Calibration
 
 _IMAGE, _CHANNELS, _POINTS = (375, 1242), 10, 16384
-
-
-def _no_comparison(ours: Any, other: Any) -> Verdict:
-    return Verdict(True, "another network")
 
 
 @cache
@@ -137,7 +133,7 @@ ROWS = (
         title="PI-RCNN, whole frame with a cached map, three classes",
         make=_frame,
         ours=_whole("pacf"),
-        agree=_no_comparison,
+        agree=another_network,
         peers=(
             Peer(
                 "PointRCNN",
@@ -157,7 +153,7 @@ ROWS = (
         title="neighbour search and PACF, 16,384 points",
         make=_frame,
         ours=_fusion,
-        agree=_no_comparison,
+        agree=another_network,
         peers=(Peer("first stage of PointRCNN", "tenfold", "tenfold", _first, same=False, note="for scale"),),
         parallel=True,
         growth=False,

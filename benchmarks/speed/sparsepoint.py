@@ -8,21 +8,17 @@ import numpy as np
 import torch
 
 from kernels import frames
-from kernels.model import Call, Case, Peer, Row, Verdict
+from kernels.model import Call, Case, Peer, Row
 from sparsepoint.config import make_config
 from sparsepoint.data.scenes import floor_of, network_points
 from sparsepoint.models import build
 from sparsepoint.models.parts import scene_box
 from sparsepoint.models.refine import box_position
 from sparsepoint.postprocess import suppress
-from speed.common import without_gradient
+from speed.common import another_network, nothing, without_gradient
 from tenfold.ops import ball_query, farthest_point_sample
 
 _SIZES = {"20k": 20_000, "40k": 40_000}
-
-
-def _no_comparison(_ours: Any, _other: Any) -> Verdict:
-    return Verdict(True, "another network")
 
 
 @cache
@@ -110,12 +106,8 @@ def _suppression(case: Case) -> Call:
     return without_gradient(lambda: suppress(case["found"], 0.25))
 
 
-def _nothing(_raw: Any, _case: Case) -> Any:
-    return ()
-
-
 def _peer(name: str, call: Callable[[Case], Call], note: str) -> Peer:
-    return Peer(name, "sparsepoint", "sparsepoint", call, normal=_nothing, same=False, note=note)
+    return Peer(name, "sparsepoint", "sparsepoint", call, normal=nothing, same=False, note=note)
 
 
 _SHARE = "a part of the whole; the ratio is its share"
@@ -128,8 +120,8 @@ def _row(name: str) -> Row:
         title=f"SparsePoint, whole room of {name} points: points to objects, 128 proposals, six stages, no suppression",
         make=_case(_SIZES[name]),
         ours=_whole("sparsepoint"),
-        normal=_nothing,
-        agree=_no_comparison,
+        normal=nothing,
+        agree=another_network,
         peers=(
             _peer("VoteNet with NMS", _whole("votenet", 0.25), "the dense baseline, 256 proposals"),
             _peer("SRDet", _whole("srdet"), "three stages on proposals from votes, no suppression"),

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 import tenfold
-from kernels.model import Call, Case, Goal, Peer, Row, Verdict, within
+from kernels.model import Call, Case, Goal, Peer, Row, within
+from speed.common import another_network
 from stylegan_distill.config import GENERATOR_PRESETS, StyleGAN3Config, narrow
 from stylegan_distill.networks import Generator, StyleGAN2Generator, StyleGAN3Generator
 
@@ -19,10 +20,6 @@ _TITLES = {
     "stylegan3_t_256": "StyleGAN3-T, 256 x 256",
     "stylegan3_t_1024": "StyleGAN3-T, 1024 x 1024",
 }
-
-
-def _another_network(ours: Any, other: Any) -> Verdict:
-    return Verdict(True, "another network")
 
 
 @cache
@@ -121,7 +118,7 @@ def _student_row(preset: str, measure: Any = "time") -> Row:
         + ("" if measure == "time" else ", memory"),
         make=_code,
         ours=_ours(preset, student=True),
-        agree=_another_network,
+        agree=another_network,
         peers=(
             Peer(
                 "teacher",

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torchvision.ops import deform_conv2d
 
-from kernels.model import Call, Case, Goal, Peer, Row, Verdict, bit_equal, within
+from kernels.model import Call, Case, Goal, Peer, Row, bit_equal, within
+from speed.common import another_network
 from ttfnet.assign import assign_targets
 from ttfnet.checkpoint import describe
 from ttfnet.data import CocoDataset, Pipeline, read_annotations
@@ -27,10 +28,6 @@ from ttfnet.targets import TargetOptions, ttf_targets, ttf_targets_loop
 
 _SIZE = 512
 _FOLDER = Path(tempfile.gettempdir()) / "ttfnet-speed"
-
-
-def _no_comparison(ours: Any, other: Any) -> Verdict:
-    return Verdict(True, "another network")
 
 
 def _network(backbone: str, neck_op: str, layout: torch.memory_format = torch.contiguous_format) -> TTFNet:
@@ -151,7 +148,7 @@ def _latency(backbone: str, neck_op: str, peers: tuple[Peer, ...]) -> Row:
         title=f"TTFNet {backbone}{neck}, model and decoding, 512 x 512",
         make=_image,
         ours=_eager(backbone, neck_op),
-        agree=_no_comparison,
+        agree=another_network,
         peers=peers,
         growth=False,
         quick=backbone == "resnet18" and neck_op == "dcnv2",
@@ -256,7 +253,7 @@ def _whole(backbone: str, peers: tuple[Peer, ...]) -> Row:
         title=f"TTFNet {backbone}, picture in memory to boxes",
         make=_picture,
         ours=_end_to_end(backbone),
-        agree=_no_comparison,
+        agree=another_network,
         peers=peers,
         growth=False,
     )
@@ -436,7 +433,7 @@ def _loading(augment: str) -> Row:
         title=f"loading 16 images, {augment} augmentation",
         make=lambda scale, dtype: Case(16, "16 PNG files of 480 x 480 to 512 x 512", {}),
         ours=ours,
-        agree=_no_comparison,
+        agree=another_network,
         growth=False,
     )
 
@@ -525,7 +522,7 @@ ROWS = (
         title="training step, resnet18, two images of 512 x 512",
         make=_step_case,
         ours=_ttfnet_step,
-        agree=_no_comparison,
+        agree=another_network,
         peers=(
             Peer(
                 "CenterNet step",

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from kernels.model import Call, Case, Peer, Row, Verdict
+from kernels.model import Call, Case, Peer, Row
+from speed.common import another_network, nothing
 from speed.lidar import camera_points
 from xview3d import add_xview, kitti_views, pointpillars_views
 from xview3d.cost import kept_bytes
@@ -70,10 +71,6 @@ def _whole(name: str, views: int) -> Callable[[Case], Call]:
     return build
 
 
-def _no_comparison(_ours: Any, _other: Any) -> Verdict:
-    return Verdict(True, "another network")
-
-
 def _row(name: str, views: int) -> Row:
     words = "the egocentric view" if views == 1 else f"{views} views"
     return Row(
@@ -82,15 +79,15 @@ def _row(name: str, views: int) -> Row:
         title=f"{_DETECTORS[name]} with {words}, whole frame",
         make=_case(name, views),
         ours=_whole(name, views),
-        normal=lambda raw, case: (),
-        agree=_no_comparison,
+        normal=nothing,
+        agree=another_network,
         peers=(
             Peer(
                 "without views",
                 "tenfold",
                 "tenfold",
                 _whole(name, 0),
-                normal=lambda raw, case: (),
+                normal=nothing,
                 same=False,
                 note="the same detector; the ratio is its share of the time with views",
             ),

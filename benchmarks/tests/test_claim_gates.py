@@ -48,6 +48,12 @@ def test_pictures_follow_from_the_records(monkeypatch):
     assert module.pictures() == {}
 
 
+@pytest.mark.parametrize("package", [name for name in GATED if name in ("ttfnet", "xview3d")])
+def test_committed_pictures_are_those_of_the_records(package):
+    for name, svg in importlib.import_module(f"claims.{package}").pictures().items():
+        assert (REPOSITORY / "docs" / "images" / name).read_text(encoding="utf-8") == svg, name
+
+
 def test_the_page_of_the_detectors_shows_the_records():
     text = (REPOSITORY / "docs" / "lidar.md").read_text(encoding="utf-8")
     assert render(text, "lidar") == text

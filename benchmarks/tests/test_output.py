@@ -98,8 +98,4 @@ def test_readme_without_markers_is_an_error(results, tmp_path, capsys):
 
 
 def test_committed_readme_is_in_step():
-    committed = readme.REPOSITORY / "benchmarks" / "results" / "kernels.json"
-    page = readme.REPOSITORY / "README.md"
-    if not committed.is_file() or not page.is_file() or readme.BEGIN not in page.read_text(encoding="utf-8"):
-        pytest.skip("no committed kernel results with a table in the README yet")
     assert readme.main(["--check"]) == 0

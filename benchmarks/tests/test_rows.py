@@ -1,5 +1,7 @@
 """The rows themselves: unique, seeded, and peers that agree with each other on small inputs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from kernels.machine import limit_cores
 from kernels.reasons import REASONS
 from kernels.registry import ROWS, select
 from kernels.run import _try_peer
+from tenfold._errors import UserInputError
 
 SMALL = {
     "nms-10k": 0.1,
@@ -169,8 +172,17 @@ def test_wider_keeps_the_density():
     assert mean[1] == pytest.approx(mean[0], rel=0.02)
 
 
+def test_sample_data_is_named_from_the_repository(monkeypatch):
+    for named, found in (("", frames.REPOSITORY.parent / "shared" / "data"), ("/a/b", Path("/a/b"))):
+        monkeypatch.setenv("TENFOLD_TEST_DATA", named)
+        assert frames.data_root() == found
+    monkeypatch.setenv("TENFOLD_TEST_DATA", "mine")
+    assert frames.data_root() == frames.REPOSITORY / "mine"
+    with pytest.raises(UserInputError, match=r"mine/coco: sample data: is no folder"):
+        frames.sample_folder("coco")
+
+
 def test_frames_are_simulated_without_sample_data(monkeypatch, tmp_path):
-    pytest.importorskip("tenfold.lidar.simulator", reason="the simulator is not built yet")
     monkeypatch.setenv("TENFOLD_TEST_DATA", str(tmp_path))
     frame = frames.kitti.__wrapped__()
     assert frame.points.dtype == np.float32

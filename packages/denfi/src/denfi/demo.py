@@ -6,7 +6,6 @@ A quick run of the mechanism test and not the claim: one seed. The control gets 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 
 from denfi.experiment import MECHANISM, EdgeRun, read_edges
 from tenfold.io import write_bytes
-from tenfold.train.demo import DemoResult, print_demo, write_demo
+from tenfold.train.demo import DemoResult, print_demo, step_teller, write_demo
 
 __all__ = ["demo", "run_demo"]
 
@@ -57,7 +56,9 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = 
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     runs = {
-        title: read_edges(replace(MECHANISM[name], steps=steps), seed, _teller(title, steps, progress))
+        title: read_edges(
+            replace(MECHANISM[name], steps=steps), seed, step_teller(title, steps, 50, progress)
+        )
         for title, name in _ARMS.items()
     }
     picture = out / "where_it_looks.png"
@@ -87,11 +88,3 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = 
 def _row(title: str, run: EdgeRun) -> tuple[str | float, ...]:
     numbers = [run.numbers[name] for name in ("accuracy", "on edge, %", "cells to edge", "shift, cells")]
     return (title, *numbers)
-
-
-def _teller(title: str, steps: int, progress: bool) -> Callable[[int], None]:
-    def tell(step: int) -> None:
-        if progress and (step % 50 == 0 or step == steps):
-            print(f"{title}: step {step} of {steps}", flush=True)
-
-    return tell

@@ -6,7 +6,6 @@ A quick run of the detection experiment and not the claim: one seed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from pircnn.model import SegUNet
 from pircnn.pictures import projection_picture, semantics_picture, stacked
 from pircnn.prepare import semantic_map
 from tenfold.io import make_folder, write_bytes
-from tenfold.train.demo import DemoResult, print_demo, write_demo
+from tenfold.train.demo import DemoResult, print_demo, step_teller, write_demo
 from tenfold.viz import encode_image
 
 __all__ = ["demo", "run_demo"]
@@ -81,7 +80,7 @@ def run_demo(
             steps,
             pool=pool,
             seg_steps=seg_steps,
-            on_step=_teller(title, steps, progress),
+            on_step=step_teller(title, steps, 20, progress),
         )
         for title, name in _ARMS.items()
     }
@@ -130,14 +129,6 @@ def run_demo(
     )
     write_demo(result, out)
     return result
-
-
-def _teller(title: str, steps: int, progress: bool) -> Callable[[int], None]:
-    def tell(step: int) -> None:
-        if progress and (step % 20 == 0 or step == steps):
-            print(f"{title}: step {step} of {steps}", flush=True)
-
-    return tell
 
 
 def _panels(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from tenfold.io import make_folder, write_bytes
-from tenfold.train.demo import DemoResult, print_demo, write_demo
+from tenfold.train.demo import DemoResult, print_demo, step_teller, write_demo
 from ttfnet.data.dataset import CocoDataset, collate
 from ttfnet.decoding import Detections
 from ttfnet.experiment import ARMS, Run, make_data, train_arm
@@ -56,7 +55,7 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = 
         data = make_data(Path(folder), seed)
         runs = {
             title: train_arm(
-                replace(ARMS[name], steps=steps), seed, data, on_step=_teller(title, steps, progress)
+                replace(ARMS[name], steps=steps), seed, data, on_step=step_teller(title, steps, 25, progress)
             )
             for title, name in _ARMS.items()
         }
@@ -81,14 +80,6 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = 
     )
     write_demo(result, out)
     return result
-
-
-def _teller(title: str, steps: int, progress: bool) -> Callable[[int], None]:
-    def tell(step: int) -> None:
-        if progress and (step % 25 == 0 or step == steps):
-            print(f"{title}: step {step} of {steps}", flush=True)
-
-    return tell
 
 
 def _percent(run: Run) -> float:

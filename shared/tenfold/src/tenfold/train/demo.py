@@ -6,7 +6,7 @@ A demo is a quick run and not the claim: one seed, the deciding arm and its main
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from tenfold._errors import UserInputError
 from tenfold.io import read_json, write_json
 
-__all__ = ["DemoResult", "print_demo", "read_demo", "write_demo"]
+__all__ = ["DemoResult", "print_demo", "read_demo", "step_teller", "write_demo"]
 
 _FILE = "demo.json"
 
@@ -74,6 +74,30 @@ def _print_table(table: Sequence[Sequence[str | float]]) -> None:
     widths = [max(map(len, column)) for column in zip(*words, strict=True)]
     for row in words:
         print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+
+
+def step_teller(title: str, steps: int, every: int, progress: bool = True) -> Callable[[int], None]:
+    """A function that prints how far a training is, at every so many steps and at the last one.
+
+    Args:
+        title: of what is trained.
+        steps: in all.
+        every: so many of them.
+        progress: False prints nothing.
+
+    >>> tell = step_teller("ours", 5, 2)
+    >>> for step in range(1, 6):
+    ...     tell(step)
+    ours: step 2 of 5
+    ours: step 4 of 5
+    ours: step 5 of 5
+    """
+
+    def tell(step: int) -> None:
+        if progress and (step % every == 0 or step == steps):
+            print(f"{title}: step {step} of {steps}", flush=True)
+
+    return tell
 
 
 def write_demo(result: DemoResult, out: Path) -> Path:
