@@ -83,7 +83,7 @@ def load_detector(
     settings = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(settings, dict) or "detector" not in settings or "state_dict" not in content:
         raise UserInputError(
-            f"{checkpoint}: hyper_parameters: missing; expected a checkpoint written by `tenfold lidar fit`"
+            f"{checkpoint}: hyper_parameters: missing; expected a detector's checkpoint, written by `fit`"
         )
     model = build(settings)
     prefix = "model."
