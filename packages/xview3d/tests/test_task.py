@@ -46,6 +46,20 @@ def test_two_processes_equal_one():
             torch.testing.assert_close(gradient, expected[name], atol=1e-9, rtol=1e-6, msg=name)
 
 
+def test_branches_are_looked_at_once(monkeypatch):
+    """Not again while gradients of the first step accumulate."""
+    require("lightning")
+    from xview3d import task
+
+    seen = []
+    monkeypatch.setattr(task, "assert_branches_work", lambda model, batch: seen.append(batch))
+    views = [{"center": list(view.center), "voxel": list(view.voxel)} for view in tiny_views("second")]
+    own = task.XViewTask({"views": views}, detector="second", overrides=TINY_DETECTORS["second"])
+    for number in range(3):
+        own.on_train_batch_start(number, number)
+    assert seen == [0]
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     require("lightning")

@@ -46,7 +46,7 @@ class XViewTask(LidarTask):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Looks for dead branches, once."""
-        if self.global_step or not self.hparams["check_branches"] or not has_views(self.model):
+        if self.global_step or batch_idx or not self.hparams["check_branches"] or not has_views(self.model):
             return
         gated = self.model.xview.zero_init_views  # such views change nothing yet, by intention
         if not gated and self.model.config.__dict__.get("stages", "both") != "second":
