@@ -114,6 +114,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
         ("verify", model): "target",
         ("verify", model, unsafe, "--timeout", "-1"): "timeout: got -1",
         ("verify", model, unsafe, "--timeout", "nan"): "timeout: got nan",
+        ("verify", model, unsafe, "--out", "r.json"): "r.json: out: got the ending '.json'",
         ("verify", model, unsafe, "--out", blocked / "r.txt"): "out: cannot be created",
         ("predict", "cut.ckpt", image): "cut.ckpt: checkpoint: is damaged",
         ("predict", "foreign.ckpt", image): "foreign.ckpt: hyper_parameters: missing",

@@ -61,6 +61,8 @@ def predict(
         torch.set_num_threads(max(1, threads))
     if not timeout > 0:
         raise UserInputError(f"timeout: got {timeout:g}; expected seconds above 0")
+    if out is not None and out.suffix in (".json", ".png"):
+        raise UserInputError(f"{out}: out: got the ending {out.suffix!r}, which belongs to a file beside it")
     if target.suffix.lower() != ".vnnlib" and model.suffix.lower() != ".onnx":
         images = _pictures(target)
         _certify(
