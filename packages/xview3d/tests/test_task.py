@@ -60,6 +60,19 @@ def test_branches_are_looked_at_once(monkeypatch):
     assert seen == [0]
 
 
+def test_branches_are_looked_at_without_the_age_where_it_is_dropped():
+    require("lightning")
+    from xview3d.task import XViewTask
+
+    views = [{"center": list(view.center), "voxel": list(view.voxel)} for view in tiny_views("second")]
+    xview = {"views": views, "nus_drop_time": True}
+    own = XViewTask(xview, detector="second", overrides=TINY_DETECTORS["second"])
+    batch = tiny_batch()
+    aged = torch.cat((batch["points"], torch.rand(len(batch["points"]), 1)), 1)
+    own.on_train_batch_start({**batch, "points": aged}, 0)
+    assert own.model.xview.nus_drop_time
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     require("lightning")
