@@ -194,8 +194,9 @@ class LpBall:
         if box is not None:
             return box.sample(count, generator)
         shape = (count, *self.center.shape)
-        ways = _drawn(torch.randn, shape, self.center, generator)
-        ways = ways.flatten(2) / torch.linalg.vector_norm(ways.flatten(2), self.norm, dim=2, keepdim=True)
+        ways = _drawn(torch.randn, shape, self.center, generator).flatten(2)
+        norms: Tensor = torch.linalg.vector_norm(ways, self.norm, dim=2, keepdim=True)
+        ways = ways / norms
         length = _drawn(torch.rand, (count, len(self.center), 1), ways, generator)
         length[1::2] = 1 - 1e-6
         return self.center + (ways * length * self.radii[:, None]).view(shape)

@@ -141,4 +141,4 @@ def _edge_panel(run: EdgeRun, number: int) -> Pixels:
 def _corners(box: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(4, 2) corners of x, y, length, width, heading."""
     x, y, length, width, theta = box.tolist()
-    return bev_corners(np.array([x, y, 0.0, length, width, 1.0, theta]))
+    return np.asarray(bev_corners(np.array([x, y, 0.0, length, width, 1.0, theta])))
