@@ -133,7 +133,7 @@ def _generator(net: TFNetwork, where: str) -> Any:
             conv_clamp=options.get("conv_clamp"),
         ),
     )
-    return _loaded(cfg, state, source, extra=("lod",))
+    return _loaded(cfg, state, source)
 
 
 def _checked(where: str, make: Callable[[], Any]) -> Any:
@@ -222,11 +222,11 @@ def _discriminator(net: TFNetwork, where: str) -> Any:
     def config() -> DiscriminatorConfig:
         return discriminator_config(state, conv_clamp=options.get("conv_clamp"), mbstd_group=group)
 
-    return _loaded(_checked(where, config), state, source, extra=("lod",))
+    return _loaded(_checked(where, config), state, source)
 
 
-def _loaded(cfg: Any, state: dict[str, Tensor], source: _Source, extra: Sequence[str]) -> Any:
-    left = sorted(set(source.variables) - source.used - {*extra, *(f"synthesis/{e}" for e in extra)})
+def _loaded(cfg: Any, state: dict[str, Tensor], source: _Source) -> Any:
+    left = sorted(set(source.variables) - source.used - {"lod", "synthesis/lod"})
     if left:
         raise UserInputError(f"{source.where}: {left[0]}: unexpected variable ({len(left)} in all)")
     module = build(cfg)
