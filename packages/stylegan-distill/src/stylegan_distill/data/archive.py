@@ -76,11 +76,6 @@ class ImageSource:
             )
         return image
 
-    def all_pixels(self, limit: int | None = None) -> Pixels:
-        """The first ``limit`` images, or all, in memory: ``(N, R, R, 3)``."""
-        count = len(self) if limit is None else min(limit, len(self))
-        return np.stack([self.pixels(k) for k in range(count)])
-
     def _unpacked(self, name: str) -> Pixels:
         from PIL import Image
 
