@@ -167,6 +167,9 @@ def test_sunrgbd_arrays_of_votenet(tmp_path):
     assert scene.labels.tolist() == [7]
     np.testing.assert_allclose(scene.boxes[0, [3, 6]], [2.0, 0.5])
     assert scene.colours.max() > 1
+    np.save(tmp_path / "000005_bbox.npy", np.array([[1.0, 2, 3, 1.0, 0.4, 0.3, -0.5, 37]]))
+    with pytest.raises(UserInputError, match=r"000005_bbox\.npy: array: got class 37; expected 0 to 9"):
+        data.scene(0)
 
 
 def test_s3dis(tmp_path):

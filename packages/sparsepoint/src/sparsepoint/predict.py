@@ -87,7 +87,10 @@ def read_scan(
         points, colours = cloud.xyz.astype(np.float64), colours_of(cloud)
     if faces is not None and (mesh == "surface" or len(points) < number):
         rng = np.random.default_rng(seed)
-        points, own, weights = sample_surface(points, faces, number, rng)
+        try:
+            points, own, weights = sample_surface(points, faces, number, rng)
+        except UserInputError as error:
+            raise UserInputError(f"{path}: {error}") from error
         if colours is not None:
             colours = (colours[faces[own]] * weights[..., None]).sum(1).astype(np.float32)
     good = np.isfinite(points).all(1)

@@ -199,6 +199,10 @@ class SUNRGBDDetection:
             rows = np.zeros((0, 8))
         if rows.ndim != 2 or rows.shape[1] != 8:
             raise UserInputError(f"{path}: array: got shape {rows.shape}; expected (G, 8)")
+        known = range(len(self.labels.names))
+        wrong = [number for number in rows[:, 7].tolist() if number not in known]
+        if wrong:
+            raise UserInputError(f"{path}: array: got class {wrong[0]:g}; expected 0 to {len(known) - 1}")
         colours = 255 * cloud[:, 3:6].astype(np.float32) if cloud.shape[1] >= 6 else None
         return Scene(
             name,
