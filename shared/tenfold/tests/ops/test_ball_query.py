@@ -1,8 +1,6 @@
 """ball_query: contract, brute force in NumPy (bit-equal), SciPy's kd-tree, real frames, wrong variants."""
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ from scipy.spatial import cKDTree
 import tenfold
 from tenfold import _native, ref
 from tenfold.ops import ball_query, ball_query_multi
-from tenfold.testing import kernels, stride_variants
-
-DATA = Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).resolve().parents[4] / "../shared/data"))
+from tenfold.testing import kernels, sample_data, stride_variants
 
 
 def numpy_ball_query(
@@ -58,14 +54,12 @@ def lattice(n: int) -> torch.Tensor:
 
 
 def frame(name: str) -> torch.Tensor:
-    files = {
-        "kitti": (next(iter(sorted(DATA.glob("kitti/training/velodyne/*.bin"))), None), 4),
-        "nuscenes": (next(iter(DATA.glob("nuscenes/*LIDAR_TOP*.bin")), None), 5),
-        "scannet": (next(iter(DATA.glob("scannet/*.bin")), None), 6),
-    }
-    path, columns = files[name]
-    if path is None:
-        pytest.skip(f"no {name} sample; set TENFOLD_TEST_DATA")
+    pattern, columns = {
+        "kitti": ("training/velodyne/*.bin", 4),
+        "nuscenes": ("*LIDAR_TOP*.bin", 5),
+        "scannet": ("*.bin", 6),
+    }[name]
+    path = min(sample_data(name).glob(pattern))
     return torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, columns)[:, :3].copy())
 
 

@@ -1,8 +1,6 @@
 """dynamic_voxelize: contract, oracle (torch.unique), agreement with voxelize, wrong variants."""
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ import tenfold
 from tenfold import _native, ref
 from tenfold.ops import dynamic_voxelize, scatter, voxelize
 from tenfold.ops._voxelize import _grid
-from tenfold.testing import kernels
+from tenfold.testing import kernels, sample_data
 
 RAW = torch.ops.tenfold.dynamic_voxelize.default
 UNIT = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 8.0, 8.0, 4.0))
@@ -25,13 +23,7 @@ ORDERS = ("lex", "first")
 
 
 def kitti_frame(number: int) -> Tensor:
-    root = Path(__file__).resolve().parents[4]
-    folder = Path(os.environ.get("TENFOLD_TEST_DATA", root.parent / "shared" / "data"))
-    path = folder / f"kitti/training/velodyne/{number:06d}.bin"
-    if not path.is_file():
-        if "data" in os.environ.get("TENFOLD_REQUIRE", "").split(","):
-            pytest.fail(f"sample data required but {path} does not exist")
-        pytest.skip("sample data absent: set TENFOLD_TEST_DATA")
+    path = sample_data("kitti", "training", "velodyne", f"{number:06d}.bin")
     return torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, 4))
 
 

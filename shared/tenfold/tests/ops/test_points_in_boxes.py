@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +13,7 @@ from hypothesis import strategies as st
 import tenfold
 from tenfold import _native, ref
 from tenfold.ops import points_in_boxes, points_in_boxes_padded
-from tenfold.testing import kernels, require, stride_variants
-
-DATA = Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).resolve().parents[4] / "../shared/data"))
+from tenfold.testing import kernels, require, sample_data, stride_variants
 
 
 def numpy_mask(
@@ -194,10 +190,8 @@ def test_against_open3d():
 
 
 def test_kitti_frame():
-    files = sorted(DATA.glob("kitti/training/velodyne/*.bin"))
-    if not files:
-        pytest.skip("no KITTI sample; set TENFOLD_TEST_DATA")
-    points = torch.from_numpy(np.fromfile(files[0], np.float32).reshape(-1, 4)[:, :3].copy())
+    path = min(sample_data("kitti", "training", "velodyne").glob("*.bin"))
+    points = torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, 4)[:, :3].copy())
     g = torch.Generator().manual_seed(0)
     centers = points[torch.randint(0, len(points), (60,), generator=g)]
     boxes = torch.cat(
@@ -207,11 +201,9 @@ def test_kitti_frame():
 
 
 def test_nuscenes_frame():
-    sweep = next(iter(DATA.glob("nuscenes/*LIDAR_TOP*.bin")), None)
-    if sweep is None:
-        pytest.skip("no nuScenes sample; set TENFOLD_TEST_DATA")
+    sweep = min(sample_data("nuscenes").glob("*LIDAR_TOP*.bin"))
     points = torch.from_numpy(np.fromfile(sweep, np.float32).reshape(-1, 5)[:, :3].copy())
-    instances = json.loads((DATA / "nuscenes" / "sample.json").read_text())["data_list"][0]["instances"]
+    instances = json.loads(sample_data("nuscenes", "sample.json").read_text())["data_list"][0]["instances"]
     boxes = torch.tensor([one["bbox_3d"] for one in instances], dtype=torch.float32)
     assert_all_forms(points, boxes, numpy_mask(points, boxes))
     # The data set counted the points of each box itself, before the boxes were moved to the sensor's frame.

@@ -1,8 +1,6 @@
 """voxelize: contract, oracle (spconv's CPU generator, bit-equal), reference, wrong variants."""
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ import tenfold
 from tenfold import ref
 from tenfold.ops import Voxels, voxelize, voxelize_padded
 from tenfold.ops._voxelize import _grid
-from tenfold.testing import kernels, require
+from tenfold.testing import kernels, require, sample_data
 
 RAW = torch.ops.tenfold.voxelize.default
 UNIT = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 8.0, 8.0, 4.0))
@@ -24,23 +22,13 @@ PILLARS = ((0.16, 0.16, 4.0), (0.0, -39.68, -3.0, 69.12, 39.68, 1.0), 32, 16_000
 NUSCENES = ((0.1, 0.1, 0.2), (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), 10, 60_000)
 
 
-def data_folder() -> Path:
-    root = Path(__file__).resolve().parents[4]
-    folder = Path(os.environ.get("TENFOLD_TEST_DATA", root.parent / "shared" / "data"))
-    if not folder.is_dir():
-        if "data" in os.environ.get("TENFOLD_REQUIRE", "").split(","):
-            pytest.fail(f"sample data required but {folder} does not exist")
-        pytest.skip("sample data absent: set TENFOLD_TEST_DATA")
-    return folder
-
-
 def kitti_frame(number: int) -> Tensor:
-    path = data_folder() / f"kitti/training/velodyne/{number:06d}.bin"
+    path = sample_data("kitti", "training", "velodyne", f"{number:06d}.bin")
     return torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, 4))
 
 
 def ten_sweeps() -> Tensor:
-    path = next((data_folder() / "nuscenes").glob("*LIDAR_TOP*"))
+    path = next(sample_data("nuscenes").glob("*LIDAR_TOP*"))
     sweep = torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, 5))
     moved = []
     for k in range(10):
