@@ -1,31 +1,25 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from tenfold.geometry import Calibration, boxes_from_kitti, kitti_alpha, project_boxes
+from tenfold.testing import sample_data
 
-DATA = (
-    Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).parents[4] / "../shared/data")) / "kitti/training"
-)
-needs_kitti = pytest.mark.skipif(
-    not DATA.is_dir(), reason="KITTI sample frames not found (TENFOLD_TEST_DATA)"
-)
+
+def kitti(*parts):
+    return sample_data("kitti", "training", *parts)
 
 
 def load(frame):
     """Parsed here on its own, so that the data set reader is not its own oracle."""
-    rows = dict(
-        line.split(":") for line in (DATA / f"calib/{frame}.txt").read_text().split("\n") if ":" in line
-    )
+    lines = kitti("calib", f"{frame}.txt").read_text().splitlines()
+    rows = dict(line.split(":") for line in lines if ":" in line)
     matrix = {k: np.array(v.split(), dtype=float).reshape(3, -1) for k, v in rows.items()}
     return Calibration(matrix["P2"], matrix["R0_rect"], matrix["Tr_velo_to_cam"])
 
 
 def labels(frame):
-    lines = (DATA / f"label_2/{frame}.txt").read_text().splitlines()
+    lines = kitti("label_2", f"{frame}.txt").read_text().splitlines()
     return [np.array(x.split()[1:], dtype=float) for x in lines if not x.startswith("DontCare")]
 
 
@@ -88,7 +82,6 @@ def test_in_image_counts_borders_and_refuses_what_lies_behind():
     assert not c.in_image(behind, (100, 200)).any()
 
 
-@needs_kitti
 @pytest.mark.parametrize("frame", ["000000", "000001", "000002"])
 def test_projected_boxes_agree_with_the_2d_labels(frame):
     c = load(frame)
@@ -103,11 +96,10 @@ def test_projected_boxes_agree_with_the_2d_labels(frame):
         assert kitti_alpha(box)[0] == pytest.approx(row[2], abs=0.02)
 
 
-@needs_kitti
 def test_labelled_car_holds_lidar_points_and_its_mirror_image_holds_none():
     from tenfold.geometry import points_to_box_frame
 
-    cloud = np.fromfile(DATA / "velodyne/000002.bin", dtype=np.float32).reshape(-1, 4)[:, :3].astype(float)
+    cloud = np.fromfile(kitti("velodyne", "000002.bin"), dtype=np.float32).reshape(-1, 4)[:, :3].astype(float)
     box = boxes_from_kitti(labels("000002")[0][None, 7:14], load("000002"))[0]
 
     def inside(b):
