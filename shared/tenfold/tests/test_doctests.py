@@ -14,6 +14,12 @@ SHOWN = {
     "eval": ("_kitti_records", "_nuscenes_records", "kitti", "nuscenes", "range_bins", "voc3d"),
     "geometry": ("boxes", "calibration", "coders", "convert"),
     "host": ("_greedy", "_grouping", "_iou", "_points", "_precision"),
+    "lidar": (
+        *("augment", "custom", "data", "frames", "kitti", "tta"),
+        *("nuscenes.classes", "nuscenes.submission", "nuscenes.tables"),
+        *("simulator", "simulator.camera", "simulator.kitti_writer", "simulator.motion"),
+        *("simulator.nuscenes_writer", "simulator.scan", "simulator.scene"),
+    ),
 }
 
 
