@@ -16,6 +16,7 @@ from denfi.model.conv import DenfiConv
 from denfi.model.proposal import BoundaryOutput
 from denfi.targets import boundary_targets, decode_boundary
 from tenfold.lidar import predict as lidar
+from tenfold.lidar.clouds import frame_name
 from tenfold.lidar.predict import Detections, Prediction, find_objects, point_range, write_files
 
 __all__ = ["Looks", "load_detector", "looks_of", "predict"]
@@ -144,7 +145,7 @@ def predict(
     seen = find_objects(
         model, frame, calib, image, min_score=min_score, intensity_scale=intensity_scale, columns=columns
     )
-    files = {**seen.files, **look_files(model, seen, frame.name.split(".")[0])}
+    files = {**seen.files, **look_files(model, seen, frame_name(frame))}
     write_files(out, files)
     print(f"{len(seen.found['scores'])} objects in {len(seen.points)} points -> {out / next(iter(files))}")
 

@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from tenfold._errors import UserInputError
+from tenfold.lidar.clouds import frame_name
 from tenfold.lidar.kitti import read_calibration, read_labels
 from tenfold.lidar.predict import build_from, features_of, point_range, read_frame
 from tenfold.lidar.simulator import KITTI_64, sample_scene, scan
@@ -105,7 +106,7 @@ def load_frame(
     cloud = torch.from_numpy(np.ascontiguousarray(points))
     inside = points_in_boxes(cloud[:, :3].contiguous(), boxes, mode="first")
     assert isinstance(inside, Tensor)
-    return Frame(frame.name.split(".")[0], cloud, boxes, inside.long())
+    return Frame(frame_name(frame), cloud, boxes, inside.long())
 
 
 def batch_of(frame: Frame, model: nn.Module) -> Mapping[str, Any]:

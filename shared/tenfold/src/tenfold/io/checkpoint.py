@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tenfold._errors import MissingExtraError, UserInputError
+from tenfold._errors import MissingExtraError, UserInputError, first_line
 from tenfold.io._files import StrPath, bad_file, short
 from tenfold.io.atomic import atomic_write, write_bytes
 
@@ -104,11 +104,7 @@ def load_checkpoint(path: StrPath, *, map_location: Any = "cpu") -> Any:
     except OSError as error:
         bad_file(path, "checkpoint", f"cannot be read ({error.strerror or short(str(error))})", error)
     except Exception as error:  # torch meets damage as any kind of exception
-        bad_file(path, "checkpoint", f"is damaged or truncated ({short(_first_line(error), 120)})", error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        bad_file(path, "checkpoint", f"is damaged or truncated ({short(first_line(error), 120)})", error)
 
 
 def _safetensors() -> Any:
@@ -124,9 +120,7 @@ def _load_safetensors(path: StrPath, device: Any) -> Any:
     try:
         return module.load_file(path, device=str(device) if device is not None else "cpu")
     except Exception as error:  # its exception class is private
-        bad_file(
-            path, "checkpoint", f"is no sound safetensors file ({short(_first_line(error), 120)})", error
-        )
+        bad_file(path, "checkpoint", f"is no sound safetensors file ({short(first_line(error), 120)})", error)
 
 
 def save_checkpoint(path: StrPath, checkpoint: Any) -> None:
@@ -158,7 +152,7 @@ def save_checkpoint(path: StrPath, checkpoint: Any) -> None:
     try:
         data = _safetensors().save({key: value.contiguous() for key, value in checkpoint.items()})
     except RuntimeError as error:
-        raise ValueError(f"save_checkpoint: checkpoint: {_first_line(error)}") from error
+        raise ValueError(f"save_checkpoint: checkpoint: {first_line(error)}") from error
     write_bytes(path, data)
 
 
