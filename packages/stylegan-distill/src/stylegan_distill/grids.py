@@ -6,14 +6,15 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from tenfold._errors import UserInputError
+from tenfold._errors import MissingExtraError, UserInputError
 
-__all__ = ["image_grid", "labelled_rows", "to_pixels", "write_video"]
+__all__ = ["image_grid", "labelled_rows", "require_av", "to_pixels", "write_video"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -85,6 +86,19 @@ def labelled_rows(rows: Mapping[str, Tensor]) -> Pixels:
     return np.concatenate(parts)
 
 
+def require_av() -> Any:
+    """The package that writes videos.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError('videos need PyAV: pip install "stylegan-distill[video]"') from error
+    return av
+
+
 def write_video(path: Path, frames: Iterable[Pixels], fps: int = 24) -> int:
     """Write frames ``(H, W, 3)`` as an H.264 video; the file appears whole or not at all.
 
@@ -98,10 +112,9 @@ def write_video(path: Path, frames: Iterable[Pixels], fps: int = 24) -> int:
 
     Raises:
         UserInputError: another ending, or a folder that cannot be written.
-        ModuleNotFoundError: the package av is not installed (extra ``video``).
+        MissingExtraError: the package av is not installed (extra ``video``).
     """
-    import av
-
+    av = require_av()
     if path.suffix != ".mp4":
         raise UserInputError(f"{path}: out: got the ending {path.suffix!r}; expected .mp4")
     if not path.parent.is_dir():

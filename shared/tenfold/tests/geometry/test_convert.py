@@ -89,12 +89,8 @@ def test_axis_aligned_boxes():
     np.testing.assert_allclose((corners.min(0), corners.max(0)), (low[0], high[0]))
 
 
-def first_entry(*parts):
-    return json.loads(sample_data(*parts).read_text())["data_list"][0]
-
-
 def test_scannet_boxes_hold_points_only_after_alignment():
-    entry = first_entry("scannet", "scene0000_00.json")
+    entry = json.loads(sample_data("scannet", "scene0000_00.json").read_text())["data_list"][0]
     cloud = np.fromfile(sample_data("scannet", "scene0000_00.bin"), dtype=np.float32).reshape(-1, 6)
     boxes = g.boxes_from_axis_aligned(np.array([i["bbox_3d"] for i in entry["instances"]]))
     aligned = g.transform_points(cloud, np.array(entry["axis_align_matrix"], dtype=np.float32))
@@ -105,7 +101,7 @@ def test_scannet_boxes_hold_points_only_after_alignment():
 
 
 def test_nuscenes_sample_boxes_hold_the_published_number_of_points():
-    entry = first_entry("nuscenes", "sample.json")
+    entry = json.loads(sample_data("nuscenes", "sample.json").read_text())["data_list"][0]
     file = sample_data("nuscenes", Path(entry["lidar_points"]["lidar_path"]).name)
     cloud = np.fromfile(file, dtype=np.float32).reshape(-1, 5)[:, :3].astype(float)
     instances = entry["instances"]
@@ -115,7 +111,7 @@ def test_nuscenes_sample_boxes_hold_the_published_number_of_points():
 
 
 def test_transform_boxes_of_a_real_pose_moves_points_and_boxes_together():
-    entry = first_entry("nuscenes", "sample.json")
+    entry = json.loads(sample_data("nuscenes", "sample.json").read_text())["data_list"][0]
     pose = np.array(entry["lidar_points"]["lidar2ego"])
     boxes = g.boxes_from_mmdet3d(np.array([i["bbox_3d"] for i in entry["instances"]]), origin=(0.5, 0.5, 0.5))
     moved = g.transform_boxes(boxes, pose)

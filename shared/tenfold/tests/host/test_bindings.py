@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tenfold import host
+from tenfold.build import cache_folder
 from tenfold.host import _backend
 from tenfold.testing import child_environment
 
@@ -54,6 +56,25 @@ def test_both_bindings_offer_every_function():
     offered = {name for name in dir(module) if not name.startswith("_")}
     assert offered == set(_backend.SIGNATURES)
     assert all(callable(getattr(library, name)) for name in _backend.SIGNATURES)
+
+
+def test_what_the_user_built_serves_where_the_installation_has_nothing(monkeypatch, tmp_path):
+    installed, built = tmp_path / "installed", tmp_path / "cache"
+    monkeypatch.setenv("TENFOLD_CACHE", str(built))
+    libraries = [Path(module.__file__) for module in (_backend.load_pybind(),)]
+    libraries.append(_backend._PACKAGE / "_libtenfold_host.so")
+    monkeypatch.setattr(_backend, "_PACKAGE", installed)
+    assert _backend.load_pybind() is None
+    assert _backend.load_ctypes() is None
+    monkeypatch.setattr(_backend, "_backend", None)
+    with pytest.raises(RuntimeError, match=r"run `python -m tenfold\.build`"):
+        run(kitti_case(0))
+    cache_folder().mkdir(parents=True)
+    for library in libraries:
+        (cache_folder() / library.name).symlink_to(library)
+    for load in (_backend.load_pybind, _backend.load_ctypes):
+        monkeypatch.setattr(_backend, "_backend", load())
+        assert len(run(kitti_case(0))) == 5
 
 
 def test_pybind_refuses_wrong_buffers():

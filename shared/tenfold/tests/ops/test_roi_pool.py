@@ -424,10 +424,14 @@ def test_non_finite_points_and_boxes():
         "roi_grid_pool3d": (lambda p, b: roi_grid_pool3d(b, p, feats, 2), "rois"),
     }
     for op, (call, name) in calls.items():
-        with pytest.raises(ValueError, match=f"{op}: points: row 7 is not finite"):
-            call(broken, boxes)
-        with pytest.raises(ValueError, match=f"{op}: {name}: row 2 is not finite"):
-            call(points, bad_box)
+        for values, text in (
+            ((broken, boxes), f"{op}: points: row 7 is not finite; expected finite coordinates"),
+            ((points, bad_box), f"{op}: {name}: row 2 is not finite; expected finite numbers"),
+        ):
+            with pytest.raises(ValueError, match=text):
+                call(*values)
+            with tenfold.reference(), pytest.raises(ValueError, match=text):
+                call(*values)
         with tenfold.validation("meta"):
             call(broken, bad_box)
 

@@ -222,8 +222,8 @@ CONFIGS = {
         (["--config", "line", "stray"], r"stray"),
         (["--config", "line", "--ckpt_path", "absent.ckpt"], r"absent\.ckpt: ckpt_path: no such checkpoint"),
         (["--config", "line", "--ckpt_path", "last"], r"last\.ckpt: ckpt_path: .*start from the beginning"),
-        (["--config", "line", "--ckpt_path", "cut.ckpt"], r"cut\.ckpt: not a whole checkpoint"),
-        (["--ckpt_path", "cut.ckpt"], r"cut\.ckpt: not a whole checkpoint"),
+        (["--config", "line", "--ckpt_path", "cut.ckpt"], r"cut\.ckpt: checkpoint: is damaged"),
+        (["--ckpt_path", "cut.ckpt"], r"cut\.ckpt: checkpoint: is damaged"),
         (
             ["--config", "line", "trainer.default_root_dir=list.yaml/runs"],
             r"list\.yaml/runs.*: Not a directory",

@@ -4,6 +4,7 @@ import logging
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,6 +106,23 @@ def test_a_new_run_keeps_the_last_checkpoint_of_the_one_before(tmp_path):
     assert len(list(folder.iterdir())) == 3
 
 
+def test_no_kept_checkpoint_is_overwritten(tmp_path):
+    for name in (
+        "last.ckpt",
+        "previous-1.ckpt",
+        "previous-mine.ckpt",
+    ):  # somebody has deleted previous-0.ckpt
+        (tmp_path / name).write_text(name)
+    trainer = SimpleNamespace(global_step=0, is_global_zero=True, fast_dev_run=True)
+    LastCheckpoint(tmp_path).on_train_start(trainer, None)
+    assert (tmp_path / "last.ckpt").exists()  # a trial run writes none, and so takes none away
+    trainer.fast_dev_run = False
+    LastCheckpoint(tmp_path).on_train_start(trainer, None)
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert kept.pop("previous-2.ckpt") == "last.ckpt"
+    assert kept == {name: name for name in ("previous-1.ckpt", "previous-mine.ckpt")}
+
+
 def test_without_the_random_states_the_same_run_differs(tmp_path, monkeypatch):
     _, expected = train(tmp_path, callbacks=[KeepAll(every_n_steps=1)])
     monkeypatch.setattr(RandomStates, "on_train_start", lambda *arguments: None)
@@ -189,11 +207,11 @@ def test_reading_refuses_code_and_foreign_files(tmp_path):
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "cut.ckpt").read_bytes()[:3000])
     (tmp_path / "empty.ckpt").write_bytes(b"")
     for name, words in {
-        "evil": "plain data",
+        "evil": "not loaded for safety",
         "foreign": "state_dict: missing",
-        "cut": "not a whole checkpoint",
-        "empty": "not a whole checkpoint",
-        "absent": "No such file",
+        "cut": "is damaged",
+        "empty": "is damaged",
+        "absent": "does not exist",
     }.items():
         with pytest.raises(UserInputError, match=words):
             reader.load_checkpoint(tmp_path / f"{name}.ckpt")

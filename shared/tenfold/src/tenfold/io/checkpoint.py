@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tenfold._errors import MissingExtraError, UserInputError, first_line
 from tenfold.io._files import StrPath, bad_file, short
 from tenfold.io.atomic import atomic_write, write_bytes
+from tenfold.io.pickles import refused_by_torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -98,8 +99,8 @@ def load_checkpoint(path: StrPath, *, map_location: Any = "cpu") -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class)[^\n]*", str(error))
-        what = f"holds {short(name[0].rstrip('.'))}, which is not loaded for safety" if name else "is damaged"
+        name = refused_by_torch(error)
+        what = f"holds {name}, which is not loaded for safety" if name else "is damaged"
         bad_file(path, "checkpoint", what, error)
     except OSError as error:
         bad_file(path, "checkpoint", f"cannot be read ({error.strerror or short(str(error))})", error)

@@ -48,12 +48,12 @@ def _tensors(result: Any) -> list[Tensor]:
 
 
 def assert_same(a: Any, b: Any, *, rtol: float | None = None, what: str = "results") -> None:
-    """Assert equal shapes, dtypes and bits (NaN equals NaN); with ``rtol``, floats may differ by it.
+    """Assert equal shapes, dtypes and values (NaN equals NaN, -0.0 equals 0.0); with ``rtol``, floats may differ by it.
 
     Args:
         a: a tensor, or nested sequences of tensors.
         b: the same structure.
-        rtol: relative tolerance for floating-point tensors; None compares bits.
+        rtol: relative and absolute tolerance for floating-point tensors; None allows none.
         what: what is compared, for the message.
     """
     left, right = _tensors(a), _tensors(b)
