@@ -1,9 +1,14 @@
 """Claims of bound-prop: tight lines, LBP, ParamRamp (Lyu et al., CVPR 2021), and real verification instances."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 from bound_prop.experiment import ARMS, INSTANCES, measure, measure_instance
+from claims import lirpa
+from claims.gates import Gate, Means, judge
 from claims.model import Claim
+from kernels.frames import REPOSITORY
+from tenfold.train.claims import RESULTS, load_records
 
 _SOURCES = (
     "bound_prop.lines",
@@ -42,6 +47,7 @@ _LINES = (
     "layer 1 dead %",
     "layer 2 dead %",
 )
+_SAME = ("ibp difference", "crown-ibp difference", "crown difference")
 _TEXT = """
 Errors in percent. "tight" and "adaptive" columns compare the lines on the same first images of the test set;
 "chain violations" is the share of output bounds where a method is looser than one that theorem 2 puts above it
@@ -101,4 +107,105 @@ CLAIMS = (
         ),
         digits=1,
     ),
+    Claim(
+        name="peer",
+        package="bound-prop",
+        title="The same bounds by auto_LiRPA",
+        arms=tuple(f"peer-{name}" for name in lirpa.NETWORKS),
+        seeds=(0, 1, 2),
+        measure=lambda arm, seed: lirpa.measure(arm.removeprefix("peer-"), seed),
+        dataset="random weights, 16 random images of 10 x 10",
+        sources=(*_SOURCES[:5], lirpa.__file__),
+        metrics=(*_SAME, "mean margin, ours", "mean margin, theirs", "ours tighter %", "theirs tighter %"),
+        config=lambda arm: {"radius": lirpa.NETWORKS[arm.removeprefix("peer-")][1], "commit": lirpa.COMMIT},
+        text=(
+            f"auto_LiRPA's source at commit {lirpa.COMMIT[:12]}. Differences are the largest over all margins where"
+            ' both use the same lines (theirs: "zero-lb"), relative to the spread of the interval bounds.'
+            ' "Tighter": by more than 1e-5 of that spread, CROWN with our best lines of "tight" and "adaptive" against'
+            " CROWN as it comes there."
+        ),
+        digits=7,
+    ),
 )
+
+
+def _gap(more: tuple[str, str], less: tuple[str, str]) -> Callable[[Means], float]:
+    """Difference of two metrics, each of an arm."""
+    return lambda m: m[more[0]][more[1]] - m[less[0]][less[1]]
+
+
+def gates() -> list[Gate]:
+    """What must hold, from the records there are."""
+    trained = [arm for arm in ARMS if not arm.startswith("cifar")]
+    relu, crown, ibp = "glyphs-relu", "verified/crown-lbp", "verified/ibp"
+    wanted: list[tuple[str, Callable[[Means], float], float]] = [
+        (
+            "tight lines: no bound is looser than one above it in theorem 2's chain (largest share, negated)",
+            lambda m: -max(m[arm]["chain violations %"] for arm in trained),
+            0.0,
+        ),
+        (
+            "glyphs, ReLU: adaptive CROWN-LBP verifies less than intervals, by 2 points of error",
+            _gap((relu, f"adaptive {crown}"), (relu, f"adaptive {ibp}")),
+            2.0,
+        ),
+        (
+            "the same network trained without bounds shows the opposite: adaptive margins are the higher ones",
+            _gap((f"{relu}-clean", "adaptive margin/crown-lbp"), (f"{relu}-clean", "tight margin/crown-lbp")),
+            0.0,
+        ),
+        *(
+            (
+                f"{data}: ParamRamp lowers the error verified by intervals, by {least:g} points",
+                _gap((f"{data}-relu", f"test {ibp}"), (f"{data}-ramp", f"test {ibp}")),
+                least,
+            )
+            for data, least in (("glyphs", 4.0), ("mnist", 2.0))
+        ),
+        *(
+            (
+                f"{data}, ReLU: LBP's verified error is at most that of intervals (tight lines)",
+                _gap((f"{data}-relu", f"tight {ibp}"), (f"{data}-relu", "tight verified/lbp")),
+                0.0,
+            )
+            for data in ("glyphs", "mnist")
+        ),
+        (
+            "glyphs, ParamRamp: right-dead neurons in layer 1, 5 % at least",
+            lambda m: m["glyphs-ramp"]["layer 1 right-dead %"],
+            5.0,
+        ),
+        *(
+            (
+                f"auto_LiRPA: {method} bounds with the same lines are equal (largest difference / 1e-5, negated)",
+                lambda m, key=f"{method} difference": (
+                    -max(  # type: ignore[misc]
+                        1e5 * m[f"peer-{name}"].get(key, 0.0) for name in lirpa.NETWORKS
+                    )
+                ),
+                -1.0,
+            )
+            for method in ("ibp", "crown-ibp", "crown")
+        ),
+    ]
+    found = [judge(text, value, least, "bound-prop") for text, value, least in wanted]
+    return [*found, *_instance_gates()]
+
+
+def _instance_gates() -> list[Gate]:
+    records = {r["arm"]: r["metrics"] for r in load_records("bound-prop", REPOSITORY / RESULTS)}
+    run = [records[name] for name in INSTANCES if name in records]
+    if len(run) < len(INSTANCES):
+        return [Gate("every instance is run", f"{len(run)} of {len(INSTANCES)}", "not run yet")]
+    wrong = sum(m["contradiction"] for m in run)
+    solved = [
+        (f"{name} instances solved within their limits", [records[i] for i in INSTANCES if i.startswith(key)])
+        for name, key in (("ACAS Xu", "acasxu"), ("MNIST", "mnistfc"))
+    ]
+    return [
+        Gate("no verdict is contradicted", f"{wrong:g}", "does not hold" if wrong else "holds"),
+        *(
+            Gate(text, f"{sum(m['solved'] for m in part):g} of {len(part)}", "reported")
+            for text, part in solved
+        ),
+    ]

@@ -15,6 +15,7 @@ from kernels.output import write_text
 from tenfold.train.claims import RESULTS
 
 PACKAGES = (
+    "bound-prop",
     "denfi",
     "lidar",
     "moviescenes",

@@ -15,7 +15,7 @@ from tenfold._errors import UserInputError
 from tenfold.train.claims import RESULTS, Cell, source_hash, table
 
 FOLDER = REPOSITORY / RESULTS
-_OWN = {"__main__", "cifar10", "distill", "docs", "gates", "model", "run"}
+_OWN = {"__main__", "cifar10", "distill", "docs", "gates", "lirpa", "model", "run"}
 
 
 def modules() -> list[str]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bound_prop import BoundedModule, LpBall, UnsupportedOperationError, relaxations
+from bound_prop import BoundedModule, Box, LpBall, UnsupportedOperationError, relaxations
 from bound_prop.graph import ops
 from bound_prop.lines import Convex
 from bound_prop.nn import ParamRamp
@@ -263,9 +263,20 @@ def test_batch_statistics_of_the_clean_batch():
         found = bounded.compute_bounds(LpBall(x, 0.0), method="crown-ibp")
         torch.testing.assert_close(found.lower, logits)
         found.lower.sum().backward()
-    twin[1].running_mean.copy_(twin[1].running_mean)
     for name, value in twin.state_dict().items():
         torch.testing.assert_close(net.state_dict()[name], value)  # running statistics moved once
     after = bounded.compute_bounds(LpBall(x, 0.0), method="ibp").lower
     net.eval()
     torch.testing.assert_close(after, net(x))  # outside the block: running statistics
+
+
+def test_a_maximum_is_bounded_by_the_chord_of_its_largest_input():
+    # max(a, b) - a for a in [-1, 2], b in [0, 1]: above by a / 3 + 4 / 3, so at most 2, which a = -1, b = 1 reaches.
+    net = Function(lambda x: torch.maximum(x[:, :1], x[:, 1:]) - x[:, :1])
+    bounded = BoundedModule(net, torch.zeros(1, 2, dtype=torch.float64))
+    region = Box(*torch.tensor([[[-1.0, 0.0]], [[2.0, 1.0]]], dtype=torch.float64))
+    for method in ("lbp", "crown"):
+        found = bounded.compute_bounds(region, method=method)
+        torch.testing.assert_close(found.upper, torch.full((1, 1), 2.0, dtype=torch.float64))
+    sound = bounded.compute_bounds(region, method="crown", rounding="outward")
+    assert 2.0 <= sound.upper.item() < 2.0 + 1e-12

@@ -99,6 +99,21 @@ def test_float32_lines_near_every_threshold(a, b, knee, eta, with_knee):
             assert wide[2] * z + wide[3] >= value - slack
 
 
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_adaptive_tangents_enclose_no_more_than_those_from_the_end(name):
+    low, high = 4 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    low, high = torch.minimum(low, high), torch.maximum(low, high)
+    middle = (low + high) / 2
+
+    def height(strategy):  # a line's area over the interval is its value in the middle times the width
+        lines = choose(ACTIVATIONS[name], strategy, low, high)
+        return (lines.upper_slope - lines.lower_slope) * middle + lines.upper_bias - lines.lower_bias
+
+    centred, from_end = height("adaptive"), height("steep")
+    assert (centred <= from_end + 1e-9).all()
+    assert (centred < 0.99 * from_end)[(low < 0) & (high > 0)].double().mean() > 0.2
+
+
 def test_the_point_where_two_states_meet():
     # l = u = r: overlapping comparisons in float32 once gave a lower line of twice the value.
     point = torch.tensor([32.0])

@@ -81,6 +81,17 @@ def test_plain_rounding_is_not_a_proof():
         assert float(sound.lower) <= 3 <= float(sound.upper), method
 
 
+@given(st.floats(-10, 10), st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_a_ball_lies_in_its_box(center, eps):
+    box = LpBall(torch.tensor([[center]], dtype=torch.float64), eps).box()
+    low, high = Fraction(float(box.lower)), Fraction(float(box.upper))
+    ends = Fraction(center) - Fraction(eps), Fraction(center) + Fraction(eps)
+    assert low <= ends[0]
+    assert high >= ends[1]
+    assert max(ends[0] - low, high - ends[1]) <= Fraction(1, 2**49)  # the nearest numbers outside
+
+
 @pytest.mark.parametrize("norm", [2.0, 1.0])
 def test_other_norms_are_outward_too(nets, norm):
     net, x = nets(0, "relu")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from moviescenes.cli import app
+from moviescenes.commands import _segmenter
 from moviescenes.model import LGSS, LGSSConfig
 from moviescenes.scenes import SceneList
 from moviescenes.segment import save_model
@@ -77,6 +78,10 @@ def test_options(cli, movie, tmp_path):
     )
     assert cli("convert", "scenes/movie.json", "m.fcpxml")[0] == 0
     assert cli("convert", "scenes/movie.json", "m.txt")[0] == 0
+    shots = SceneList.from_json(tmp_path / "scenes" / "movie.json").shots
+    assert len((tmp_path / "m.txt").read_text().splitlines()) == len(shots)
+    assert cli("convert", "scenes/movie.json", "m.chapters.txt")[0] == 0
+    assert (tmp_path / "m.chapters.txt").read_text().startswith("CHAPTER01=")
     assert cli("convert", "shots.txt", "again.txt")[0] == 0
     assert (tmp_path / "again.txt").read_text() == (tmp_path / "shots.txt").read_text()
 
@@ -117,6 +122,13 @@ def test_a_trained_network_segments(cli, movie, network, tmp_path):
     assert "give --features" in err
 
 
+def test_threads_count_without_a_network_too(monkeypatch):
+    chosen = []
+    monkeypatch.setattr("torch.set_num_threads", chosen.append)
+    assert _segmenter("unsupervised", None, "movie", 3).model is None
+    assert chosen == [3]
+
+
 def test_mistakes_end_with_two_and_leave_nothing(cli, movie, tmp_path):
     (tmp_path / "bad.mp4").write_bytes((tmp_path / "movie.mp4").read_bytes()[:2000])
     (tmp_path / "shots.txt").write_text("0 10\n12 20\n")
@@ -135,6 +147,8 @@ def test_mistakes_end_with_two_and_leave_nothing(cli, movie, tmp_path):
         (("segment", "movie.mp4", "--start", "99"), "no frame lies between"),
         (("segment", "movie.mp4", "--model", "none.ckpt"), "none.ckpt"),
         (("convert", "none.json", "a.edl"), "none.json"),
+        (("convert", "shots.txt", "a.edl"), "format: got edl; shots.txt is a list of shots"),
+        (("convert", "shots.txt", "a.txt", "--format", "avi"), "format: got avi"),
         (("baselines", "nowhere"), "root: got nowhere"),
         (("baselines", "generated", "--methods", "[x]"), "methods: got 'x'"),
         (("segmnt",), "did you mean 'segment'"),

@@ -48,6 +48,10 @@ def test_movienet(tmp_path, presence):
         MovieNetSceneSeg(tmp_path / "scene318", "x")
     with pytest.raises(UserInputError, match=r"neither tt01\.pkl nor"):
         MovieNetSceneSeg(tmp_path / "scene318", "train", ["face"])[0]
+    for bad in ({"shot_1": np.ones(4)}, {"0001": ["x"]}):
+        (tmp_path / "scene318" / "cast_feat" / "tt01.pkl").write_bytes(pickle.dumps(bad))
+        with pytest.raises(UserInputError, match=r"tt01\.pkl: pickle: expected shot id -> numbers"):
+            data[0].arrays(["cast"])
 
 
 def test_keyframes_stand_for_features(tmp_path):
@@ -122,6 +126,8 @@ def test_ovsd_rai_and_bbc(tmp_path):
         assert ovsd.labels("bunny", shots).tolist() == [0, 1, 1]
     (tmp_path / "scenes_3.txt").write_text("0 10\n11 20\n")
     assert RAI(tmp_path).scenes("3").tolist() == [[0, 10], [11, 20]]
+    with pytest.raises(UserInputError, match="RAI: 4: no such film; there are 3"):
+        RAI(tmp_path).scenes("4")
     root = tmp_path / "annotations"
     (root / "shots").mkdir(parents=True)
     (root / "shots" / "01_Poles.txt").write_text("0\t10\n12\t20\n21\t30\n31\t40\n")

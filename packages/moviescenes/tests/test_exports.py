@@ -99,6 +99,10 @@ def test_json_round_trip(tmp_path):
         (tmp_path / "b.json").write_text(json.dumps({**document, path: value}))
         with pytest.raises(UserInputError, match=r"b\.json"):
             SceneList.from_json(tmp_path / "b.json")
+    for last in (3, {**document["scenes"][-1], "threads": 3}):
+        (tmp_path / "b.json").write_text(json.dumps({**document, "scenes": [*document["scenes"][:-1], last]}))
+        with pytest.raises(UserInputError, match=r"b\.json: scenes\[3\]"):
+            SceneList.from_json(tmp_path / "b.json")
 
 
 def test_edl_by_an_independent_parser(tmp_path):
@@ -133,7 +137,9 @@ def test_edl_of_many_scenes_and_drop_frame(tmp_path):
     assert timecode(60 * 999, NTSC, drop=True) in second
     with pytest.raises(UserInputError, match=r"drop_frame: exists at 29\.97"):
         scenes_of(2).save(tmp_path / "b.edl", drop_frame=True)
-    assert not (tmp_path / "b.edl").exists()
+    with pytest.raises(UserInputError, match=r"drop_frame: exists at 29\.97"):
+        scenes_of(2).save(tmp_path / "b.csv", drop_frame=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a_1.edl", "a_2.edl"]
     text = render(
         scenes_of(2, name="Ünïcode / 电影 very long name.mp4"), "edl", start_timecode="01:00:00:00"
     )[".edl"]
@@ -181,6 +187,13 @@ def test_chapters_and_keyframes():
     clips = tree.findall(".//asset-clip")
     assert [clip.get("offset") for clip in clips] == ["0s", "20s", "40s"]
     assert len(tree.findall(".//marker")) == 6
+
+
+def test_the_ending_says_the_format(tmp_path):
+    found = scenes_of(2)
+    for name, (ending, _) in FORMATS.items():
+        (path,) = found.save(tmp_path / f"film{ending}")
+        assert path.read_bytes() == next(iter(render(found, name).values()))
 
 
 def test_unknown_formats(tmp_path):

@@ -156,6 +156,15 @@ def test_errors_of_configuration(cli, tmp_path):
     task, data = SceneTask(**SMALL), SceneData(**{**DATA, "seq_len": 8})
     with pytest.raises(UserInputError, match=r"data\.seq_len: got 8; the model has 10"):
         quiet_fit(tmp_path, task, data)
+    for settings, change, message in (
+        (SMALL, {"keys": ["place"]}, r"data\.keys: misses aud"),
+        (SMALL, {"keys": ["place", "aud", "face"]}, r"data\.keys: got face; the film film-0 has place, cast"),
+        ({**SMALL, "dims": {"place": 31, "aud": 32}}, {}, r"model\.dims: do not fit the data: .* got shape"),
+    ):
+        with pytest.raises(UserInputError, match=message):
+            quiet_fit(tmp_path, SceneTask(**settings), SceneData(**{**DATA, **change}))
+    with pytest.raises(UserInputError, match=r"val: data\.val_split: no such folder"):
+        SceneData("pack", str(tmp_path)).split("val")
     with pytest.raises(UserInputError, match="batch_size"):
         SceneData(batch_size=0)
     with pytest.raises(UserInputError, match="only movienet has them"):

@@ -63,7 +63,7 @@ def fit(folder, task, data=None, ckpt=None, **options):
 
 
 def student(teacher, **options):
-    return SSKDTask(**{"arch": "plain3", "num_classes": 20, "teacher": teacher, "input_size": 16, **options})
+    return SSKDTask(**{"arch": "plain3", "num_classes": 20, "teacher": teacher, **options})
 
 
 def test_both_stages(tmp_path, teacher, capsys):
@@ -73,6 +73,8 @@ def test_both_stages(tmp_path, teacher, capsys):
     trainer = fit(tmp_path / "head", head, data_in(tmp_path))
     assert_bit_equal(dict(head.wrapper.backbone.state_dict()), dict(backbone))
     assert 0 < float(trainer.callback_metrics["train/retrieval"]) <= 1
+    with pytest.raises(UserInputError, match="a self-supervision head has no test"):
+        trainer.test(head, datamodule=data_in(tmp_path), verbose=False)
     (file,) = (tmp_path / "heads").iterdir()
     assert "trained on 40 images" in capsys.readouterr().out
     data = data_in(tmp_path)
@@ -266,7 +268,7 @@ def test_the_examples_run(tmp_path):
             "--config small_teacher": f"--config small_teacher {small} trainer.max_epochs=1",
             "--config small_ss_head": f"--config small_ss_head {few} trainer.max_epochs=1",
             "--config small_distill": f"--config small_distill {few} trainer.max_epochs=2",
-            "trainer.max_epochs=2 trainer.max_epochs=3": "trainer.max_epochs=3",
+            "trainer.max_epochs=2 trainer.max_epochs=150": "trainer.max_epochs=3",
         },
         timeout=600,
     )

@@ -7,7 +7,7 @@ from torch import nn
 
 from tenfold.testing import cli_fixture, undrawn
 
-sys.path.insert(0, str(Path(__file__).parent))  # for ttfnet_without_extras
+sys.path.insert(0, str(Path(__file__).parent))  # for official_layout and ttfnet_without_extras
 
 cli = cli_fixture("ttfnet.cli:app")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from official_layout import official
 from PIL import Image
 from ttfnet_without_extras import exit_codes
 
@@ -17,7 +18,7 @@ from tenfold.testing import PackageReliability, call_apart, help_examples, requi
 from ttfnet.checkpoint import describe, load_detector, save_detector
 from ttfnet.cli import app
 from ttfnet.data.shapes import draw_scene, write_shapes
-from ttfnet.predict import Predictor, find_sources, load
+from ttfnet.predict import Predictor, find_sources, load, read_video
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -111,6 +112,9 @@ def test_a_bad_picture_among_good_ones_is_left_out_and_told(cli, eager_checkpoin
     assert (code, out) == (2, "2 of 3 files -> predictions\n")
     assert re.search(r"left out: photos/b\.jpg: image: is damaged", err)
     assert len(list((tmp_path / "predictions").iterdir())) == 4
+    (tmp_path / "file").touch()
+    code, out, err = cli("predict", "photos", eager_checkpoint, "--out", "file/below", "--batch_size", "2")
+    assert (code, out, "file/below: out: cannot be created" in err) == (2, "", True)
 
 
 def test_videos(cli, eager_checkpoint, tmp_path):
@@ -125,6 +129,14 @@ def test_videos(cli, eager_checkpoint, tmp_path):
     with av.open(str(tmp_path / "predictions/ride.mp4")) as container:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert (len(frames), frames[0].shape) == (4, (64, 80, 3))
+    # The same turned by its metadata: a quarter clockwise.
+    data = bytearray((tmp_path / "ride.mp4").read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    for offset, value in ((0, 0), (4, 1), (12, -1), (16, 0)):
+        data[matrix + offset : matrix + offset + 4] = (value * 65536).to_bytes(4, "big", signed=True)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    whole, turned = (next(read_video(tmp_path / name))[1] for name in ("ride.mp4", "turned.mp4"))
+    np.testing.assert_array_equal(turned, np.rot90(whole, -1))
     (tmp_path / "cut.mp4").write_bytes((tmp_path / "ride.mp4").read_bytes()[:200])
     code, _, err = cli("predict", "cut.mp4", eager_checkpoint, "--out", "o")
     assert (code, "cut.mp4: video: cannot be read" in err) == (2, True)
@@ -151,7 +163,9 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, eager_checkpoint, tmp
         ("predict", "a.jpg", ckpt, "--out", "notes.txt/deep"): "notes.txt/deep: out: cannot be created",
         ("predict", "a.jpg", ckpt, "--conf", "high"): "conf: got high; expected float",
         ("predict", "a.jpg", ckpt, "--batch_size", "0"): "batch_size: got 0",
-        ("export", ckpt, "m.tflite"): "expected one of .onnx, .pt2, .torchscript",
+        ("predict", "a.jpg", ckpt, "--device", "gpu"): "device: got gpu, which cannot be used",
+        ("benchmark", "small", "--device", "gpu"): "device: got gpu, which cannot be used",
+        ("export", ckpt, "m.tflite"): "expected .onnx, .pt2 or .torchscript",
         ("export", ckpt, "nowhere/m.onnx"): "the folder nowhere does not exist",
         ("convert", ckpt, "out.pt"): "bbox_head: no such keys",
         ("convert", ckpt, "out.bin"): "expected .pt",
@@ -198,22 +212,7 @@ def test_convert_and_info(cli, tmp_path):
 
     torch.manual_seed(0)
     model = TTFNet("resnet18", 4)
-    state = {}
-    for key, value in model.state_dict().items():
-        name = key
-        for pattern, new in (
-            (r"neck\.convs\.(\d)\.offset_mask", r"bbox_head.deconv_layers.\1.0.conv_offset_mask"),
-            (r"neck\.convs\.(\d)", r"bbox_head.deconv_layers.\1.0"),
-            (r"neck\.norms\.(\d)", r"bbox_head.deconv_layers.\1.1"),
-            (r"neck\.shortcuts\.(\d)", r"bbox_head.shortcut_layers.\1.layers"),
-            (r"head\.heatmap\.0", "bbox_head.hm.0.conv"),
-            (r"head\.heatmap\.2", "bbox_head.hm.1.conv"),
-            (r"head\.heatmap\.4", "bbox_head.hm.2"),
-            (r"head\.distances\.0", "bbox_head.wh.0.conv"),
-            (r"head\.distances\.2", "bbox_head.wh.1"),
-        ):
-            name = re.sub(pattern, new, name)
-        state[name] = value
+    state = official(model, {"hm": 2, "wh": 1})
     torch.save({"state_dict": state}, tmp_path / "official.pth")
     assert cli("convert", "official.pth", "ours.pt")[0] == 0
     assert torch.equal(

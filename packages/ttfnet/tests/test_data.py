@@ -249,6 +249,16 @@ def test_scaled_crops_follow_too(seed):
             assert box.tolist() == last_painted(scene)
 
 
+def test_crops_forget_the_crowds_that_they_cut_off():
+    corner = replace(painted(0, (300, 200)), ignore=np.array([[0, 0, 9, 9]], np.float32))
+    counts = {0: 0, 1: 0}
+    for seed in range(30):
+        left = scaled_crop(corner, np.random.default_rng(seed), (64, 64)).ignore
+        assert (left[:, 2:] > left[:, :2]).all()
+        counts[len(left)] += 1
+    assert min(counts.values()) > 0
+
+
 def test_cropping_keeps_its_promises():
     ratios = []
     for seed in range(150):
@@ -422,6 +432,15 @@ def test_wrong_labels_name_file_and_line_and_write_nothing(yolo, line, message):
     with pytest.raises(UserInputError, match=message):
         prepare(yolo)
     assert not (yolo / "annotations").exists()
+
+
+def test_labels_and_names_that_are_no_text_are_named(yolo):
+    (yolo / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe0")
+    with pytest.raises(UserInputError, match=r"a\.txt: file: cannot be read as text"):
+        prepare(yolo)
+    (yolo / "data.yaml").write_bytes(b"\xff\xfen")
+    with pytest.raises(UserInputError, match=r"data\.yaml: file: cannot be read as text"):
+        prepare(yolo)
 
 
 def test_prepare_says_what_is_missing(tmp_path, yolo):

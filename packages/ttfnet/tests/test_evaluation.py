@@ -115,3 +115,4 @@ def test_plots(tmp_path):
     assert many.shape[0] < 1200
     empty = evaluate([], data)
     assert empty.numbers["AP"] == 0
+    assert precision_recall_chart(empty) == ""

@@ -8,6 +8,7 @@ import torch
 
 from tenfold._errors import UserInputError
 from tenfold.testing import require
+from ttfnet.benchmark import benchmark
 from ttfnet.checkpoint import ModelInfo, describe, save_detector
 from ttfnet.data.shapes import draw_scene
 from ttfnet.export import Graph, compare, export, export_detector, parity
@@ -49,6 +50,10 @@ def test_onnx_equals_the_network(facts, tmp_path, dcn, operator):
         assert len(a) == len(b) > 3
         torch.testing.assert_close(a.scores, b.scores, atol=1e-4, rtol=0)
     assert load(file).info == info
+    with pytest.raises(UserInputError, match=r"m\.onnx is an ONNX file, which runs on the CPU"):
+        load(file, "cuda")
+    with pytest.raises(UserInputError, match="half: got true"):
+        benchmark(str(file), half=True)
 
 
 def test_rows_without_an_object_are_zero(eager_model):
@@ -102,6 +107,18 @@ def test_the_check_catches_another_network(facts, tmp_path, eager_model, monkeyp
     with pytest.raises(UserInputError, match=r"check: scores differ by .* boxes by 1\.6 pixels"):
         export(tmp_path / "m.pt", tmp_path / "m.torchscript")
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_onnx_files_take_as_many_threads_as_torch(facts, monkeypatch):
+    asked = []
+
+    def runner(path, threads):
+        asked.append(threads)
+        return facts[1], None
+
+    monkeypatch.setattr("ttfnet.runtime.onnx_runner", runner)
+    load("m.onnx")
+    assert asked == [torch.get_num_threads()]
 
 
 def test_foreign_onnx_files_are_refused(tmp_path):

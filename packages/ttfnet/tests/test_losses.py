@@ -144,10 +144,9 @@ def test_an_offset_helps_nearly_empty_boxes():
     assert gradients[1] > 30 * gradients[0]
 
 
-@pytest.mark.parametrize("shapes", [((1, 1, 2, 2), (1, 1, 2, 3))])
-def test_bad_shapes_are_named(shapes):
+def test_bad_shapes_are_named():
     with pytest.raises(ValueError, match="heatmap_focal_loss: target: got shape"):
-        heatmap_focal_loss(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+        heatmap_focal_loss(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 3))
     with pytest.raises(ValueError, match="weighted_giou_loss: pred, target, weight"):
         weighted_giou_loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 3))
 

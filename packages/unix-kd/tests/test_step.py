@@ -118,6 +118,11 @@ def test_the_ledger_counts_what_runs():
     assert report["ratio"] == pytest.approx(0.75 + 1 / (R + 2))
     assert ledger.report(2.0)["ratio"] == pytest.approx(0.75 + 1 / (R + 3))
     assert report["seconds"] > 0
+    with pytest.raises(ValueError, match="empty batch"):
+        step(
+            batch_of()[0][:0]
+        )  # a step that fails costs nothing either, nor does what was evaluated before it
+    assert ledger.report() == report
     other = CostLedger(*pair(), (3, 16, 16))
     other.load_state_dict(ledger.state_dict())
     assert other.report() == report
@@ -199,6 +204,9 @@ def test_statistics_of_a_known_batch():
     again = SelectionStats(20)
     again.load_state_dict(saved)
     assert again.end_epoch() == means
+    assert_bit_equal(
+        again.centres, stats.centres
+    )  # a run resumed inside an epoch goes on measuring distances
 
 
 def test_class_centres_are_class_means():

@@ -84,6 +84,7 @@ def test_a_run_trains_logs_and_counts(tmp_path, capsys):
         ({"keep": 0}, "keep: got 0"),
         ({"keep": 40}, "keep: got 40; the batch has 32"),
         ({"keep": 1.5}, "keep: got 1.5"),
+        ({"b": 40}, "b: got 40; the batch has 32"),
         ({"strategy": "doubt"}, "strategy"),
         ({"method": "vidd"}, "did you mean 'vid'"),
         ({"arch": "resnet9"}, "model: got 'resnet9'"),
@@ -165,6 +166,10 @@ def test_data_options(tmp_path):
     kept = data_in(tmp_path, save_subset=str(tmp_path / "s" / "subset.json"))
     kept.setup("fit")
     assert len(json.loads((tmp_path / "s" / "subset.json").read_text())["indices"]) == 80
+    data_in(tmp_path).prepare_data()  # the same strokes again
+    for options in ({"preset": "ambiguous"}, {"images": (200, 80)}):
+        with pytest.raises(UserInputError, match="of an earlier run; expected"):
+            data_in(tmp_path, **options).prepare_data()
     for options, message in (
         ({"batch_size": 0}, "too small"),
         ({"few_shot": 2.0, "label_noise": 2.0}, "ratio: got 2.0"),
@@ -266,6 +271,7 @@ def test_the_command_line_from_teacher_to_prediction(cli, tmp_path):
         (("fit", "--config", "small_distill", "model.kep=3"), "kep"),
         (("fit", "--config", "small_distill", "model.keep=0", *small), "keep: got 0"),
         (("cost", "--keep", "2"), "keep: got 2"),
+        (("cost", "--keep", "2", "--table", "true"), "keep: got 2"),
         (("cost", "--teacher", "resnet9"), "model: got 'resnet9'"),
         (("demo", "--out", unwritable_path(tmp_path)), "cannot be created"),
     ):
@@ -342,7 +348,7 @@ def test_the_examples_run(tmp_path):
         replace={
             "--config small_teacher": "--config small_teacher data.images=[320,80] trainer.max_epochs=1",
             "--config small_distill": "--config small_distill data.images=[320,80] trainer.max_epochs=2",
-            "trainer.max_epochs=2 trainer.max_epochs=3": "trainer.max_epochs=3",
+            "trainer.max_epochs=2 trainer.max_epochs=60": "trainer.max_epochs=3",
         },
         timeout=600,
     )

@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tenfold import build
 from tenfold.build import BuildError, Layout, find_sources
+from tenfold.build_cuda import architectures_wanted
 
 
 @pytest.fixture
@@ -42,6 +44,31 @@ def test_headers_are_compiled_once_a_variant_and_written_once(layout):
     stamp = header.stat().st_mtime_ns
     build._write_ninja(layout)
     assert header.stat().st_mtime_ns == stamp
+
+
+def test_the_cache_is_absolute(tmp_path, monkeypatch):
+    """Ninja works in the folder of objects, where a relative path would name another place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENFOLD_CACHE", "mine")
+    assert build.cache_folder().parent == tmp_path / "mine"
+    monkeypatch.setenv("TENFOLD_CACHE", "")
+    assert build.cache_folder().parent == Path.home() / ".cache" / "tenfold"
+
+
+def test_no_compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BuildError, match=r"no C\+\+ compiler found \(looked for g\+\+, clang\+\+, c\+\+\)"):
+        build.cxx_compiler()
+
+
+def test_architectures_go_from_the_oldest_to_the_newest(monkeypatch):
+    """The oldest one's PTX makes the machine code of the others; PTX of the newest stays for those to come."""
+    monkeypatch.setenv("TENFOLD_CUDA_ARCHS", "10.0;9.0, 8.0 9.0")
+    assert architectures_wanted() == ("8.0", "9.0", "10.0")
+    monkeypatch.setenv("TENFOLD_CUDA_ARCHS", "9")
+    with pytest.raises(BuildError, match="TENFOLD_CUDA_ARCHS: got '9'"):
+        architectures_wanted()
 
 
 def test_a_path_with_a_space(tmp_path):

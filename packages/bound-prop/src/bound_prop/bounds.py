@@ -960,7 +960,8 @@ class Sweep:
         terms = rounding.gamma(math.prod(node.shape))
         charge.append(terms * ops._dot(a.abs().flatten(2), flat))
         if isinstance(node.op, ops.MaxPool):
-            charge.append(terms * ops._dot(a.abs(), self._magnitude(index)))
+            size = self._magnitude(node.inputs[0])
+            charge.append(terms * ops._dot(a.abs(), node.op.reach(planes, size)))
             return
         for i, low, up in zip(node.inputs, planes.lower, planes.upper, strict=True):
             slope = torch.maximum(low.abs(), up.abs())

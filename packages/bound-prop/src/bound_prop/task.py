@@ -24,6 +24,7 @@ from bound_prop.objective import Method, RobustObjective
 from bound_prop.schedules import Plan
 from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_json
+from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader, sample_generator
 
 __all__ = ["ImageData", "RobustTask"]
@@ -349,7 +350,7 @@ class RobustTask(LightningModule):
         self.reports = {}
         for eps, rows in self._found.items():
             together: dict[int, dict[str, Any]] = {}
-            for part in _gathered(rows):
+            for part in gather_values(rows):
                 together.update(part)
             order = sorted(together)
             columns = {
@@ -395,12 +396,3 @@ class RobustTask(LightningModule):
         optimizer = torch.optim.Adam(free, lr=self.hparams["lr"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.plan.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-
-def _gathered(value: Any) -> list[Any]:
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, value)
-    return parts

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from moviescenes.export.formats import FORMATS, render
-from moviescenes.timecode import can_drop, from_timecode
+from moviescenes.export.formats import FORMATS, format_of, render
+from moviescenes.timecode import check_drop_frame, from_timecode
 from moviescenes.video import probe
 from tenfold._errors import UserInputError
 from tenfold.io import check_folder, make_folder, write_bytes
@@ -107,12 +107,12 @@ def segment(
 def _segmenter(model: str, features: str | None, detector: str, threads: int | None) -> Any:
     from moviescenes.segment import SceneSegmenter, load_model
 
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(max(1, threads))
     if model == "unsupervised":
         return SceneSegmenter(features=features, detector=detector)
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
     network, own = load_model(model)
     chosen: Any = features or own or None
     if chosen is None:
@@ -135,8 +135,8 @@ def _check_codes(video: Path, start: str | None, drop: bool) -> None:
     if start is None and not drop:
         return
     fps: Fraction = probe(video).fps
-    if drop and not can_drop(fps):
-        raise UserInputError(f"drop_frame: exists at 29.97 and 59.94 alone; this video has {float(fps):.3f}")
+    if drop:
+        check_drop_frame(fps)
     if start is not None:
         from_timecode(start, fps, drop=drop)
 
@@ -293,7 +293,7 @@ def convert(
     """Turn a result of `segment` into another format, or a list of shots into MovieNet's.
 
     Args:
-        source: JSON file of `segment`, or a list of shots (.txt, or PySceneDetect's .csv).
+        source: JSON file of `segment`, or a list of shots (.txt, or PySceneDetect's .csv), which becomes shots alone.
         output: File to write.
         format: One of segment's formats, or shots; by default after the ending of the output.
         start_timecode: Time code of the movie's first frame.
@@ -303,12 +303,17 @@ def convert(
     from moviescenes.scenes import SceneList
     from moviescenes.shots import ShotList
 
+    wanted = format or format_of(output)
     if source.suffix.lower() != ".json":
+        if wanted in FORMATS or format not in (None, "shots"):
+            raise UserInputError(
+                f"format: got {wanted}; {source} is a list of shots, which becomes shots alone"
+            )
         ShotList.from_txt(source, fps).to_txt(output)
         print(f"{source} -> {output}")
         return
     result = SceneList.from_json(source)
-    if format == "shots" or (format is None and output.suffix == ".txt"):
+    if wanted == "shots" or (format is None and wanted == "txt"):
         result.shots.to_txt(output)
         files = [output]
     else:

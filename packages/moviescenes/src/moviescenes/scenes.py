@@ -251,7 +251,12 @@ class SceneList(Sequence[Scene]):
         columns = [np.array([_value(row.get(name)) for row in rows]) for name in ("probability", "score")]
         scenes = member(document, "scenes", list, path=path)
         cuts = [member(document, f"scenes[{k}].last_shot", int, path=path) for k in range(len(scenes) - 1)]
-        threads = [scene.get("threads", []) for scene in scenes]
+        threads = [
+            member(document, f"scenes[{k}].threads", list, path=path)
+            if "threads" in member(document, f"scenes[{k}]", dict, path=path)
+            else []
+            for k in range(len(scenes))
+        ]
         if not shots or len(boundaries) != len(shots) - 1:
             raise UserInputError(f"{path}: boundaries: expected one between every two shots")
         try:

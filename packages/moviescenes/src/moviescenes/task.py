@@ -42,7 +42,8 @@ class SceneData(LightningDataModule):
     Args:
         dataset: movienet (the published layout), pack (a pickle a film), features (an .npz a film), or generated.
         root: Folder of the data.
-        train_split: Of movienet: its split; of pack and features: a pattern of file names below root.
+        train_split: Of movienet: its split; of pack: one of the folders or files below root (. for root itself); of
+            features: how the files' names begin, or a pattern with a star.
         val_split: Likewise.
         test_split: Likewise.
         keys: Modalities.
@@ -110,15 +111,18 @@ class SceneData(LightningDataModule):
                 keyframes=self.keyframes,
             )
         if self.dataset == "pack":
-            folder = self.root / word
-            return FeaturePack(folder if folder.exists() else self.root)
+            if not (self.root / word).exists():
+                raise UserInputError(
+                    f"{self.root / word}: data.{name}_split: no such folder or file of films"
+                )
+            return FeaturePack(self.root / word)
         return SceneFeatures(self.root, word if "*" in word else f"{word}*.npz")
 
     def train_dataloader(self) -> ResumableLoader[Any]:
         """Segments in an order that a resumed run continues."""
         films = self.split("train")
         data = SegmentDataset(
-            [films[k] for k in range(len(films))],
+            [_Lazy(films, k, self.keys).read() for k in range(len(films))],
             self.keys,
             half_window=self.half_window,
             seq_len=self.seq_len,
@@ -135,7 +139,7 @@ class SceneData(LightningDataModule):
 
     def _films(self, name: str) -> ResumableLoader[Any]:
         films = self.split(name)
-        numbered: Any = [_Lazy(films, k) for k in range(len(films))]
+        numbered: Any = [_Lazy(films, k, self.keys) for k in range(len(films))]
         return ResumableLoader(numbered, 1, seed=self.seed, shuffle=False, collate_fn=_first)
 
     def val_dataloader(self) -> ResumableLoader[Any]:
@@ -148,15 +152,23 @@ class SceneData(LightningDataModule):
 
 
 class _Lazy:
-    """A film that is read when it is its turn."""
+    """A film that is read when it is its turn, and has the modalities asked for."""
 
-    def __init__(self, films: Any, number: int) -> None:
-        self.films, self.number = films, number
+    def __init__(self, films: Any, number: int, keys: Sequence[str]) -> None:
+        self.films, self.number, self.keys = films, number, keys
+
+    def read(self) -> FilmData:
+        film: FilmData = self.films[self.number]
+        missing = [key for key in self.keys if key not in film.features]
+        if missing:
+            raise UserInputError(
+                f"data.keys: got {missing[0]}; the film {film.name} has {', '.join(film.features)}"
+            )
+        return film
 
 
 def _first(items: Sequence[_Lazy]) -> FilmData:
-    film: FilmData = items[0].films[items[0].number]
-    return film
+    return items[0].read()
 
 
 class SceneTask(LightningModule):
@@ -235,13 +247,16 @@ class SceneTask(LightningModule):
         self._seen: dict[str, tuple[Any, ...]] = {}
 
     def setup(self, stage: str) -> None:
-        """Checks that windows fit, and takes over the weights of another run."""
+        """Checks that the data fit, and takes over the weights of another run."""
         data: Any = getattr(self.trainer, "datamodule", None)
         for name in ("half_window", "seq_len"):
             if data is not None and getattr(data, name, self.hparams[name]) != self.hparams[name]:
                 raise UserInputError(
                     f"data.{name}: got {getattr(data, name)}; the model has {self.hparams[name]}"
                 )
+        missing = [key for key in self.model.config.dims if key not in getattr(data, "keys", (key,))]
+        if missing:
+            raise UserInputError(f"data.keys: misses {missing[0]}, which model.dims has")
         if stage == "fit" and self.hparams["start_from"] and self.trainer.ckpt_path is None:
             other, _ = load_model(self.hparams["start_from"])
             load_strict(self.model, other.state_dict(), source=self.hparams["start_from"])
@@ -264,7 +279,11 @@ class SceneTask(LightningModule):
             images = windows["place"]
             described = self.backbone(images.flatten(0, 2)).unflatten(0, images.shape[:3])
             windows = {**windows, "place": described}
-        loss = boundary_loss(self.model(windows).float(), labels, self.hparams["class_weights"])
+        try:
+            logits = self.model(windows).float()
+        except ValueError as error:
+            raise UserInputError(f"model.dims: do not fit the data: {error}") from error
+        loss = boundary_loss(logits, labels, self.hparams["class_weights"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         return loss
 

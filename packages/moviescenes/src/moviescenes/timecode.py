@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from tenfold._errors import UserInputError
 
-__all__ = ["can_drop", "clock", "from_timecode", "nominal_rate", "timecode"]
+__all__ = ["can_drop", "check_drop_frame", "clock", "from_timecode", "nominal_rate", "timecode"]
 
 
 def nominal_rate(fps: Fraction) -> int:
@@ -30,6 +30,18 @@ def can_drop(fps: Fraction) -> bool:
     (True, False)
     """
     return fps in (Fraction(30000, 1001), Fraction(60000, 1001))
+
+
+def check_drop_frame(fps: Fraction) -> None:
+    """Say that drop-frame codes, which a user asks for, are not defined at this rate.
+
+    Raises:
+        UserInputError: another rate than 29.97 and 59.94.
+
+    >>> check_drop_frame(Fraction(30000, 1001))
+    """
+    if not can_drop(fps):
+        raise UserInputError(f"drop_frame: exists at 29.97 and 59.94 alone; this video has {float(fps):.3f}")
 
 
 def timecode(frame: int, fps: Fraction, *, drop: bool = False) -> str:
@@ -62,7 +74,7 @@ def from_timecode(text: str, fps: Fraction, *, drop: bool = False) -> int:
     """The frame number that a code means; the inverse of `timecode` within a day.
 
     Raises:
-        UserInputError: no time code, or one that does not exist (a dropped number).
+        UserInputError: no time code, one that does not exist (a dropped number), or a rate without drop-frame.
 
     >>> from_timecode("00:10:00;00", Fraction(30000, 1001), drop=True)
     17982
@@ -74,8 +86,7 @@ def from_timecode(text: str, fps: Fraction, *, drop: bool = False) -> int:
     hours, minutes, seconds, frames = map(int, match.groups())
     number = ((hours * 60 + minutes) * 60 + seconds) * base + frames
     if drop:
-        if not can_drop(fps):
-            raise UserInputError("timecode: drop-frame exists at 29.97 and 59.94 frames a second alone")
+        check_drop_frame(fps)
         skipped = base // 15
         if frames < skipped and seconds == 0 and minutes % 10:
             raise UserInputError(f"timecode: got {text!r}, a number that drop-frame skips")
@@ -84,7 +95,7 @@ def from_timecode(text: str, fps: Fraction, *, drop: bool = False) -> int:
     return number
 
 
-def clock(seconds: float, *, comma: bool = False) -> str:
+def clock(seconds: float) -> str:
     """``HH:MM:SS.mmm``.
 
     >>> clock(3661.5)
@@ -94,4 +105,4 @@ def clock(seconds: float, *, comma: bool = False) -> str:
     rest, milli = divmod(total, 1000)
     minutes, sec = divmod(rest, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{sec:02d}{',' if comma else '.'}{milli:03d}"
+    return f"{hours:02d}:{minutes:02d}:{sec:02d}.{milli:03d}"

@@ -17,6 +17,7 @@ from pircnn.model import PIRCNN
 from pircnn.pictures import semantics_picture
 from pircnn.prepare import semantic_map
 from tenfold.geometry import Calibration
+from tenfold.lidar.clouds import frame_name
 from tenfold.lidar.kitti import FloatArray
 from tenfold.lidar.predict import Detections, find_objects, write_files
 from tenfold.viz import encode_image
@@ -68,7 +69,7 @@ def predict(
     files = dict(result.files)
     if seen["picture"] is not None and model.image_net is not None:
         told = semantic_map(model.image_net, seen["picture"])
-        stem = frame.name.split(".")[0]
+        stem = frame_name(frame)
         files[f"{stem}_semantics.png"] = encode_image(
             semantics_picture(seen["picture"], told, seg_names(model))
         )

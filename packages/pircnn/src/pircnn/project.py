@@ -14,6 +14,7 @@ from pircnn.data.frames import check_camera
 from pircnn.pictures import projection_picture
 from tenfold._errors import UserInputError
 from tenfold.io import read_image
+from tenfold.lidar.clouds import frame_name
 from tenfold.lidar.kitti import DONT_CARE, KittiLabels, read_calibration, read_labels
 from tenfold.lidar.predict import read_frame, write_files
 from tenfold.viz import encode_image
@@ -80,7 +81,7 @@ def project(
         objects = found.select(found.is_object)
         numbers["objects"] = [*objects.names]
     shown = _drawn(picture, rows, camera, objects, points)
-    stem = cloud.name.split(".")[0]
+    stem = frame_name(cloud)
     text = (json.dumps(numbers, indent=1) + "\n").encode()
     write_files(out, {f"{stem}_projection.png": encode_image(shown), f"{stem}_projection.json": text})
     if not valid.any():

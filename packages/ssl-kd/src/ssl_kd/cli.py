@@ -11,7 +11,6 @@ app = App(
     name="ssl-kd",
     version=__version__,
     summary="SSKD: knowledge distillation with self-supervision, and thirteen baselines on one bench.",
-    package="ssl_kd",
     task=(
         "ssl_kd.task:SSKDTask",
         "ssl_kd.task:HeadTask",
@@ -24,7 +23,7 @@ app = App(
         "ssl-kd fit --config small_teacher",
         "ssl-kd fit --config small_ss_head",
         "ssl-kd fit --config small_distill",
-        "ssl-kd fit --config small_distill trainer.max_epochs=3 --ckpt_path last",
+        "ssl-kd fit --config small_distill trainer.max_epochs=150 --ckpt_path last",
         "ssl-kd fit --config teacher model.arch=wrn_40_2 data.root=data",
         "ssl-kd fit --config ss_head model.teacher=runs/teachers/wrn_40_2/checkpoints/last.ckpt",
         "ssl-kd fit --config wrn_40_2_shufflev1 data.root=data",

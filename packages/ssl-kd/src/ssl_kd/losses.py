@@ -15,6 +15,7 @@ from ssl_kd.views import VIEWS
 from tenfold.distill.distillers import kd_loss
 from tenfold.distill.distillers._base import as_float, check_equal_logits
 from tenfold.distill.step import check_labels
+from tenfold.train.processes import rank_and_world
 
 __all__ = ["PRESETS", "SSKDLoss"]
 
@@ -144,9 +145,10 @@ class SSKDLoss:
         self, s_z: Tensor, t_z: Tensor, images: int, target: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         right = self.task.positive(images, s_z.device) if target is None else target
-        if not self.gather or not _distributed():
+        rank, world = rank_and_world()
+        if not self.gather or world == 1:
             return self.task.scores(s_z), self.task.scores(t_z), right
-        first = images * torch.distributed.get_rank()
+        first = images * rank
         s_all, t_all = (_gather_plain(z.view(images, VIEWS, -1)[:, 0]) for z in (s_z, t_z))
         return self.task.scores(s_z, s_all), self.task.scores(t_z, t_all), right + first
 
@@ -177,10 +179,6 @@ def _split(logits: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """Plain views ``(B, C)`` and transformed ones ``(3 B, C)``."""
     by_image = logits.view(images, VIEWS, -1)
     return by_image[:, 0], by_image[:, 1:].reshape(-1, logits.shape[1])
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _gather_plain(z: Tensor) -> Tensor:

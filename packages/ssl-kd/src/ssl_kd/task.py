@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from ssl_kd.heads import SSWrapper, load_head, save_head
+from ssl_kd.heads import SSWrapper, feature_width, load_head, save_head
 from ssl_kd.losses import SSKDLoss
 from ssl_kd.selection import error_level
 from ssl_kd.step import SSKDStep
 from ssl_kd.tasks import TASKS
+from ssl_kd.views import MixedViews, RotationViews
 from tenfold._errors import UserInputError
 from tenfold.distill.checkpoints import file_hash
 from tenfold.distill.models import create_model
@@ -45,8 +45,6 @@ class ViewData(ImageData):
 
     def train_transform(self) -> Any:
         """What turns a training image into its views."""
-        from ssl_kd.views import MixedViews, RotationViews
-
         if self.views == "none":
             return self.augment
         if self.views == "mixed":
@@ -83,8 +81,8 @@ def _views_of(batch: Batch, whose: str) -> tuple[Tensor, Tensor]:
 class HeadTask(ClassifierTask):
     """A teacher's self-supervision head; its backbone stays bit for bit as it is.
 
-    Validation reports how often the right one of a batch's images is found (``retrieval``), on training views:
-    the loss itself can fall very little.
+    Training logs how often the right one of a batch's images is found (``train/retrieval``): the loss itself can
+    fall very little. There is nothing to validate or to test.
 
     Args:
         teacher: Checkpoint of the teacher, torchvision:<name>:<weights>, or untrained:<name>.
@@ -120,13 +118,9 @@ class HeadTask(ClassifierTask):
         if ss_task == "contrastive":
             self.ss_task.tau = tau
         backbone = load_teacher(teacher, teacher_arch, num_classes)
-        wrapper = SSWrapper(backbone)
-        width = wrapper.proj_head[0].in_features  # type: ignore[index]
-        self.head = self.ss_task.head(width)
-        wrapper.proj_head = self.head
+        self.head = self.ss_task.head(feature_width(backbone))
         # The frozen backbone is no child: neither trained nor stored.
-        object.__setattr__(self, "wrapper", wrapper.eval())
-        self.register_buffer("best_top1", torch.zeros(()))
+        object.__setattr__(self, "wrapper", SSWrapper(backbone, head=self.head).eval())
 
     wrapper: SSWrapper
 
@@ -157,6 +151,10 @@ class HeadTask(ClassifierTask):
     def on_validation_epoch_end(self) -> None:
         """Nothing."""
 
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Refuses: there is no accuracy of a head alone."""
+        raise UserInputError("model: a self-supervision head has no test; its fit logs train/retrieval")
+
     def on_fit_end(self) -> None:
         """Writes the head where the student's training looks for it."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -183,7 +181,8 @@ class SSKDTask(DistillTask):
         ratio_ss: Share of the teacher's wrong similarity rows to keep.
         gather_negatives: Compare with the images of all processes.
         permute: Control: shuffle the teacher's similarities.
-        **kwargs: Of the distillation; method, weights and taps of the shared distillers are not used.
+        **kwargs: Of the distillation; method, weights, taps, input size and cache of the shared distillers are not
+            used.
     """
 
     def __init__(
@@ -206,14 +205,12 @@ class SSKDTask(DistillTask):
         s = self.hparams
         task = _ss_task(s["ss_task"])
         teacher, student = (
-            SSWrapper(net)
+            SSWrapper(net, head=task.head(feature_width(net)))
             for net in (
                 load_teacher(s["teacher"], s["teacher_arch"], s["num_classes"]),
                 create_model(s["arch"], s["num_classes"]),
             )
         )
-        for wrapper in (teacher, student):
-            wrapper.proj_head = task.head(wrapper.proj_head[0].in_features)  # type: ignore[index]
         try:
             loss = SSKDLoss(
                 s["t_kd"],

@@ -15,7 +15,7 @@ from tenfold.io import write_image
 from ttfnet.checkpoint import describe
 from ttfnet.data.shapes import draw_scene
 from ttfnet.model import BACKBONES, TTFNet, use_standard_operators
-from ttfnet.predict import Predictor, load
+from ttfnet.predict import Predictor, checked_device, load
 
 __all__ = ["benchmark", "percentiles"]
 
@@ -36,7 +36,7 @@ def benchmark(
         size: Height and width of the input; by default the checkpoint's, 512 x 512 for a backbone.
         batch_size: Images at a time.
         runs: Measured runs.
-        half: Mixed precision (bfloat16 on a CPU, float16 on a GPU).
+        half: Mixed precision (bfloat16 on a CPU, float16 on a GPU); an ONNX file has its own.
         device: Device such as cuda.
         threads: Threads to use; all cores by default.
     """
@@ -45,6 +45,8 @@ def benchmark(
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     predictor = _predictor(model, size, device)
+    if half and predictor.model is None:
+        raise UserInputError(f"half: got true; {model} has the precision that it was exported with")
     height, width = predictor.info.size
     print(
         f"{model}, {height} x {width}, batch {batch_size}, {device}, {torch.get_num_threads()} threads, {runs} runs"
@@ -59,13 +61,16 @@ def benchmark(
         if kind == "cuda":
             torch.cuda.synchronize()
 
+    def end_to_end() -> None:
+        with torch.autocast(kind, dtype, enabled=half):
+            predictor.predict_images(files, batch_size=batch_size)
+
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{k}.jpg" for k in range(batch_size)]
         for k, file in enumerate(files):
             write_image(file, draw_scene(np.random.default_rng(k), 640)[0][:480])
         print(_line("model and decoding", percentiles(model_only, runs), batch_size))
-        end = percentiles(lambda: predictor.predict_images(files, batch_size=batch_size), runs)
-        print(_line("end to end", end, batch_size))
+        print(_line("end to end", percentiles(end_to_end, runs), batch_size))
 
 
 def _predictor(model: str, size: tuple[int, int] | None, device: str) -> Predictor:
@@ -79,8 +84,9 @@ def _predictor(model: str, size: tuple[int, int] | None, device: str) -> Predict
             info = describe(predictor.model, predictor.info.class_names, size=tuple(size))
             return Predictor(info, predictor.run, predictor.model, device)
         return predictor
-    network = TTFNet(model).eval().to(device)
-    use_standard_operators(network, torch.device(device).type == "cpu")  # as `ttfnet.load` does
+    kind = checked_device(device)
+    network = TTFNet(model).eval().to(kind)
+    use_standard_operators(network, kind.type == "cpu")  # as `ttfnet.load` does
     info = describe(network, size=tuple(size or (512, 512)))
     return Predictor(info, lambda images: network.decode(network(images)), network, device)
 

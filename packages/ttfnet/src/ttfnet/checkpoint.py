@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tenfold._errors import UserInputError
 from tenfold.io import convert_state_dict, load_checkpoint, load_strict, save_checkpoint
-from ttfnet.model import Backbone, DarkNet53, Detector, ResNet, build_detector
+from ttfnet.model import Backbone, CenterNet, DarkNet53, Detector, ResNet, build_detector
 
 __all__ = [
     "NORMALIZATIONS",
@@ -91,8 +91,6 @@ class ModelInfo:
 
 def describe(model: Detector, class_names: list[str] | None = None, **facts: Any) -> ModelInfo:
     """The facts of a model; class names default to numbers."""
-    from ttfnet.model import CenterNet
-
     method = "centernet" if isinstance(model, CenterNet) else "ttfnet"
     names = class_names or [str(k) for k in range(model.num_classes)]
     facts.setdefault("normalization", model.backbone.normalization)
@@ -186,7 +184,7 @@ def load_backbone(backbone: Backbone, source: str | Path | Mapping[str, Tensor])
         state,
         allow_missing=(r".*num_batches_tracked", r".*\.offset_mask\..*"),
         allow_unexpected=(r"(fc|output|classifier)\..*",),
-        source=name if isinstance(name, str) else str(name),
+        source=str(name),
     )
 
 

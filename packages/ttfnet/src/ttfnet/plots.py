@@ -32,7 +32,7 @@ def write_plots(
 
 def precision_recall_chart(result: CocoResult, most: int = 8) -> str:
     """SVG of precision against recall at an overlap of 0.5: the mean, and the classes with the highest AP."""
-    curves = {name: curve for name, curve in result.precision.items() if (curve > -1).any()}
+    curves = {name: curve for name, curve in result.precision.items() if result.per_class[name] > -1}
     if not curves:
         return ""
     ranked = sorted(curves, key=lambda name: -result.per_class[name])[:most]

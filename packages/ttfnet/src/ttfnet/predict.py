@@ -6,6 +6,7 @@ import glob
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tenfold._errors import MissingExtraError, UserInputError
-from tenfold.io import make_folder, read_image, write_bytes, write_json
+from tenfold._errors import MissingExtraError, UserInputError, first_line
+from tenfold.io import check_folder, make_folder, read_image, write_bytes, write_json
 from tenfold.lidar.progress import bar
 from ttfnet.checkpoint import ModelInfo, load_detector
 from ttfnet.data.scene import Scene
@@ -125,11 +126,11 @@ def load(path: str | Path, device: str = "cpu", max_det: int = 100) -> Predictor
 
     Args:
         path: ``.ckpt``, ``.pt`` or ``.onnx``.
-        device: such as ``"cuda"``.
+        device: such as ``"cuda"``; ONNX files run on the CPU, with as many threads as torch.
         max_det: most objects of a picture; an ONNX file has its own number.
 
     Raises:
-        UserInputError: unreadable, or no model of ours.
+        UserInputError: unreadable, no model of ours, or a device that is not there.
 
     Example:
         >>> ttfnet.load("last.ckpt").predict_images(["street.jpg"])  # doctest: +SKIP
@@ -137,12 +138,30 @@ def load(path: str | Path, device: str = "cpu", max_det: int = 100) -> Predictor
     if Path(path).suffix == ".onnx":
         from ttfnet.runtime import onnx_runner
 
-        info, run = onnx_runner(path)
+        if device != "cpu":
+            raise UserInputError(f"device: got {device}; {path} is an ONNX file, which runs on the CPU")
+        info, run = onnx_runner(path, torch.get_num_threads())
         return Predictor(info, run)
+    kind = checked_device(device)
     model, info = load_detector(path)
-    model.to(device)
-    use_standard_operators(model, torch.device(device).type == "cpu")
+    use_standard_operators(model.to(kind), kind.type == "cpu")
     return Predictor(info, lambda images: model.decode(model(images), max_det), model, device)
+
+
+def checked_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UserInputError: no such device here.
+
+    Example:
+        >>> checked_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserInputError(f"device: got {name}, which cannot be used ({first_line(error)})") from error
 
 
 def _pixels(picture: Picture) -> Pixels:
@@ -180,32 +199,33 @@ def predict(
         nms_iou: Class-wise suppression above this overlap; the method does without.
         batch_size: Pictures at a time.
         draw: Write pictures too, not only JSON.
-        device: Device such as cuda.
+        device: Device such as cuda; an ONNX file runs on the CPU.
         threads: Threads to use; all cores by default.
     """
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     if batch_size < 1:
         raise UserInputError(f"batch_size: got {batch_size}; expected at least 1")
+    check_folder(out)
     files = find_sources(source)
     predictor = load(checkpoint, device)
     names = _result_names(files)
     failed: list[str] = []
     options: dict[str, Any] = {"conf": conf, "nms_iou": nms_iou, "batch_size": batch_size}
     for chunk in bar(_groups(files, batch_size), "predict"):
-        try:
-            if chunk[0].suffix.lower() in _VIDEOS:
+        if chunk[0].suffix.lower() in _VIDEOS:
+            try:
                 _predict_video(predictor, chunk[0], out / names[chunk[0]], draw, options)
-                continue
-            pictures = _read_pictures(chunk, failed, alone=len(files) == 1)
-            found = predictor.predict_images([pixels for _, pixels in pictures], **options)
-            make_folder(out)  # only now: a user error leaves nothing behind
-            for (file, pixels), own in zip(pictures, found, strict=True):
-                _write_picture(predictor.info, file, pixels, own, out / names[file], draw)
-        except UserInputError as error:
-            if len(files) == 1:
-                raise
-            _leave_out(error, failed)
+            except UserInputError as error:
+                if len(files) == 1:
+                    raise
+                _leave_out(error, failed)
+            continue
+        pictures = _read_pictures(chunk, failed, alone=len(files) == 1)
+        found = predictor.predict_images([pixels for _, pixels in pictures], **options)
+        make_folder(out)  # only now: a user error leaves nothing behind
+        for (file, pixels), own in zip(pictures, found, strict=True):
+            _write_picture(predictor.info, file, pixels, own, out / names[file], draw)
     print(f"{len(files) - len(failed)} of {len(files)} files -> {out}")
     return 2 if failed else 0
 
@@ -269,9 +289,9 @@ def _result_names(files: Sequence[Path]) -> dict[Path, str]:
     """Names of results without ending; those that would collide keep their ending, then get a number."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
+    stems = Counter(file.stem for file in files)
     for file in files:
-        stems = [f.stem for f in files]
-        name = file.stem if stems.count(file.stem) == 1 else file.name.replace(".", "_")
+        name = file.stem if stems[file.stem] == 1 else file.name.replace(".", "_")
         unique, number = name, 1
         while unique in taken:
             number += 1
@@ -337,7 +357,7 @@ def _av() -> Any:
 
 
 def read_video(path: Path) -> Iterator[tuple[float, Pixels]]:
-    """Time in seconds and RGB pixels of each frame.
+    """Time in seconds and RGB pixels of each frame, turned upright as the file says.
 
     Raises:
         UserInputError: unreadable, or without a picture.
@@ -348,7 +368,9 @@ def read_video(path: Path) -> Iterator[tuple[float, Pixels]]:
             if not container.streams.video:
                 raise UserInputError(f"{path}: video: has no pictures")
             for frame in container.decode(video=0):
-                yield float(frame.time or 0.0), frame.to_ndarray(format="rgb24")
+                turns = round(float(frame.rotation or 0) / 90) % 4
+                upright = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                yield float(frame.time or 0.0), np.ascontiguousarray(upright)
     except (av.error.FFmpegError, OSError) as error:
         raise UserInputError(f"{path}: video: cannot be read ({error})") from error
 

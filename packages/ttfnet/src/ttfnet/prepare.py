@@ -53,7 +53,7 @@ def _class_names(root: Path, names: Path | None) -> list[str]:
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
         raise UserInputError(f"{candidates[0]}: no such file; the class names are read from it")
-    text = file.read_text(encoding="utf-8")
+    text = _text(file)
     if file.suffix == ".txt":
         found: Any = [line.strip() for line in text.splitlines() if line.strip()]
     else:
@@ -68,6 +68,13 @@ def _class_names(root: Path, names: Path | None) -> list[str]:
     if not isinstance(found, list) or not found:
         raise UserInputError(f"{file}: names: got {found!r}; expected a list of class names")
     return [str(name) for name in found]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserInputError(f"{file}: file: cannot be read as text ({error})") from error
 
 
 def yolo_to_coco(root: Path, split: str, classes: list[str]) -> tuple[dict[str, Any], Counter[str]]:
@@ -114,7 +121,7 @@ def _boxes(
 ) -> list[tuple[int, list[float]]]:
     found = []
     height, width = size
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(file).splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -57,15 +57,14 @@ def onnx_runner(
     if METADATA not in stored:
         raise UserInputError(f"{path}: metadata: {METADATA} is missing; expected a file of `ttfnet export`")
     info = ModelInfo.from_document(json.loads(stored[METADATA]), path)
-    kind = session.get_inputs()[0]
-    half, fixed = kind.type == "tensor(float16)", isinstance(kind.shape[0], int)
+    entry = session.get_inputs()[0]
+    fixed = isinstance(entry.shape[0], int)
 
     def run(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch = images.half() if half else images
         # A file with a fixed batch takes its images one by one.
-        parts = batch.split(kind.shape[0]) if fixed else [batch]
-        found = [session.run(None, {kind.name: part.contiguous().numpy()}) for part in parts]
+        parts = images.split(entry.shape[0]) if fixed else [images]
+        found = [session.run(None, {entry.name: part.contiguous().numpy()}) for part in parts]
         boxes, scores, labels = (torch.cat([torch.from_numpy(p[k]) for p in found]) for k in range(3))
-        return boxes.float(), scores.float(), labels
+        return boxes, scores, labels
 
     return info, run

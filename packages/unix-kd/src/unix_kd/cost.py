@@ -128,8 +128,8 @@ class CostLedger(_Ledger):
     @contextmanager
     def step(self, images: int) -> Iterator[None]:
         """Enters a batch of ``images`` and the wall time of the block; nothing outside such a block counts."""
-        before = dict(self.forward_images), dict(self.backward_images)
         self._restore()
+        before = dict(self.forward_images), dict(self.backward_images)
         start = time.perf_counter()
         try:
             yield
@@ -213,14 +213,14 @@ def cost(
         size: Side of the images; by default 32, and 224 for torchvision networks and MobileNetV1.
         table: Print every pair of the published table instead, with its published cost beside ours.
     """
-    if table:
-        _print_table(keep)
-        return
     from tenfold._errors import UserInputError
     from tenfold.distill.models import create_model
 
     if not 0 < keep <= 1:
         raise UserInputError(f"keep: got {keep}; expected a share in (0, 1]")
+    if table:
+        _print_table(keep)
+        return
     big = any(name.startswith("torchvision:") or name == "MobileNetV1" for name in (teacher, student))
     side = size or (224 if big else 32)
     macs = [macs_of(create_model(name, classes), (3, side, side)) for name in (teacher, student)]

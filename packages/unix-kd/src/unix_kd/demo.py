@@ -89,7 +89,7 @@ def _row(title: str, run: Run) -> tuple[str | float, ...]:
 
 
 def _draw(path: Path, run: Run) -> None:
-    """Three rows: the most certain images (dropped), the most uncertain ones, and what the teacher saw of them."""
+    """Four rows: the most certain images, the most uncertain ones, the least uncertain kept ones, and these mixed."""
     from PIL import Image, ImageDraw, ImageFont
 
     from tenfold.viz import encode_image

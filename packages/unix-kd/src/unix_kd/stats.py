@@ -99,12 +99,14 @@ class SelectionStats:
             "now": self._now,
             "sums": dict(self._sums),
             "numbers": dict(self._numbers),
+            "centres": self.centres,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.counts, self._now = list(state["counts"]), state["now"]
         self._sums, self._numbers = dict(state["sums"]), dict(state["numbers"])
+        self.centres = state["centres"]
 
 
 def certainty(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from tenfold._errors import UserInputError
 from tenfold.distill.distillers import DISTILLERS, KD, build
 from tenfold.distill.taps import Tapped
-from tenfold.distill.task import Batch, ClassifierTask, DistillTask, ImageData
+from tenfold.distill.task import ClassifierTask, DistillTask, ImageData
+from tenfold.train.modes import evaluating
 from unix_kd.cost import CostLedger, advice
 from unix_kd.losses import UnixLoss
 from unix_kd.sampling import Strategy, UncertaintyMixup
@@ -104,10 +104,12 @@ class UnixTask(DistillTask):
             step.stats = SelectionStats(len(data.train_set))
             if self._state is not None:
                 self._load(self._state)
+        for name in ("keep", "b"):
+            amount = self.hparams[name]
+            if isinstance(amount, int) and amount > data.sizes[0]:
+                raise UserInputError(f"model.{name}: got {amount}; the batch has {data.sizes[0]} images")
         keep = self.hparams["keep"]
-        share = keep if isinstance(keep, float) else min(keep / data.sizes[0], 1.0)
-        if isinstance(keep, int) and keep > data.sizes[0]:
-            raise UserInputError(f"model.keep: got {keep}; the batch has {data.sizes[0]} images")
+        share = keep if isinstance(keep, float) else keep / data.sizes[0]
         step.sampler.nominal = data.sizes[0]
         if self.trainer.is_global_zero:
             print(advice(step.ledger.report()["R"], share))
@@ -122,17 +124,11 @@ class UnixTask(DistillTask):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         loader = data.val_dataloader() if which == "val" else data.centre_dataloader()
         step: Any = self.step
-        training = step.student.training
-        step.student.eval()
         moved = ((x.to(self.device), y) for x, y, _ in loader)
-        step.stats.set_centres(
-            class_centres(lambda x: step.student_taps(x).taps[-1], moved, data.num_classes)
-        )
-        step.student.train(training)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """See `DistillTask.training_step`."""
-        return super().training_step(batch, batch_idx)
+        with evaluating(step.student):
+            step.stats.set_centres(
+                class_centres(lambda x: step.student_taps(x).taps[-1], moved, data.num_classes)
+            )
 
     def on_train_epoch_end(self) -> None:
         """Logs the selection's statistics and the cost so far."""

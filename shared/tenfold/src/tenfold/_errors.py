@@ -1,6 +1,11 @@
 """Exceptions and warnings shared by every room; imports nothing of ours."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class SlowPathWarning(UserWarning):
     """An op runs its Python reference because the compiled kernel is not available."""
 

@@ -27,6 +27,7 @@ __all__ = [
     "Ninja",
     "build",
     "cache_folder",
+    "cxx_compiler",
     "find_sources",
     "main",
     "run_ninja",
@@ -92,10 +93,10 @@ def find_sources() -> Path:
 
 def cache_folder() -> Path:
     """Return the folder for binaries built by the user; one per package version and platform."""
-    from tenfold import __version__
-
-    base = Path(os.environ.get("TENFOLD_CACHE", Path.home() / ".cache" / "tenfold"))
-    return base / f"{__version__}-{sysconfig.get_platform()}"
+    # By name: `tenfold.host` looks here too, and by an import would be seen to reach `tenfold.ops`.
+    version = importlib.import_module("tenfold").__version__
+    base = Path(os.environ.get("TENFOLD_CACHE") or Path.home() / ".cache" / "tenfold")
+    return base.absolute() / f"{version}-{sysconfig.get_platform()}"  # absolute, since ninja works elsewhere
 
 
 def torch_folder() -> Path:
@@ -120,7 +121,16 @@ def tool(names: list[str], what: str) -> str:
         words = shlex.split(name)
         if words and shutil.which(words[0]):
             return name
-    raise BuildError(f"tenfold.build: no {what} found (looked for {', '.join(names)})")
+    raise BuildError(f"tenfold.build: no {what} found (looked for {', '.join(filter(None, names))})")
+
+
+def cxx_compiler() -> str:
+    """Return the C++ compiler's command: CXX, or the first of the usual ones.
+
+    Raises:
+        BuildError: there is none.
+    """
+    return tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler")
 
 
 def wheel_platform(platform: str, folder: Path) -> str:
@@ -231,7 +241,7 @@ def _python_module(ninja: Ninja, include: str) -> list[str]:
 
 
 def _write_ninja(layout: Layout, *, kernels_only: bool = False) -> Ninja:
-    ninja = Ninja(tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler"), layout)
+    ninja = Ninja(cxx_compiler(), layout)
     include = f"-I{shlex.quote(str(layout.sources))}"
     module = _python_module(ninja, include)  # first, for no other file takes as long
     kernels = sorted(layout.sources.glob("*/*_cpu.cpp"))

@@ -14,7 +14,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tenfold.build import COMMON_FLAGS, TORCH_TARGET, BuildError, Layout, Ninja, run_ninja, tool, torch_folder
+from tenfold.build import (
+    COMMON_FLAGS,
+    TORCH_TARGET,
+    BuildError,
+    Layout,
+    Ninja,
+    cxx_compiler,
+    run_ninja,
+    tool,
+    torch_folder,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -132,7 +142,7 @@ def _torch_flags(sources: Path, folder: Path) -> str:
 
 
 def architectures_wanted() -> tuple[str, ...]:
-    """Return TENFOLD_CUDA_ARCHS (such as "8.0;9.0"), or all that are supported.
+    """Return TENFOLD_CUDA_ARCHS (such as "8.0;9.0") from the oldest to the newest, or all that are supported.
 
     Raises:
         BuildError: something else than numbers such as 8.0.
@@ -145,7 +155,7 @@ def architectures_wanted() -> tuple[str, ...]:
             raise BuildError(
                 f"tenfold.build: TENFOLD_CUDA_ARCHS: got {word!r}; expected numbers such as 8.0;9.0"
             )
-    return words
+    return tuple(sorted(set(words), key=float))
 
 
 def _add_kernels(ninja: Ninja, layout: Layout, architectures: tuple[str, ...]) -> list[str]:
@@ -155,10 +165,6 @@ def _add_kernels(ninja: Ninja, layout: Layout, architectures: tuple[str, ...]) -
     ninja.rule("nvcc", f"{command} > $out.log 2>&1 || {{ cat $out.log >&2; exit 1; }}")
     flags = f"{NVCC_FLAGS} -I{shlex.quote(str(layout.sources))} {_architecture_flags(architectures)}"
     return [ninja.compile(s, "cuda", flags, rule="nvcc", log=True) for s in cuda_sources(layout.sources)]
-
-
-def _ninja(layout: Layout) -> Ninja:
-    return Ninja(tool([os.environ.get("CXX", ""), "g++", "clang++"], "C++ compiler"), layout)
 
 
 def compile_kernels(
@@ -171,7 +177,7 @@ def compile_kernels(
     Raises:
         BuildError: no nvcc, or a file does not compile.
     """
-    ninja = _ninja(layout)
+    ninja = Ninja(cxx_compiler(), layout)
     _add_kernels(ninja, layout, architectures or architectures_wanted())
     run_ninja(ninja, layout, jobs=jobs)
     return {s: Path(f"{ninja.object_of(s, 'cuda')}.log").read_text() for s in cuda_sources(layout.sources)}
@@ -189,7 +195,7 @@ def build_cuda(
     torch = torch_folder()
     if not (torch / "lib" / "libtorch_cuda.so").is_file():
         raise BuildError("tenfold.build: this torch has no CUDA; the kernels need libtorch_cuda")
-    ninja = _ninja(layout)
+    ninja = Ninja(cxx_compiler(), layout)
     objects = _add_kernels(ninja, layout, architectures or architectures_wanted())
     major = f"-DTENFOLD_CUDA_MAJOR={cuda_version().split('.')[0]}"
     host = f"{COMMON_FLAGS} -DTENFOLD_DEVICE -DUSE_CUDA {major} {_torch_flags(layout.sources, torch)}"

@@ -10,9 +10,7 @@ def config() -> None:
     """Print how tenfold was built and what it found here: versions, CPU level, threads, devices."""
     from tenfold import show_config
 
-    text = show_config()
-    if text is not None:
-        print(text)
+    print(show_config())
 
 
 app = App(

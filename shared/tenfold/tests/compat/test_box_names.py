@@ -69,6 +69,8 @@ def test_pcdet_pools():
     pool = iou3d_nms.RoIAwarePool3d(1, max_pts_each_voxel=4)
     assert pool(roi, torch.zeros(5, 3), feats).item() == 2  # three of five
     assert pool(roi, torch.zeros(5, 3), feats, pool_method="avg").item() == 1
+    with pytest.raises(ValueError, match="mode: got 'mean'"):
+        pool(roi, torch.zeros(5, 3), feats, pool_method="mean")
     points = torch.tensor([[[0.9, 0, 0], [1.1, 0, 0]]])
     pooled, empty = iou3d_nms.RoIPointPool3d(2, pool_extra_width=1.0)(points, points[..., :1], roi[None])
     assert pooled[0, 0, :, 0].tolist() == [pytest.approx(0.9)] * 2
@@ -178,9 +180,7 @@ def test_mmcv_voxels():
     inside = ((cell >= 0) & (cell < torch.tensor([8, 8, 4]))).all(1)
     kernels.assert_same(every, torch.where(inside[:, None], cell.flip(1), -1))
     feats, cells = mmcv.DynamicScatter([0.5] * 3, [0] * 6, average_points=True)(points, every)
-    assert cells.tolist() == sorted(set(map(tuple, every[inside].tolist()))) or cells.tolist() == sorted(
-        [list(c) for c in set(map(tuple, every[inside].tolist()))]
-    )
+    assert list(map(tuple, cells.tolist())) == sorted(set(map(tuple, every[inside].tolist())))
     mine = (every == cells[7]).all(1)
     torch.testing.assert_close(feats[7], points[mine].mean(0))
 
@@ -205,6 +205,16 @@ def test_mmcv_points_are_channel_first():
     mixed = mmcv.three_interpolate(feats, rows, weight)
     torch.testing.assert_close(mixed[1], feats[1][:, rows[1].long()].mean(-1))
     assert bool((dist[..., 0] <= dist[..., 2]).all())
+
+
+def test_mmcv_missing_neighbours_are_zero_in_every_element():
+    xyz, feats = torch.rand(3, 2, 3), torch.rand(3, 4, 2)
+    dist, rows = mmcv.three_nn(xyz, xyz)
+    assert (rows[..., 2] == -1).all()
+    assert mmcv.grouping_operation(feats, rows)[..., 2].abs().sum() == 0
+    assert mmcv.gather_points(feats, rows[..., 2]).abs().sum() == 0
+    mixed = mmcv.three_interpolate(feats, rows, torch.ones_like(dist))
+    torch.testing.assert_close(mixed, feats.sum(-1, keepdim=True).expand(-1, -1, 2))
 
 
 # ---- spconv

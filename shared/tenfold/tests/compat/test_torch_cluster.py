@@ -1,8 +1,11 @@
 """compat.torch_cluster and the graph functions: brute force, the peer's documented examples, its quirks."""
 
+import math
+
 import pytest
 import torch
 
+from tenfold import validation
 from tenfold.compat import torch_cluster as tc
 from tenfold.ops import knn_graph, radius_graph, voxel_downsample
 from tenfold.testing import kernels
@@ -81,6 +84,13 @@ def test_graphs_among_equal_points():
     assert radius_graph(cloud(0), 1.0).shape == (2, 0)
 
 
+def test_integers_are_points_too():
+    x = cloud(20, 5).mul(4).round().long()
+    for r in (1.5, 2.5):
+        kernels.assert_same(tc.radius(x, x[:6], r), tc.radius(x.float(), x[:6].float(), r))
+    kernels.assert_same(tc.knn(x, x[:6], 3, cosine=True), tc.knn(x.float(), x[:6].float(), 3, cosine=True))
+
+
 def test_cosine():
     x = torch.tensor([[1.0, 0.0], [10.0, 1.0], [0.0, 1.0]])
     assert tc.knn(x, torch.tensor([[5.0, 0.0]]), 2, cosine=True).tolist() == [[0, 0], [0, 1]]
@@ -152,3 +162,31 @@ def test_voxel_downsample_gradient_and_nothing():
     assert voxel_downsample(torch.zeros(0, 4), 1.0).points.shape == (0, 4)
     with pytest.raises(ValueError, match="size: got 0"):
         voxel_downsample(cloud(3), 0)
+
+
+def test_voxel_downsample_of_points_that_are_not_finite():
+    lost = torch.full((3, 4), torch.nan)
+    for points in (lost, torch.cat([cloud(2, 4), lost])):
+        with pytest.raises(ValueError, match=r"points: row \d is not finite"):
+            voxel_downsample(points, 1.0)
+    with validation("meta"):
+        thinned = voxel_downsample(lost, 1.0, offsets=torch.tensor([0, 1, 3]), reduce="first")
+        assert thinned.points.shape == (0, 4)
+        assert thinned.point2voxel.tolist() == [-1] * 3
+        assert thinned.offsets.tolist() == [0, 0, 0]
+        with pytest.raises(ValueError, match="offsets"):
+            voxel_downsample(lost, 1.0, offsets=torch.tensor([0, 9]))
+
+
+def test_voxel_downsample_loses_no_point_beside_a_plane():
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.rand(2000, generator=generator, dtype=torch.float64) + 0.5
+    planes = torch.randint(-20, 20, (2000,), generator=generator)
+    rounded = 0
+    for size, plane in zip(sizes.tolist(), planes.tolist(), strict=True):
+        value = math.nextafter(plane * size, -math.inf)
+        if math.floor(value / size) == plane:  # the division rounds the point onto the plane above it
+            rounded += 1
+            point = torch.tensor([[value, 0.0, 0.0]], dtype=torch.float64)
+            assert voxel_downsample(point, size).point2voxel.tolist() == [0], (plane, size)
+    assert rounded > 20

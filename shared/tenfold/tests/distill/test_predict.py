@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tenfold._errors import UserInputError
-from tenfold.distill import create_model, load_classifier, save_classifier
+from tenfold.distill import Classifier, create_model, load_classifier, save_classifier
 from tenfold.distill.predict import classify, export, predict
 from tenfold.testing import corruptions, require, unwritable_path
 
@@ -39,6 +39,23 @@ def test_predict_writes_scores_and_a_picture(network, capsys):
     assert "-> " in capsys.readouterr().out
     large = np.kron(pixels, np.ones((4, 4, 1), np.uint8))
     assert classify(load_classifier(folder / "net.pt"), large).argmax() == int(order[0])
+
+
+def test_networks_of_torchvision_see_images_as_theirs_do(network, monkeypatch):
+    folder, model, _ = network
+    found = Classifier(model, "torchvision:resnet18", 4)  # a file that says nothing of its images
+    pixels = np.random.default_rng(1).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    x = (pixels / 255.0 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x).float().permute(2, 0, 1)[None])[0].softmax(0)
+    np.testing.assert_allclose(classify(found, pixels), expected, atol=1e-5)
+    shapes = []
+    monkeypatch.setattr("tenfold.distill.predict.load_classifier", lambda *_, **__: found)
+    monkeypatch.setattr(
+        "tenfold.distill.predict._export_program", lambda _, x, __: shapes.append(x.shape[2:])
+    )
+    export(folder / "net.pt", folder / "a.pt2")
+    assert shapes == [(224, 224)]
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".pt2", ".onnx"])

@@ -223,8 +223,10 @@ def test_cached_logits_equal_fresh_ones_and_cost_one_query():
         cached(x, y, index, 2)
     with pytest.raises(ValueError, match="index: got None"):
         cached(x, y)
-    with pytest.raises(ValueError, match="index: got up to 99"):
+    with pytest.raises(ValueError, match="index: got 96 to 99; expected 0 to 9"):
         cached(x, y, index + 96)
+    with pytest.raises(ValueError, match="index: got -1 to 2"):
+        cached(x, y, index - 1)
     again = LogitCache(10, 4, views=2)
     again.load_state_dict(cached.cache.state_dict())
     assert_bit_equal(again.logits, cached.cache.logits)

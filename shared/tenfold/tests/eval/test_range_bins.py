@@ -98,6 +98,17 @@ def test_table_and_dict():
     assert stored[0]["result"]["curves"][0]["n_gt"] == 41
 
 
+@quiet
+@pytest.mark.parametrize(("metrics", "recall"), [(["bev"], 40), (["2d"], 11)])
+def test_the_table_shows_what_was_evaluated(metrics, recall):
+    gt = [cars((0, 10))] * 41
+    found = [replace(f, score=[0.5]) for f in gt]
+    bins = range_bins(gt, found, ["Car"], metrics=metrics, recall=[recall])
+    assert str(bins).splitlines()[0].split()[1:3] == [metrics[0], f"AP|R{recall}"]
+    with pytest.raises(KeyError):
+        bins.table(["3d"])
+
+
 @pytest.mark.parametrize("edges", [(), (0,), (0, 0), (20, 10), (-5, 10), (0, float("nan"))])
 def test_wrong_edges_are_named(edges):
     with pytest.raises(ValueError, match="range_bins: edges: got"):

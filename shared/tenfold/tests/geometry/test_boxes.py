@@ -36,6 +36,16 @@ def test_wrap_angle_lands_in_its_interval_and_differs_by_whole_periods(v, offset
     assert abs(turns - round(turns)) < 1e-6
 
 
+def test_arrays_of_any_layout():
+    assert g.wrap_angle(np.array(7.0)).shape == ()
+    one = random_boxes(1)
+    np.testing.assert_array_equal(g.box_corners(one[::-1]), g.box_corners(one))
+    many = random_boxes(5)
+    np.testing.assert_array_equal(g.box_corners(many[::-1]), g.box_corners(many)[::-1])
+    many.flags.writeable = False
+    np.testing.assert_array_equal(g.box_corners(many.T.copy().T), g.box_corners(many))
+
+
 def test_rotation_agrees_with_scipy():
     rng = np.random.default_rng(1)
     points, angles = rng.normal(size=(50, 3)), rng.uniform(-7, 7, 50)

@@ -1,31 +1,28 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from tenfold.geometry import Calibration, boxes_from_kitti, kitti_alpha, project_boxes
-
-DATA = (
-    Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).parents[4] / "../shared/data")) / "kitti/training"
+from tenfold.geometry import (
+    Calibration,
+    boxes_from_kitti,
+    kitti_alpha,
+    points_from_box_frame,
+    points_to_box_frame,
+    project_boxes,
 )
-needs_kitti = pytest.mark.skipif(
-    not DATA.is_dir(), reason="KITTI sample frames not found (TENFOLD_TEST_DATA)"
-)
+from tenfold.testing import sample_data
 
 
 def load(frame):
     """Parsed here on its own, so that the data set reader is not its own oracle."""
-    rows = dict(
-        line.split(":") for line in (DATA / f"calib/{frame}.txt").read_text().split("\n") if ":" in line
-    )
+    text = sample_data("kitti", "training", "calib", f"{frame}.txt").read_text()
+    rows = dict(line.split(":") for line in text.split("\n") if ":" in line)
     matrix = {k: np.array(v.split(), dtype=float).reshape(3, -1) for k, v in rows.items()}
     return Calibration(matrix["P2"], matrix["R0_rect"], matrix["Tr_velo_to_cam"])
 
 
 def labels(frame):
-    lines = (DATA / f"label_2/{frame}.txt").read_text().splitlines()
+    lines = sample_data("kitti", "training", "label_2", f"{frame}.txt").read_text().splitlines()
     return [np.array(x.split()[1:], dtype=float) for x in lines if not x.startswith("DontCare")]
 
 
@@ -88,7 +85,6 @@ def test_in_image_counts_borders_and_refuses_what_lies_behind():
     assert not c.in_image(behind, (100, 200)).any()
 
 
-@needs_kitti
 @pytest.mark.parametrize("frame", ["000000", "000001", "000002"])
 def test_projected_boxes_agree_with_the_2d_labels(frame):
     c = load(frame)
@@ -103,11 +99,9 @@ def test_projected_boxes_agree_with_the_2d_labels(frame):
         assert kitti_alpha(box)[0] == pytest.approx(row[2], abs=0.02)
 
 
-@needs_kitti
-def test_labelled_car_holds_lidar_points_and_its_mirror_image_holds_none():
-    from tenfold.geometry import points_to_box_frame
-
-    cloud = np.fromfile(DATA / "velodyne/000002.bin", dtype=np.float32).reshape(-1, 4)[:, :3].astype(float)
+def test_labelled_car_holds_lidar_points_and_fewer_when_it_is_turned():
+    scan = sample_data("kitti", "training", "velodyne", "000002.bin")
+    cloud = np.fromfile(scan, dtype=np.float32).reshape(-1, 4)[:, :3].astype(float)
     box = boxes_from_kitti(labels("000002")[0][None, 7:14], load("000002"))[0]
 
     def inside(b):
@@ -139,8 +133,6 @@ def test_projected_box_is_the_hull_of_dense_surface_samples():
     c = skewed()
     rng = np.random.default_rng(3)
     box = np.array([[12.0, -2.0, -0.5, 4.0, 1.8, 1.5, 0.7]])
-    from tenfold.geometry import points_from_box_frame
-
     samples = rng.uniform(-0.5, 0.5, (20000, 3))
     samples[np.arange(20000), rng.integers(3, size=20000)] = rng.choice((-0.5, 0.5), 20000)
     uv, _ = c.lidar_to_image(points_from_box_frame(samples * box[0, 3:6], box[0]))

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from tenfold import geometry as g
-
-DATA = Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).parents[4] / "../shared/data"))
+from tenfold.testing import sample_data
 
 
 def random_boxes(n=50, seed=0):
@@ -91,10 +89,9 @@ def test_axis_aligned_boxes():
     np.testing.assert_allclose((corners.min(0), corners.max(0)), (low[0], high[0]))
 
 
-@pytest.mark.skipif(not (DATA / "scannet").is_dir(), reason="ScanNet sample not found (TENFOLD_TEST_DATA)")
 def test_scannet_boxes_hold_points_only_after_alignment():
-    entry = json.loads((DATA / "scannet/scene0000_00.json").read_text())["data_list"][0]
-    cloud = np.fromfile(DATA / "scannet/scene0000_00.bin", dtype=np.float32).reshape(-1, 6)
+    entry = json.loads(sample_data("scannet", "scene0000_00.json").read_text())["data_list"][0]
+    cloud = np.fromfile(sample_data("scannet", "scene0000_00.bin"), dtype=np.float32).reshape(-1, 6)
     boxes = g.boxes_from_axis_aligned(np.array([i["bbox_3d"] for i in entry["instances"]]))
     aligned = g.transform_points(cloud, np.array(entry["axis_align_matrix"], dtype=np.float32))
     np.testing.assert_array_equal(aligned[:, 3:], cloud[:, 3:])
@@ -103,10 +100,9 @@ def test_scannet_boxes_hold_points_only_after_alignment():
     assert sum(after) > 2 * sum(before)
 
 
-@pytest.mark.skipif(not (DATA / "nuscenes").is_dir(), reason="nuScenes sample not found (TENFOLD_TEST_DATA)")
 def test_nuscenes_sample_boxes_hold_the_published_number_of_points():
-    entry = json.loads((DATA / "nuscenes/sample.json").read_text())["data_list"][0]
-    file = DATA / "nuscenes" / Path(entry["lidar_points"]["lidar_path"]).name
+    entry = json.loads(sample_data("nuscenes", "sample.json").read_text())["data_list"][0]
+    file = sample_data("nuscenes", Path(entry["lidar_points"]["lidar_path"]).name)
     cloud = np.fromfile(file, dtype=np.float32).reshape(-1, 5)[:, :3].astype(float)
     instances = entry["instances"]
     boxes = g.boxes_from_mmdet3d(np.array([i["bbox_3d"] for i in instances]), origin=(0.5, 0.5, 0.5))
@@ -114,9 +110,8 @@ def test_nuscenes_sample_boxes_hold_the_published_number_of_points():
     assert np.mean(np.abs(np.array(count_inside(cloud, boxes)) - published) <= 1) > 0.9
 
 
-@pytest.mark.skipif(not (DATA / "nuscenes").is_dir(), reason="nuScenes sample not found (TENFOLD_TEST_DATA)")
 def test_transform_boxes_of_a_real_pose_moves_points_and_boxes_together():
-    entry = json.loads((DATA / "nuscenes/sample.json").read_text())["data_list"][0]
+    entry = json.loads(sample_data("nuscenes", "sample.json").read_text())["data_list"][0]
     pose = np.array(entry["lidar_points"]["lidar2ego"])
     boxes = g.boxes_from_mmdet3d(np.array([i["bbox_3d"] for i in entry["instances"]]), origin=(0.5, 0.5, 0.5))
     moved = g.transform_boxes(boxes, pose)

@@ -1,6 +1,5 @@
 """The two bindings of the C functions: same results, checked arguments, no torch."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tenfold
 from tenfold import host
+from tenfold.build import cache_folder
 from tenfold.host import _backend
+from tenfold.testing import child_environment
 
 
 def kitti_case(seed: int, frames: int = 12):
@@ -44,19 +44,10 @@ def run(case):
     return scores, counts.true_positives, counts.false_positives, counts.misses, counts.similarity
 
 
-@pytest.fixture
-def ctypes_backend(monkeypatch):
-    monkeypatch.setattr(_backend, "_backend", _backend.load_ctypes())
-
-
-def test_bindings_agree_bit_for_bit(monkeypatch):
-    assert _backend.load_pybind() is not None
+def test_bindings_agree_bit_for_bit(both_bindings):
     for seed in range(50):
-        case = kitti_case(seed)
-        monkeypatch.setattr(_backend, "_backend", _backend.load_pybind())
-        first = run(case)
-        monkeypatch.setattr(_backend, "_backend", _backend.load_ctypes())
-        for a, b in zip(first, run(case), strict=True):
+        first, second = both_bindings(lambda case=kitti_case(seed): run(case))
+        for a, b in zip(first, second, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -65,6 +56,25 @@ def test_both_bindings_offer_every_function():
     offered = {name for name in dir(module) if not name.startswith("_")}
     assert offered == set(_backend.SIGNATURES)
     assert all(callable(getattr(library, name)) for name in _backend.SIGNATURES)
+
+
+def test_what_the_user_built_serves_where_the_installation_has_nothing(monkeypatch, tmp_path):
+    installed, built = tmp_path / "installed", tmp_path / "cache"
+    monkeypatch.setenv("TENFOLD_CACHE", str(built))
+    libraries = [Path(module.__file__) for module in (_backend.load_pybind(),)]
+    libraries.append(_backend._PACKAGE / "_libtenfold_host.so")
+    monkeypatch.setattr(_backend, "_PACKAGE", installed)
+    assert _backend.load_pybind() is None
+    assert _backend.load_ctypes() is None
+    monkeypatch.setattr(_backend, "_backend", None)
+    with pytest.raises(RuntimeError, match=r"run `python -m tenfold\.build`"):
+        run(kitti_case(0))
+    cache_folder().mkdir(parents=True)
+    for library in libraries:
+        (cache_folder() / library.name).symlink_to(library)
+    for load in (_backend.load_pybind, _backend.load_ctypes):
+        monkeypatch.setattr(_backend, "_backend", load())
+        assert len(run(kitti_case(0))) == 5
 
 
 def test_pybind_refuses_wrong_buffers():
@@ -156,10 +166,6 @@ def test_ctypes_serves_where_the_module_is_missing():
     code = "import sys; from tenfold import host; import numpy as np\n"
     code += "z = np.zeros(1, np.int64); e = np.zeros(0); s = np.zeros(0, np.int8)\n"
     code += "print(host.match_kitti_scores(z, z, e, s, s, e, .5), 'torch' in sys.modules)"
-    env = {
-        **os.environ,
-        "TENFOLD_HOST_BINDING": "ctypes",
-        "PYTHONPATH": str(Path(tenfold.__file__).parents[1]),
-    }
+    env = child_environment({"TENFOLD_HOST_BINDING": "ctypes"})
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["[]", "False"], done.stderr

@@ -228,6 +228,16 @@ DAMAGED = {
     "npy deep": ("a.npy", npy("(" * 5000), "header is damaged"),
     "npy shape": ("a.npy", npy("{'descr':'<f4','fortran_order':False,'shape':(-1,3)}"), "is damaged"),
     "npy nothing": ("a.npy", npy("{'descr':'|V0','fortran_order':False,'shape':(10**12,3)}"), "damaged"),
+    "npy of no rows": (
+        "a.npy",
+        npy("{'descr':'<f4','fortran_order':False,'shape':(0,2**59,2**59)}".replace("2**59", str(2**59))),
+        "its shape .* is damaged",
+    ),
+    "npy long double": (
+        "a.npy",
+        npy("{'descr':'<f16','fortran_order':False,'shape':(1,3)}", bytes(48)),
+        "at most 64 bits|header is damaged",  # the machine has such numbers, or not
+    ),
     "npy 1d": (
         "a.npy",
         npy("{'descr':'<f4','fortran_order':False,'shape':(1,)}", b"1234"),
@@ -241,6 +251,11 @@ DAMAGED = {
     "npz none": ("a.npz", b"PK", "archive: is damaged"),
     "npz member": ("a.npz", npz(points=b"junk"), "points: does not begin like"),
     "npz bomb": ("a.npz", forged_npz(), "points: claims 2147483648 bytes"),
+    "npz 1d": (
+        "a.npz",
+        npz(cloud=npy("{'descr':'<f4','fortran_order':False,'shape':(1,)}", b"1234")),
+        "cloud: got float32 of",
+    ),
     "npz empty": ("a.npz", npz(), "points: is missing; the archive holds nothing"),
     "ply empty": ("a.ply", b"", "header: does not begin with the line 'ply'"),
     "ply no end": ("a.ply", (BIN + VERTEX).encode(), "header: ends before"),

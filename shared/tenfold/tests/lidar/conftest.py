@@ -1,11 +1,15 @@
-import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tenfold.testing import TINY_DETECTORS
+from tenfold.testing import TINY_DETECTORS, cli_fixture
+
+sys.path.insert(0, str(Path(__file__).parent))  # for lidar_scenes
+
+cli = cli_fixture("tenfold.cli:app", "lidar")
 
 TINY = TINY_DETECTORS["second"]
 SIZE = (375, 1242)
@@ -48,13 +52,6 @@ def eager_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "eager.ckpt"
     torch.save({"hyper_parameters": settings, "state_dict": state}, path)
     return path
-
-
-@pytest.fixture(scope="session")
-def child_environment():
-    """Environment of a subprocess that runs the same sources as this process, on one thread."""
-    path = os.pathsep.join(item for item in sys.path if item)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @pytest.fixture(scope="session")

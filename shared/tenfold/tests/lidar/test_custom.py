@@ -75,6 +75,7 @@ def test_settings_of_the_data_set(own):
         ([], "document: unknown"),
         ({"features": "intensity"}, "features: got 'intensity'"),
         ({"columns": ["a", "b"]}, "with x, y and z"),
+        ({"columns": ["x", "y", "z", "x"]}, "distinct names"),
         ({"intensity_scale": "1"}, "intensity_scale"),
     ],
 )
@@ -92,6 +93,7 @@ def test_wrong_settings_are_named(own, document, message):
         (lambda root: (root / "splits/train.txt").write_text("frame.0 frame.0"), "stands there twice"),
         (lambda root: (root / "splits/train.txt").write_text("../x"), "no name of a file"),
         (lambda root: (root / "splits/train.txt").write_text("other"), "no cloud of this name"),
+        (lambda root: (root / "splits/train.txt").write_bytes(b"\xff"), "cannot be read as text"),
         (
             lambda root: shutil.copy(root / "clouds/frame.0.bin", root / "clouds/frame.0.npy"),
             "2 clouds of this name",
@@ -197,6 +199,14 @@ def test_report_counts_what_is_wrong(own, tmp_path, capsys, monkeypatch):
     assert facts["classes"]["Car"]["without_points"] == facts["classes"]["Car"]["outside_range"] == 1
     assert "IDs listed twice: 1 (frame.3)" in out
     assert "5 problems; see the report" in err
+
+
+def test_report_of_frames_without_a_point(own):
+    (own / "splits/train.txt").write_text("frame.3")
+    write_points(own / "clouds/frame.3.pcd", PointCloud(np.zeros((0, 3), np.float32)))
+    text = str(check_reader(CustomFrames(own)))
+    assert "points a frame: 0 to 0, median 0\n" in text
+    assert "extent" not in text
 
 
 def test_report_of_kitti_and_nuscenes(small_kitti, small_nuscenes, tmp_path):

@@ -1,19 +1,18 @@
 """All detectors alike: gradients, batches, empty and wrong input, options, export; and what single ones add."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lidar_scenes import collate, simulated
 
 from tenfold.lidar import build_detector, export_dense
 from tenfold.lidar.models import MultiHead, PointPillarsConfig, SecondConfig, UNetV2
 from tenfold.lidar.models.pointpillars import Pillars, scatter_pillars
 from tenfold.lidar.proposals import recall
 from tenfold.lidar.roi_targets import RoITargets, stretch_boxes
-from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, sample_scene, scan
 from tenfold.ops import box_iou_3d
 from tenfold.sparse import SparseTensor
 
@@ -21,27 +20,7 @@ NAMES = ("second", "pointpillars", "parta2", "pv_rcnn", "pointrcnn")
 TWO_STAGE = NAMES[2:]
 
 
-@cache
-def simulated(seed=0):
-    """Points with batch index 0 and (1, M, 8) ground truth of a scene in the tiny models' range."""
-    frame = scan(sample_scene(seed, SMALL_SCENE, region=(4.0, -11.0, 24.0, 11.0), n_cars=4), SECTOR_32)
-    points = torch.from_numpy(frame.points)
-    boxes = torch.from_numpy(frame.boxes)[torch.from_numpy(frame.counts >= 5)]
-    gt = torch.cat((boxes, torch.ones(len(boxes), 1)), 1)
-    return torch.cat((torch.zeros(len(points), 1), points), 1), gt[None]
-
-
 EMPTY = (torch.zeros(0, 5), torch.zeros(1, 0, 8))
-
-
-def collate(*frames, velocity=False):
-    most = max(gt.shape[1] for _, gt in frames)
-    points = [torch.cat((torch.full((len(p), 1), float(b)), p[:, 1:]), 1) for b, (p, _) in enumerate(frames)]
-    boxes = torch.cat([torch.nn.functional.pad(gt, (0, 0, 0, most - gt.shape[1])) for _, gt in frames])
-    if velocity:
-        moving = torch.where(boxes[..., 7:] > 0, torch.tensor([1.0, -2.0]), 0.0)
-        boxes = torch.cat((boxes[..., :7], moving, boxes[..., 7:]), -1)
-    return {"points": torch.cat(points), "gt_boxes": boxes, "batch_size": len(frames)}
 
 
 def tiny(tiny_models, name, **more):
@@ -197,6 +176,8 @@ def test_autocast(tiny_models, name):
         ("second", {"velocity": True}, "head 'multi' only"),
         ("second", {"head": "multi", "head_groups": (("Car",),)}, "head_groups"),
         ("second", {"voxels": "soft"}, "one of hard, dynamic"),
+        ("second", {"loss_weights": {"codes": [1.0] * 8}}, "codes: got 8 numbers; head 'single' has 7"),
+        ("second", {"dataset": "nuscenes", "head": "single", "velocity": False}, "codes: got 10 numbers"),
         ("second", {"anchors": [{"name": "Car", "width": 3}]}, "anchors: .*width"),
         ("second", {"post": {"threshold": 1}}, "post: unknown option 'threshold'; known are score_threshold"),
         ("second", {"post": {"score_threshold": 3}}, "score_threshold: got 3"),

@@ -1,4 +1,3 @@
-import os
 import pickle
 import shutil
 import subprocess
@@ -37,11 +36,8 @@ from tenfold.lidar.simulator import (
     view_objects,
     write_kitti,
 )
+from tenfold.testing import child_environment, sample_data
 
-DATA = Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).parents[4] / "../shared/data")) / "kitti"
-needs_kitti = pytest.mark.skipif(
-    not DATA.is_dir(), reason="KITTI sample frames not found (TENFOLD_TEST_DATA)"
-)
 SIZE = (94, 310)
 LABEL = "Car 0.00 0 -1.67 657.39 190.13 700.07 223.39 1.41 1.58 4.36 3.18 2.27 34.38 -1.58"
 
@@ -70,16 +66,16 @@ def frame_of(root, **settings):
     return KittiObject(root, "train", image_size=SIZE, **settings)[0]
 
 
-@needs_kitti
 def test_real_frames():
-    data = KittiObject(DATA, ids=["000000", "000001", "000002"], with_image=True)
+    root = sample_data("kitti")
+    data = KittiObject(root, ids=["000000", "000001", "000002"], with_image=True)
     assert len(data) == 3
     names = [("Pedestrian",), ("Truck", "Car", "Cyclist"), ("Misc", "Car")]
     for frame, expected in zip(data, names, strict=True):
         assert frame.labels.names == expected
         assert 17_000 < len(frame.points) < 21_000  # the camera's share of about 120,000 points
         assert frame.image.shape[:2] == frame.image_size
-        everything = KittiObject(DATA, ids=[frame.frame_id], fov_only=False)[0]
+        everything = KittiObject(root, ids=[frame.frame_id], fov_only=False)[0]
         assert 110_000 < len(everything.points) < 130_000
     assert len(data[1].dont_care) == 4
     # Height, truncation, occlusion of the labels by hand: 164.9 px; 33.9 px; 22.6 px; occlusion 3.
@@ -90,20 +86,19 @@ def test_real_frames():
     assert info["names"] == ("Misc", "Car")
 
 
-@needs_kitti
 def test_real_labels_round_trip():
-    calibration = read_calibration(DATA / "training/calib/000001.txt")
-    labels = read_labels(DATA / "training/label_2/000001.txt", calibration)
-    lines = (DATA / "training/label_2/000001.txt").read_text().splitlines()
+    folder = sample_data("kitti", "training")
+    calibration = read_calibration(folder / "calib/000001.txt")
+    labels = read_labels(folder / "label_2/000001.txt", calibration)
+    lines = (folder / "label_2/000001.txt").read_text().splitlines()
     fields = np.array([x.split()[8:15] for x in lines], dtype=float)
     objects = labels.is_object
     np.testing.assert_allclose(boxes_to_kitti(labels.boxes, calibration)[objects], fields[objects], atol=1e-4)
 
 
-@needs_kitti
 def test_fov_filter_agrees_with_the_projection_written_out():
-    frame = KittiObject(DATA, ids=["000001"])[0]
-    everything = read_velodyne(DATA / "training/velodyne/000001.bin")
+    frame = KittiObject(sample_data("kitti"), ids=["000001"])[0]
+    everything = read_velodyne(sample_data("kitti", "training", "velodyne", "000001.bin"))
     c = frame.calibration
     homogeneous = np.hstack((everything[:, :3], np.ones((len(everything), 1)))).astype(np.float64)
     rect = homogeneous @ c.velo_to_cam.T @ c.r0.T
@@ -355,6 +350,4 @@ def test_points_are_counted_as_the_corners_say():
 
 def test_the_folder_itself_loads_nothing_heavy():
     code = "import sys, tenfold.lidar; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=child_environment())

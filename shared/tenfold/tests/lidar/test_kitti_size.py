@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tenfold.testing import child_environment
+
 _CHILD = """
 import json, resource, sys, time
 import numpy as np, torch
@@ -52,13 +54,13 @@ MODELS = (
 @pytest.mark.parametrize(
     ("name", "options"), MODELS, ids=lambda v: v if isinstance(v, str) else "-".join(v) or "plain"
 )
-def test_a_step_fits_into_eight_gigabytes(name, options, child_environment):
+def test_a_step_fits_into_eight_gigabytes(name, options):
     run = subprocess.run(
         [sys.executable, "-c", _CHILD, name, json.dumps(options)],
         capture_output=True,
         text=True,
         timeout=600,
-        env=child_environment,
+        env=child_environment(),
         check=False,
     )
     assert run.returncode == 0, run.stderr

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -16,23 +15,9 @@ from tenfold.io import PointCloud, write_points
 from tenfold.lidar.kitti import read_calibration, read_labels, read_velodyne
 from tenfold.lidar.predict import detect, load_detector, read_frame
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, sample_scene, write_kitti
-from tenfold.testing import disk_full, help_examples
+from tenfold.testing import assert_help_shows_examples, assert_light_help, disk_full, help_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capfd):
-    """Runs `tenfold lidar ...` in an empty folder: (exit code, output, error lines)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capfd.readouterr()
-        code = app(["lidar", *map(str, arguments)])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +110,13 @@ def test_predict_on_a_nuscenes_sweep(cli, small_nuscenes, tmp_path):
     assert all(len(box) == 9 for box in document["boxes"])
     assert Image.open(tmp_path / "o" / f"{stem}_bev.png").size == (1024, 1024)
     # The same cloud under another name needs the number of its columns.
-    shutil.copy(sweep, tmp_path / "a.bin")
+    shutil.copy(sweep, tmp_path / "street.7.bin")
     if sweep.stat().st_size % 16:
-        assert cli("predict", "a.bin", "n.ckpt")[0] == 2
-    assert cli("predict", "a.bin", "n.ckpt", "--min_score", "0", "--columns", "5", "--out", "p")[0] == 0
-    assert json.loads((tmp_path / "p/a.json").read_text())["boxes"] == document["boxes"]
+        assert cli("predict", "street.7.bin", "n.ckpt")[0] == 2
+    assert (
+        cli("predict", "street.7.bin", "n.ckpt", "--min_score", "0", "--columns", "5", "--out", "p")[0] == 0
+    )
+    assert json.loads((tmp_path / "p/street.7.json").read_text())["boxes"] == document["boxes"]
 
 
 def test_predict_with_views(cli, frame, eager_checkpoint, tmp_path):
@@ -204,6 +191,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, frame, eager_checkpoi
         (good, "option.ckpt"): "model: build_second: unknown option 'chanels'",
         (good, ckpt, "--out", "cut.bin/deep"): "cut.bin/deep: out: cannot be created",
         (good, ckpt, "--min_score", "high"): "min_score: got high; expected float",
+        (good, ckpt, "--columns", "2"): "000000.bin: .*columns: got 2; expected 3 to 1024",
     }
     before = sorted(p.name for p in tmp_path.iterdir())
     for words, sentence in cases.items():
@@ -276,40 +264,17 @@ def test_prepare(cli, small_kitti, tmp_path):
     assert len((root / "prepared/objects_train.npz").read_bytes()) == len(reference)
 
 
-def test_every_help_shows_examples(cli):
+def test_help(cli):
     from tenfold.lidar.cli import app as lidar
 
-    for verb, examples in lidar.examples().items():
-        code, out, _ = cli(verb, "--help")
-        assert code == 0
-        assert examples
-        for example in examples:
-            assert f"\n$ {example}\n" in out
-    assert {"second_kitti", "second_small", "second_nuscenes"} <= set(
-        re.findall(r"\w+", cli("fit", "--help")[1])
-    )
-    assert "lidar" in _top_help(cli)
-
-
-def _top_help(cli):
-    return cli("--help")[1]
-
-
-def test_help_loads_nothing_heavy(child_environment):
-    code = (
-        "import sys\nfrom tenfold.cli import app\napp(['lidar', '--help'])\napp(['lidar', '--version'])\n"
-        "sys.exit(str([n for n in ('torch', 'numpy', 'lightning', 'PIL') if n in sys.modules]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True, check=False
-    )
-    assert done.stderr.strip() == "[]"
+    assert_help_shows_examples(cli, lidar)
+    assert_light_help("tenfold.cli:app", "lidar")
+    words = re.findall(r"\w+", cli("fit", "--help")[1])
+    assert {"second_kitti", "second_small", "second_nuscenes"} <= set(words)
 
 
 @pytest.mark.slow
-def test_the_examples_run(
-    frame, small_kitti, small_nuscenes, write_own, eager_checkpoint, tmp_path, child_environment
-):
+def test_the_examples_run(frame, small_kitti, small_nuscenes, write_own, eager_checkpoint, tmp_path):
     shutil.copytree(small_kitti, tmp_path / "data/kitti")
     shutil.copytree(small_nuscenes, tmp_path / "data/nuscenes")
     write_own(tmp_path / "data/own")
@@ -332,7 +297,6 @@ def test_the_examples_run(
             "check-data data/kitti": "check-data data/kitti --image_size [375,1242]",
             "--minutes 1": "--minutes 0.1",
         },
-        env=child_environment,
         timeout=600,
     )
     ran = {example.line.split()[2] for example in done}

@@ -17,9 +17,8 @@ from tenfold.lidar.kitti import count_points
 from tenfold.lidar.nuscenes import NuScenesDetection
 from tenfold.lidar.prepare import prepare
 from tenfold.lidar.sampling import ObjectDatabase, ObjectSampler, build_database, prepared_paths
-from tenfold.lidar.task import LidarData, LidarTask, simulate_nuscenes_into
-from tenfold.testing.tensors import assert_bit_equal
-from tenfold.train import make_trainer
+from tenfold.lidar.task import LidarData, LidarTask, simulate_into, simulate_nuscenes_into
+from tenfold.testing import assert_bit_equal, quiet_trainer
 from tenfold.train.resume import ResumableLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -67,6 +66,17 @@ def test_prepare_writes_index_and_database(prepared):
     assert database.points.shape[1] == 5
     assert (database.num_points >= 5).all()
     assert set(NAMES) <= set(database.names)
+
+
+def test_prepare_leaves_a_damaged_sweep_out(small_nuscenes, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(small_nuscenes, root)
+    index = reader(root, "mini_val").index
+    (root / str(index.sweep_file[index.sweeps(1)][1])).write_bytes(b"1")
+    with pytest.raises(UserInputError, match="no multiple of 5 columns"):
+        prepare(root, "mini_val", "nuscenes", "v1.0-mini", 3)
+    prepare(root, "mini_val", "nuscenes", "v1.0-mini", 3, bad_sweeps="skip")
+    assert len(ObjectDatabase.load(prepared_paths(root, "v1.0-mini_mini_val")[0])) > 0
 
 
 def test_samples_have_velocity_where_asked_for(prepared):
@@ -238,16 +248,7 @@ def test_evaluation_of_one_s_own_data(tmp_path, write_own):
 
 
 def tiny_trainer(folder, **options):
-    return make_trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        **{"max_epochs": 1, **options},
-    )
+    return quiet_trainer(folder, enable_checkpointing=False, **{"max_epochs": 1, **options})
 
 
 def test_fit_and_test_on_nuscenes(prepared, tmp_path, capsys):
@@ -328,8 +329,13 @@ def test_settings_that_do_not_fit(tmp_path, write_own):
     ):
         with pytest.raises(UserInputError, match=message):
             LidarData(str(tmp_path), **wrong)
-    with pytest.raises(UserInputError, match="up to 8"):
-        simulate_nuscenes_into(tmp_path / "x", (9, 1), 0)
+    for simulate, frames, message in (
+        (simulate_nuscenes_into, (9, 1), "data.simulate: .*up to 8"),
+        (simulate_into, (0, 0), "data.simulate: .*one frame or more"),
+    ):
+        with pytest.raises(UserInputError, match=message):
+            simulate(tmp_path / "x", frames, 0)
+        assert not any((tmp_path / "x").iterdir())  # nothing says that other data there were simulated
     write_own(tmp_path / "own")
     data = LidarData(str(tmp_path / "own"), "custom")
     frames = data.train_frames(("Tram",), LIMITS)

@@ -41,9 +41,8 @@ def small(name):
         z = (-3.0, 1.0) if dataset == "kitti" else (-5.0, 3.0)
         options["point_range"] = (0.0, 0.0, z[0], cells * size, cells * size, z[1])
     elif detector != "pointrcnn":
-        options["point_range"] = (0.0, -0.8, -3.0, 1.6, 0.8, 1.0)
-        if dataset == "nuscenes":
-            options["point_range"] = (0.0, -1.6, -5.0, 3.2, 1.6, 3.0)
+        nuscenes = {"point_range": (0.0, -1.6, -5.0, 3.2, 1.6, 3.0)}
+        options |= nuscenes if dataset == "nuscenes" else SMALL_RANGE
     return build_detector(detector, dataset=dataset, **options)
 
 

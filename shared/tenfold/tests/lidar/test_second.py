@@ -1,13 +1,14 @@
 """SECOND as a whole: sizes, shapes, configuration, training, empty and wrong input."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from lidar_scenes import collate, simulated
 
 import tenfold
+from tenfold._errors import UserInputError
 from tenfold.lidar import build_detector, export_dense
 from tenfold.lidar.anchors import AnchorClass
 from tenfold.lidar.kitti import KittiObject
@@ -19,7 +20,7 @@ from tenfold.lidar.models import (
     height_compression,
 )
 from tenfold.lidar.models.voxel_backbone import encoder_depths
-from tenfold.lidar.simulator import KITTI_64, SECTOR_32, SMALL_SCENE, sample_scene, scan
+from tenfold.lidar.simulator import KITTI_64, sample_scene, scan
 from tenfold.sparse import SparseTensor
 from tenfold.testing.data import sample_data
 
@@ -37,24 +38,6 @@ NARROW = {
 
 def count(module):
     return sum(p.numel() for p in module.parameters())
-
-
-@cache
-def simulated(seed=0):
-    """Points with batch index 0 and (1, M, 8) ground truth of a scene inside NARROW's range."""
-    scene = sample_scene(seed, SMALL_SCENE, region=(4.0, -11.0, 24.0, 11.0), n_cars=4)
-    frame = scan(scene, SECTOR_32)
-    points = torch.from_numpy(frame.points)
-    boxes = torch.from_numpy(frame.boxes)[torch.from_numpy(frame.counts >= 5)]
-    gt = torch.cat((boxes, torch.ones(len(boxes), 1)), 1)
-    return torch.cat((torch.zeros(len(points), 1), points), 1), gt[None]
-
-
-def collate(*frames):
-    most = max(gt.shape[1] for _, gt in frames)
-    points = [torch.cat((torch.full((len(p), 1), float(b)), p[:, 1:]), 1) for b, (p, _) in enumerate(frames)]
-    boxes = [torch.nn.functional.pad(gt, (0, 0, 0, most - gt.shape[1])) for _, gt in frames]
-    return {"points": torch.cat(points), "gt_boxes": torch.cat(boxes), "batch_size": len(frames)}
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +236,7 @@ POINTS, BOXES = simulated(0)
         ({"batch_size": None}, ValueError, "batch: has no 'batch_size'"),
         ({"gt_boxes": None}, ValueError, "batch: has no 'gt_boxes'"),
         ({"points": POINTS.numpy()}, TypeError, "points: got ndarray"),
-        ({"points": POINTS[:, 1:]}, ValueError, r"points: got shape .*expected \(N, 5\)"),
+        ({"points": POINTS[:, 1:]}, UserInputError, r"expected \(N, 5\); .*point_features counts"),
         ({"points": with_entry(POINTS, (7, 2), float("nan"))}, ValueError, "voxelize: points"),
         ({"points": with_entry(POINTS, (7, 0), 3.0)}, ValueError, "batch_index"),
         ({"points": with_entry(POINTS, (7, 0), -1.0)}, ValueError, "batch_index"),

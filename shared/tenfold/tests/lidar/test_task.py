@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,8 +24,7 @@ from tenfold.lidar.models.two_stage import COUNTS
 from tenfold.lidar.predict import EXTENSIONS, build_from, detect, load_detector, point_range
 from tenfold.lidar.roi_targets import sample_rois
 from tenfold.lidar.task import LidarData, LidarTask, simulate_into
-from tenfold.testing import assert_training_resumes, draw_alike, two_gloo_ranks
-from tenfold.train import make_trainer
+from tenfold.testing import assert_training_resumes, draw_alike, quiet_trainer, two_gloo_ranks
 from tenfold.train.lightning import LastCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,15 +32,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 SIZE = (375, 1242)
 
 
-def trainer_in(folder, **options):
-    usual = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    return make_trainer(
-        default_root_dir=folder,
-        enable_model_summary=False,
-        gradient_clip_val=10.0,
-        num_sanity_val_steps=0,
-        **{**usual, **options},
-    )
+trainer_in = partial(quiet_trainer, gradient_clip_val=10.0)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.losses import direction_loss, sigmoid_focal_loss, sin_difference, smooth_l1
+from tenfold.losses import corner_loss, direction_loss, sigmoid_focal_loss, sin_difference, smooth_l1
 
 
 def focal_numpy(x, t, alpha, gamma):
@@ -98,6 +98,7 @@ def test_empty_inputs():
         (lambda: smooth_l1(torch.zeros(7), torch.zeros(7), code_weights=[1.0]), ValueError, "code_weights"),
         (lambda: sin_difference(torch.zeros(2, 6), torch.zeros(2, 6)), ValueError, "column"),
         (lambda: direction_loss(torch.zeros(2, 2), torch.zeros(3)), ValueError, "heading"),
+        (lambda: corner_loss(torch.ones(2, 7), torch.ones(2, 7), beta=0), ValueError, "beta"),
     ],
 )
 def test_wrong_input_is_named(call, error, message):

@@ -2,9 +2,8 @@
 
 import json
 import math
-import os
 import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from hypothesis import strategies as st
 import tenfold
 from tenfold import _native, ref
 from tenfold.ops import points_in_boxes, points_in_boxes_padded
-from tenfold.testing import kernels, require, stride_variants
-
-DATA = Path(os.environ.get("TENFOLD_TEST_DATA", Path(__file__).resolve().parents[4] / "../shared/data"))
+from tenfold.testing import kernels, require, sample_data, stride_variant
 
 
 def numpy_mask(
@@ -193,11 +190,8 @@ def test_against_open3d():
         assert inside(-1e-4) <= found <= inside(1e-4)
 
 
-def test_kitti_frame():
-    files = sorted(DATA.glob("kitti/training/velodyne/*.bin"))
-    if not files:
-        pytest.skip("no KITTI sample; set TENFOLD_TEST_DATA")
-    points = torch.from_numpy(np.fromfile(files[0], np.float32).reshape(-1, 4)[:, :3].copy())
+def test_kitti_frame(kitti_frame):
+    points = kitti_frame()[:, :3].contiguous()
     g = torch.Generator().manual_seed(0)
     centers = points[torch.randint(0, len(points), (60,), generator=g)]
     boxes = torch.cat(
@@ -206,12 +200,9 @@ def test_kitti_frame():
     assert_all_forms(points, boxes, numpy_mask(points, boxes))
 
 
-def test_nuscenes_frame():
-    sweep = next(iter(DATA.glob("nuscenes/*LIDAR_TOP*.bin")), None)
-    if sweep is None:
-        pytest.skip("no nuScenes sample; set TENFOLD_TEST_DATA")
-    points = torch.from_numpy(np.fromfile(sweep, np.float32).reshape(-1, 5)[:, :3].copy())
-    instances = json.loads((DATA / "nuscenes" / "sample.json").read_text())["data_list"][0]["instances"]
+def test_nuscenes_frame(nuscenes_sweep):
+    points = nuscenes_sweep()[:, :3].contiguous()
+    instances = json.loads(sample_data("nuscenes", "sample.json").read_text())["data_list"][0]["instances"]
     boxes = torch.tensor([one["bbox_3d"] for one in instances], dtype=torch.float32)
     assert_all_forms(points, boxes, numpy_mask(points, boxes))
     # The data set counted the points of each box itself, before the boxes were moved to the sensor's frame.
@@ -221,7 +212,7 @@ def test_nuscenes_frame():
     assert bool((difference <= 1 + 0.1 * recorded).all())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw
@@ -248,7 +239,7 @@ def test_fuzz(data):
     boxes = boxes.to(dtype)
     variant = draw(st.integers(0, 2))
     if n and m and variant:
-        points, boxes = list(stride_variants(points))[variant][1], list(stride_variants(boxes))[variant][1]
+        points, boxes = stride_variant(points, variant), stride_variant(boxes, variant)
     margin, z_margin = draw(st.sampled_from([0.0, 1e-5, 0.1])), draw(st.sampled_from([0.0, 0.1]))
     with tenfold.validation("meta"):
         mask = ref.points_in_boxes_mask(points, boxes, margin, z_margin)
@@ -452,9 +443,8 @@ def test_scratch_bound():
         points, boxes = scene(n, 50, size=30.0)
         hits = int(points_in_boxes(points, boxes, mode="mask").sum())
         for mode in ("first", "mask", "csr"):
-            _native.scratch_peak()
-            points_in_boxes(points, boxes, mode=mode)
-            assert _native.scratch_peak() <= 24 * n + 8 * hits + 128 * len(boxes) + 4096, mode
+            call = partial(points_in_boxes, points, boxes, mode=mode)
+            assert kernels.scratch_bytes(call) <= 24 * n + 8 * hits + 128 * len(boxes) + 4096, mode
 
 
 # ---- messages

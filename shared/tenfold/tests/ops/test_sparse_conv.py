@@ -384,6 +384,18 @@ def test_strides_and_half_precision():
             TypeError,
             "features: got torch.int32",
         ),
+        (lambda c, t: ops.rulebook_invert(t.float(), 9), TypeError, "table: got torch.float32"),
+        (
+            lambda c, t: ops.sparse_conv(torch.zeros(9, 2), torch.zeros(4, 3, 3, 3, 2), t.float()),
+            TypeError,
+            "sparse_conv: table: got torch.float32",
+        ),
+        (
+            lambda c, t: ops.sparse_conv(torch.zeros(9, 2), torch.zeros(4, 3, 3, 3, 2), t, [0.0] * 4),
+            TypeError,
+            "bias: got list",
+        ),
+        (lambda c, t: ops.sparse_max_pool(torch.zeros(9, 2), None), TypeError, "table: got NoneType"),
     ],
 )
 def test_wrong_input_is_named(call, error, message):

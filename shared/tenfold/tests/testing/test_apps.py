@@ -118,7 +118,7 @@ def test_documents_of_a_package(tool, tmp_path, monkeypatch):
             return page
 
     found = Documents()
-    page.write_text("```python\nx = 2\n```\n```sh\ntool dedent text\n```\n[here](page.md)\n")
+    page.write_text("```python\nx = 2\n```\n```sh\ntool dedent text\n```\n[here](page.md#a)\n")
     found.test_python_examples_run("", tmp_path, monkeypatch)
     found.test_commands_and_links_exist("")
     found.test_docstring_examples_run(tmp_path, monkeypatch)
@@ -128,9 +128,10 @@ def test_documents_of_a_package(tool, tmp_path, monkeypatch):
         found.test_python_examples_run("", tmp_path, monkeypatch)
     with pytest.raises(AssertionError):  # no command
         found.test_commands_and_links_exist("")
-    page.write_text("```sh\ntool dedent text\n```\n[here](gone.md)\n")
-    with pytest.raises(AssertionError, match="gone"):
-        found.test_commands_and_links_exist("")
+    for link in ("gone.md", "gone.md#a"):
+        page.write_text(f"```sh\ntool dedent text\n```\n[here]({link})\n")
+        with pytest.raises(AssertionError, match="gone"):
+            found.test_commands_and_links_exist("")
     sys.modules[name].__all__.append("nothing")
     with pytest.raises(AssertionError):
         found.test_every_public_name_exists()

@@ -4,6 +4,7 @@ import logging
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,22 +63,22 @@ def assert_same(expected, found):
 
 
 @pytest.mark.parametrize(
-    ("options", "data", "every"),  # 1: from all checkpoints; else from some of each place in an epoch
+    ("options", "data", "numbers"),  # of checkpoints; an epoch has six steps, or three
     [
-        ({}, {}, 1),
-        ({"accumulate_grad_batches": 2}, {}, 2),
-        ({"val_check_interval": 0.5}, {}, 3),
-        ({"limit_val_batches": 0}, {"length": 24}, 5),
+        ({}, {}, (0, 3, 7, 10, 14, 17)),
+        ({"accumulate_grad_batches": 2}, {}, (0, 4, 8)),
+        ({"val_check_interval": 0.5}, {}, (0, 3, 9, 15)),
+        ({"limit_val_batches": 0}, {"length": 24}, (0, 5, 10, 15)),
     ],
     ids=["plain", "accumulated", "validation inside epochs", "no validation"],
 )
-def test_a_run_resumed_from_any_checkpoint_equals_the_uninterrupted_one(tmp_path, options, data, every):
+def test_a_run_resumed_from_any_checkpoint_equals_the_uninterrupted_one(tmp_path, options, data, numbers):
     keep = KeepAll(every_n_steps=1)
     trainer, expected = train(tmp_path / "whole", data=data, callbacks=[keep], **options)
     kept = sorted((tmp_path / "whole" / "checkpoints").glob("kept*"))
     assert len(kept) == trainer.global_step
-    for path in kept[::every]:
-        resumed, found = train(tmp_path / "resumed", ckpt=str(path), data=data, **options)
+    for number in numbers:
+        resumed, found = train(tmp_path / "resumed", ckpt=str(kept[number]), data=data, **options)
         assert resumed.global_step == trainer.global_step
         assert_same(expected, found)
 
@@ -103,6 +104,23 @@ def test_a_new_run_keeps_the_last_checkpoint_of_the_one_before(tmp_path):
     assert [(folder / f"previous-{n}.ckpt").read_bytes() for n in (0, 1)] == kept[:2]
     train(tmp_path, ckpt=str(folder / "last.ckpt"), max_steps=2, task={"width": 5})
     assert len(list(folder.iterdir())) == 3
+
+
+def test_no_kept_checkpoint_is_overwritten(tmp_path):
+    for name in (
+        "last.ckpt",
+        "previous-1.ckpt",
+        "previous-mine.ckpt",
+    ):  # somebody has deleted previous-0.ckpt
+        (tmp_path / name).write_text(name)
+    trainer = SimpleNamespace(global_step=0, is_global_zero=True, fast_dev_run=True)
+    LastCheckpoint(tmp_path).on_train_start(trainer, None)
+    assert (tmp_path / "last.ckpt").exists()  # a trial run writes none, and so takes none away
+    trainer.fast_dev_run = False
+    LastCheckpoint(tmp_path).on_train_start(trainer, None)
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert kept.pop("previous-2.ckpt") == "last.ckpt"
+    assert kept == {name: name for name in ("previous-1.ckpt", "previous-mine.ckpt")}
 
 
 def test_without_the_random_states_the_same_run_differs(tmp_path, monkeypatch):
@@ -189,11 +207,11 @@ def test_reading_refuses_code_and_foreign_files(tmp_path):
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "cut.ckpt").read_bytes()[:3000])
     (tmp_path / "empty.ckpt").write_bytes(b"")
     for name, words in {
-        "evil": "plain data",
+        "evil": "not loaded for safety",
         "foreign": "state_dict: missing",
-        "cut": "not a whole checkpoint",
-        "empty": "not a whole checkpoint",
-        "absent": "No such file",
+        "cut": "is damaged",
+        "empty": "is damaged",
+        "absent": "does not exist",
     }.items():
         with pytest.raises(UserInputError, match=words):
             reader.load_checkpoint(tmp_path / f"{name}.ckpt")

@@ -128,14 +128,21 @@ def test_loader_leaves_the_global_generators_alone():
 
 @pytest.mark.parametrize(
     ("name", "change"),
-    [("seed", {"seed": 2}), ("batch_size", {"batch_size": 2}), ("samples", {"dataset": Noisy(40)})],
+    [
+        ("seed", {"seed": 2}),
+        ("batch_size", {"batch_size": 2}),
+        ("batch_size", {"batch_size": 11}),  # the position lies behind its end
+        ("samples", {"dataset": Noisy(40)}),
+        ("samples", {"dataset": Noisy(8)}),
+    ],
 )
 def test_a_different_run_is_refused_inside_an_epoch_only(name, change):
     state = {**ResumableLoader(Noisy(22), 4, seed=1).state_dict(), "batches": 3}
     other = ResumableLoader(**{"dataset": Noisy(22), "batch_size": 4, "seed": 1, **change})
     with pytest.raises(UserInputError, match=f"checkpoint: {name}: stopped inside an epoch"):
         other.load_state_dict(state)
-    other.load_state_dict({**state, "batches": 0})
+    for position in (0, 6):  # at either end of an epoch
+        other.load_state_dict({**state, "batches": position})
 
 
 def test_persistent_workers_that_would_miss_the_epoch_are_refused():

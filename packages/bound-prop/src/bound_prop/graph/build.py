@@ -14,6 +14,7 @@ from torch import Tensor
 from bound_prop.graph import ops
 from bound_prop.graph.ops import Const, LinearOp, Operation, Relaxed
 from bound_prop.lines import Activation, Convex, Ramp, SShaped
+from tenfold._errors import first_line
 
 __all__ = ["Graph", "GraphBuilder", "Node", "UnsupportedOperationError", "Value"]
 
@@ -427,7 +428,7 @@ class GraphBuilder:
             try:
                 out = op.forward(*(torch.zeros(1, *v.shape, dtype=dtype) for v in inputs))
             except RuntimeError as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 self.refuse(f"{kind} of {[v.shape for v in inputs]} fails: {reason}", "check the input shape")
         return self.add_node(op, inputs, tuple(out.shape[1:]), kind)
 

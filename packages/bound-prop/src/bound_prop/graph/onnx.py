@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bound_prop.graph.build import Graph, GraphBuilder, UnsupportedOperationError, Value
 from bound_prop.graph.ops import Const
-from tenfold._errors import UserInputError
+from tenfold._errors import UserInputError, first_line
 
 __all__ = ["OnnxNetwork", "load_onnx"]
 
@@ -68,7 +68,7 @@ def load_onnx(path: str | Path) -> OnnxNetwork:
         model = onnx.load(str(file))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf and the checker have no common exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserInputError(f"{file}: model: is no valid ONNX file ({reason[:160]})") from error
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     for name, value in constants.items():
@@ -111,7 +111,7 @@ class _Reader:
             except UnsupportedOperationError:
                 raise
             except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
-                reason = (str(error).splitlines() or [""])[0]
+                reason = first_line(error)
                 raise UserInputError(
                     f"{self.file}: {self.build.place}: shapes or attributes do not fit ({reason[:160]})"
                 ) from error

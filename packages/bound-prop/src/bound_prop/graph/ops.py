@@ -534,8 +534,9 @@ class Product(Relaxed):
 class MaxPool(Relaxed):
     """Largest of each window, ``windows (P, K)`` of flat input places with -1 for padding.
 
-    Below: the input whose lower bound is largest. Above: that input where its lower bound reaches every other
-    upper bound of the window, else the constant largest upper bound. Both stay inside the interval's box.
+    Below: the input whose lower bound is largest. Above: the chord of ``max(x, r)``, where x is the input whose upper
+    bound is largest and r the largest upper bound of the others: x itself where its lower bound reaches r. Both stay
+    inside the interval's box.
     """
 
     def __init__(self, windows: Tensor, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:
@@ -555,32 +556,51 @@ class MaxPool(Relaxed):
     def planes(self, boxes: Sequence[Interval], strategy: Strategy) -> Planes:
         low, high = (self._view(end) for end in boxes[0])
         value, pick = low.max(2)
-        most = high.amax(2)
-        others = high.scatter(2, pick.unsqueeze(2), -math.inf).amax(2)
-        place = torch.gather(self.windows.to(pick.device).expand(*high.shape), 2, pick.unsqueeze(2))[..., 0]
-        follow = torch.zeros_like(value) if strategy == "constant" else torch.ones_like(value)
-        wins = follow * (value >= others).to(value)
-        return Planes((place, follow), value * (1 - follow), (place, wins), most * (1 - wins))
+        most, peak = high.max(2)
+        if strategy == "constant":
+            none = torch.zeros_like(value)
+            return Planes((self._places(pick), none), value, (self._places(peak), none), most)
+        start = low.gather(2, peak.unsqueeze(2)).squeeze(2)
+        rest = torch.maximum(high.scatter(2, peak.unsqueeze(2), -math.inf).amax(2), start)
+        slope = (most - rest) / torch.where(most > start, most - start, torch.ones_like(most))
+        follow, zero = torch.ones_like(value), torch.zeros_like(value)
+        return Planes((self._places(pick), follow), zero, (self._places(peak), slope), rest - slope * start)
+
+    def _places(self, pick: Tensor) -> Tensor:
+        """Flat places ``(B, P)`` of picks among the entries of each window."""
+        windows = self.windows.to(pick.device).expand(len(pick), -1, -1)
+        return windows.gather(2, pick.unsqueeze(2)).squeeze(2)
+
+    def reach(self, planes: Planes, size: Tensor) -> Tensor:
+        """Largest magnitude ``(B, *out)`` of slope times input, for inputs of magnitude ``size (B, *in)``."""
+        ends = [share * size.flatten(1).gather(1, place) for place, share in (planes.lower, planes.upper)]
+        return torch.maximum(*ends).view(-1, *self.out_shape)
 
     def pull(self, a: Tensor, planes: Planes) -> tuple[tuple[Tensor, ...], Tensor]:
-        place, follow = planes.lower
         rows = a.flatten(2)
-        plus, minus = rows.clamp(min=0), rows.clamp(max=0)
-        moved = plus * follow.unsqueeze(1) + minus * planes.upper[1].unsqueeze(1)
-        zero = torch.zeros(*moved.shape[:2], math.prod(self.in_shape), dtype=a.dtype, device=a.device)
-        result = zero.scatter_add(2, place.unsqueeze(1).expand_as(moved), moved)
-        constant = _dot(plus, planes.lower_bias) + _dot(minus, planes.upper_bias)
-        return (result.view(*moved.shape[:2], *self.in_shape),), constant
+        sides = rows.clamp(min=0), rows.clamp(max=0)
+        result: Tensor | None = None
+        for side, (place, share) in zip(sides, (planes.lower, planes.upper), strict=True):
+            moved = side * share.unsqueeze(1)
+            if result is None:
+                result = torch.zeros(
+                    *moved.shape[:2], math.prod(self.in_shape), dtype=a.dtype, device=a.device
+                )
+            result = result.scatter_add(2, place.unsqueeze(1).expand_as(moved), moved)
+        assert result is not None
+        constant = _dot(sides[0], planes.lower_bias) + _dot(sides[1], planes.upper_bias)
+        return (result.view(*result.shape[:2], *self.in_shape),), constant
 
     def push(self, states: Sequence[State], planes: Planes) -> State:
-        place = planes.lower[0]
-
-        def take(matrix: Tensor, offset: Tensor, share: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        def take(
+            matrix: Tensor, offset: Tensor, plane: tuple[Tensor, ...], bias: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            place, share = plane
             places = place.unsqueeze(1).expand(-1, matrix.shape[1], -1)
             moved = matrix.flatten(2).gather(2, places) * share.unsqueeze(1)
             shift = offset.flatten(1).gather(1, place) * share + bias
             return moved.view(*moved.shape[:2], *self.out_shape), shift.view(-1, *self.out_shape)
 
-        lower = take(states[0].lower, states[0].lower_bias, planes.lower[1], planes.lower_bias)
-        upper = take(states[0].upper, states[0].upper_bias, planes.upper[1], planes.upper_bias)
+        lower = take(states[0].lower, states[0].lower_bias, planes.lower, planes.lower_bias)
+        upper = take(states[0].upper, states[0].upper_bias, planes.upper, planes.upper_bias)
         return State(*lower, *upper)

@@ -13,6 +13,7 @@ from bound_prop.graph.build import Graph, GraphBuilder, UnsupportedOperationErro
 from bound_prop.graph.ops import Const
 from bound_prop.lines import Ramp
 from bound_prop.nn import Leaky, ParamRamp
+from tenfold._errors import first_line
 
 __all__ = ["trace"]
 
@@ -89,8 +90,8 @@ def _build_exported(model: nn.Module, example: Tensor, reason: Exception) -> Gra
         program = torch.export.export(model, (example,), strict=False)
     except Exception as error:  # export raises whatever the model's Python raises
         raise UnsupportedOperationError(
-            f"bound_prop: {type(model).__name__}: cannot be traced ({_first_line(reason)}) nor exported"
-            f" ({_first_line(error)}); remove control flow that depends on the input"
+            f"bound_prop: {type(model).__name__}: cannot be traced ({first_line(reason)}) nor exported"
+            f" ({first_line(error)}); remove control flow that depends on the input"
         ) from error
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -99,10 +100,6 @@ def _build_exported(model: nn.Module, example: Tensor, reason: Exception) -> Gra
         for name, target in signature.inputs_to_lifted_tensor_constants.items()
     }
     return _Interpreter(model, {}, example, names, constants).run(program.graph)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read(model: nn.Module, path: str) -> Const:

@@ -42,7 +42,8 @@ def _swept(gain: Floats, own: int) -> Baseline:
     return Baseline(np.mean(cuts, axis=0), _cut_at(optimal_partition(gain, own, own).starts, n))
 
 
-def _few(shots: int) -> Baseline | None:
+def few_shots(shots: int) -> Baseline | None:
+    """What is said of a film of fewer than four shots: no cut."""
     empty = np.zeros(max(0, shots - 1))
     return Baseline(empty, empty > 0) if shots < 4 else None
 
@@ -81,7 +82,7 @@ def sequential_grouping(
         raise ValueError(f"sequential_grouping: cost: got {cost!r}; expected 'add' or 'nrm'")
     distance = 1 - similarity_of(features)
     np.fill_diagonal(distance, 0)
-    few = _few(len(distance))
+    few = few_shots(len(distance))
     if few is not None:
         return few
     sums = _block_sums(distance)
@@ -118,7 +119,7 @@ def dp_scenes(features: Mapping[str, npt.ArrayLike], penalty: float = 1.0) -> Ba
     distance = 1 - similarity_of(features)
     np.fill_diagonal(distance, 0)
     n = len(distance)
-    few = _few(n)
+    few = few_shots(n)
     if few is not None:
         return few
     length = np.maximum(1, np.arange(n)[None] - np.arange(n)[:, None] + 1)
@@ -143,7 +144,7 @@ def story_graph(
     """
     square = similarity_of(features)
     n = len(square)
-    few = _few(n)
+    few = few_shots(n)
     if few is not None:
         return few
     gain = np.full((n, n), -1e6)
@@ -178,7 +179,7 @@ def graph_cut(
     clock = np.asarray(times, np.float64)
     weight = np.maximum(0, similarity_of(features)) * np.exp(-(((clock[:, None] - clock) / sigma) ** 2))
     n = len(weight)
-    few = _few(n)
+    few = few_shots(n)
     if few is not None:
         return few
     parts = {(0, n): _best_split(weight, 0, n)}
@@ -227,7 +228,7 @@ def scsa(features: Mapping[str, npt.ArrayLike], window: int = 6, gap: float = -0
     """
     square = similarity_of(features)
     n = len(square)
-    few = _few(n)
+    few = few_shots(n)
     if few is not None:
         return few
     labels = spectral_labels(square)
@@ -240,16 +241,14 @@ def scsa(features: Mapping[str, npt.ArrayLike], window: int = 6, gap: float = -0
     return Baseline(scores, local & (raw < raw.mean() - raw.std()))
 
 
-def spectral_labels(
-    square: Floats, most: int | None = None, clusters: int | None = None
-) -> npt.NDArray[np.int64]:
+def spectral_labels(square: Floats, clusters: int | None = None) -> npt.NDArray[np.int64]:
     """Cluster of each shot: k-means on the eigenvectors of the normalised graph, k by the largest gap."""
     n = len(square)
     weight = np.exp((np.clip(square, -1, 1) - 1) / 0.3)
     degree = 1 / np.sqrt(weight.sum(1))
     values, vectors = np.linalg.eigh(degree[:, None] * weight * degree)
     values, vectors = values[::-1], vectors[:, ::-1]
-    top = max(2, min(n - 1, most or n // 4))
+    top = max(2, min(n - 1, n // 4))
     k = clusters or int(np.argmax(values[1:top] - values[2 : top + 1])) + 2
     k = min(k, n)
     points = vectors[:, :k] / np.maximum(np.linalg.norm(vectors[:, :k], axis=1, keepdims=True), 1e-12)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +88,9 @@ class OVSD:
             UserInputError: no such film, or a damaged file.
         """
         if name not in self.names:
-            raise UserInputError(f"OVSD: {name}: no such film; there are {', '.join(self.names)}")
+            raise UserInputError(
+                f"{type(self).__name__}: {name}: no such film; there are {', '.join(self.names)}"
+            )
         rows = read_numbers(self.files[self.names.index(name)], least=2)
         return np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
 
@@ -132,15 +133,12 @@ class BBCPlanetEarth:
         rows = read_numbers(self.root / "shots" / f"{episode}.txt", least=2)
         return np.array([row[:2] for row in rows], np.int64)
 
-    def labels(
-        self, episode: str, annotator: str | None = None, *, merge: Literal["majority"] = "majority"
-    ) -> Ints:
+    def labels(self, episode: str, annotator: str | None = None) -> Ints:
         """Labels (n - 1,) of one annotator, or of the majority of all.
 
         Args:
             episode: name of the file of shots.
-            annotator: one of them; None merges.
-            merge: "majority": more than half of the annotators agree.
+            annotator: one of them; None asks all, of whom more than half must agree.
         """
         count = len(self.shots(episode))
         if annotator is not None:

@@ -78,7 +78,10 @@ class PickledRows:
         found = restricted_load(self.file, tensors=True, encoding="latin1")
         if not isinstance(found, dict):
             raise UserInputError(f"{self.file}: pickle: expected a dict of shots")
-        rows = {int(key): _mean(value) for key, value in found.items()}
+        try:
+            rows = {int(key): _mean(value) for key, value in found.items()}
+        except (TypeError, ValueError) as error:
+            raise UserInputError(f"{self.file}: pickle: expected shot id -> numbers ({error})") from error
         known = [row for row in rows.values() if row is not None]
         dim = len(known[0]) if known else self.dim
         out = np.zeros((self.count, dim + self.presence), np.float32)
@@ -104,10 +107,11 @@ def _mean(value: Any) -> npt.NDArray[np.float64] | None:
     rows = np.asarray(value, np.float64)
     if rows.ndim == 1:
         rows = rows[None]
-    if rows.size == 0 or rows.ndim != 2 or not np.isfinite(rows).any():
+    if rows.ndim != 2:
         return None
-    mean: npt.NDArray[np.float64] = rows[np.isfinite(rows).all(1)].mean(0)
-    return mean if np.isfinite(mean).all() else None
+    whole = rows[np.isfinite(rows).all(1)]
+    mean: npt.NDArray[np.float64] | None = whole.mean(0) if whole.size else None
+    return mean
 
 
 def read_labels(path: str | Path, shots: int) -> npt.NDArray[np.int64]:

@@ -6,8 +6,7 @@ import re
 import unicodedata
 
 from moviescenes.scenes import SceneList
-from moviescenes.timecode import can_drop, from_timecode, timecode
-from tenfold._errors import UserInputError
+from moviescenes.timecode import from_timecode, timecode
 
 __all__ = ["edl_texts"]
 
@@ -22,17 +21,15 @@ def edl_texts(
     Args:
         scenes: of a video.
         start_timecode: of the video's first frame.
-        drop_frame: at 29.97 and 59.94.
+        drop_frame: at 29.97 and 59.94; see `moviescenes.export.render`.
 
     Returns:
         "" -> the list, or "_1", "_2", ... -> the lists.
 
     Raises:
-        UserInputError: drop-frame at another rate.
+        UserInputError: no such time code.
     """
     fps = scenes.video.fps
-    if drop_frame and not can_drop(fps):
-        raise UserInputError(f"drop_frame: exists at 29.97 and 59.94 alone; this video has {float(fps):.3f}")
     offset = from_timecode(start_timecode, fps, drop=drop_frame) if start_timecode else 0
     parts = [scenes[k : k + _MOST] for k in range(0, len(scenes), _MOST)]
     title, reel = _plain(scenes.video.name, 60) or "MOVIE", _reel(scenes.video.name)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from moviescenes.scenes import SceneList
+from moviescenes.timecode import check_drop_frame
 from tenfold._errors import UserInputError
 from tenfold.io import write_bytes
 
-__all__ = ["FORMATS", "render", "save"]
+__all__ = ["FORMATS", "format_of", "render", "save"]
 
 # Name -> ending of the file, and the function that makes its text.
 FORMATS: Mapping[str, tuple[str, str]] = {
@@ -30,6 +31,17 @@ FORMATS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def format_of(path: str | Path) -> str:
+    """The format that the ending of a file's name means, or the ending itself.
+
+    >>> format_of("a.EDL"), format_of("a.chapters.txt"), format_of("a.txt")
+    ('edl', 'ogm', 'txt')
+    """
+    name = Path(path).name.lower()
+    named = (key for key, (ending, _) in FORMATS.items() if name.endswith(ending))
+    return next(named, Path(name).suffix.removeprefix("."))
+
+
 def render(scenes: SceneList, name: str, **options: Any) -> dict[str, bytes]:
     """The files of a format: ending -> content.
 
@@ -44,6 +56,8 @@ def render(scenes: SceneList, name: str, **options: Any) -> dict[str, bytes]:
     if name not in FORMATS:
         raise UserInputError(f"format: got {name!r}; expected one of {', '.join(FORMATS)}")
     ending, target = FORMATS[name]
+    if options.get("drop_frame"):
+        check_drop_frame(scenes.video.fps)
     module, _, function = target.partition(":")
     make: Callable[..., str | dict[str, str]] = getattr(import_module(module), function)
     made = make(scenes, **(options if name in ("csv", "edl", "otio") else {}))
@@ -56,7 +70,7 @@ def save(scenes: SceneList, path: str | Path, format: str | None = None, **optio
 
     Args:
         scenes: of a video.
-        path: of the file; its ending chooses the format where `format` does not.
+        path: of the file; its ending chooses the format where `format` does not, see `format_of`.
         format: one of `FORMATS`.
         **options: see `render`.
 
@@ -67,7 +81,7 @@ def save(scenes: SceneList, path: str | Path, format: str | None = None, **optio
         UserInputError: no such format, or a file that cannot be written.
     """
     target = Path(path)
-    name = format or target.suffix.removeprefix(".").lower()
+    name = format or format_of(target)
     files = render(scenes, name, **options)
     ending = FORMATS[name][0]
     stem = target.name.removesuffix(ending) if target.name.endswith(ending) else target.stem

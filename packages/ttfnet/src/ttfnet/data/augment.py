@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ttfnet.data.scene import FloatArray, Scene
 
@@ -126,8 +127,13 @@ def _cropped(scene: Scene, part: FloatArray) -> Scene:
         return shifted
 
     ignore = cut(scene.ignore)
-    ignore = ignore[(ignore[:, 2:] > ignore[:, :2]).all(1)]
-    return replace(scene, image=scene.image[y1:y2, x1:x2], boxes=cut(scene.boxes), ignore=ignore)
+    image = scene.image[y1:y2, x1:x2]
+    return replace(scene, image=image, boxes=cut(scene.boxes), ignore=ignore[_with_area(ignore)])
+
+
+def _with_area(boxes: FloatArray) -> npt.NDArray[np.bool_]:
+    """Of which something is left."""
+    return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(1), dtype=np.bool_)
 
 
 def _border(length: int) -> int:
@@ -152,8 +158,8 @@ def scaled_crop(scene: Scene, rng: np.random.Generator, size: tuple[int, int]) -
     canvas[top - y1 : bottom - y1, left - x1 : right - x1] = scene.image[top:bottom, left:right]
     shift, limits = np.array([x1, y1, x1, y1], np.float32), np.array([wide, tall] * 2, np.float32)
     boxes, ignore = (np.clip(b - shift, 0, limits) for b in (scene.boxes, scene.ignore))
-    scene = replace(scene, image=canvas, boxes=boxes, ignore=ignore)
-    return scene.keep((boxes[:, 2:] > boxes[:, :2]).all(1))
+    scene = replace(scene, image=canvas, boxes=boxes, ignore=ignore[_with_area(ignore)])
+    return scene.keep(_with_area(boxes))
 
 
 def colour_jitter(scene: Scene, rng: np.random.Generator) -> Scene:

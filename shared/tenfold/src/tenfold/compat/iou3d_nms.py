@@ -12,7 +12,7 @@ peer:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -196,7 +196,7 @@ class RoIAwarePool3d(nn.Module):
             pts_feature,
             self.out_size,
             max_points=self.max_pts_each_voxel - 1,
-            mode="max" if pool_method == "max" else "avg",
+            mode=cast(Literal["max", "avg"], pool_method),
             margin=_GPU_MARGIN,
         )
 

@@ -477,28 +477,16 @@ def three_nn(target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
     return ops.three_nn(target, source)
 
 
-def _rows_of(features: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Channel-last rows of all elements, and indices into them."""
-    b, c, n = features.shape
-    step = torch.arange(b, device=features.device).view(b, *([1] * (indices.dim() - 1))) * n
-    return features.transpose(1, 2).reshape(b * n, c), indices.long() + step
-
-
 def three_interpolate(features: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
     """(B, C, N) weighted sums of the three rows of (B, C, M) features; gradients to features and weights."""
-    rows, index = _rows_of(features, indices)
-    b, n = indices.shape[:2]
-    out = ops.three_interpolate(rows, index.reshape(b * n, 3), weight.reshape(b * n, 3))
-    return out.reshape(b, n, -1).transpose(1, 2)
+    return ops.three_interpolate(features.transpose(1, 2), indices, weight).transpose(1, 2)
 
 
 def grouping_operation(features: Tensor, indices: Tensor) -> Tensor:
-    """(B, C, M, k) columns of (B, C, N) features at (B, M, k)."""
-    rows, index = _rows_of(features, indices)
-    return ops.gather_rows(rows, index.flatten()).reshape(*indices.shape, -1).permute(0, 3, 1, 2)
+    """(B, C, M, k) columns of (B, C, N) features at (B, M, k); zeros at -1."""
+    return ops.gather_rows(features.transpose(1, 2), indices).permute(0, 3, 1, 2)
 
 
 def gather_points(features: Tensor, indices: Tensor) -> Tensor:
-    """(B, C, M) columns of (B, C, N) features at (B, M)."""
-    rows, index = _rows_of(features, indices)
-    return ops.gather_rows(rows, index.flatten()).reshape(*indices.shape, -1).transpose(1, 2)
+    """(B, C, M) columns of (B, C, N) features at (B, M); zeros at -1."""
+    return ops.gather_rows(features.transpose(1, 2), indices).transpose(1, 2)

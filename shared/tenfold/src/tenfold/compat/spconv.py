@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from tenfold import ops, sparse
-from tenfold.sparse import SparseInverseConv3d as _Inverse
 from tenfold.sparse import SparseModule, SparseTensor, load_spconv_state_dict
 
 __all__ = [
@@ -156,7 +155,7 @@ class SparseConv3d(sparse.SparseConv3d):
         )
 
 
-class SparseInverseConv3d(_Inverse):
+class SparseInverseConv3d(sparse.SparseInverseConv3d):
     """Back along the strided layer of the same ``indice_key``.
 
     Example:

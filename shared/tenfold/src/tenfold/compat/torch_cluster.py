@@ -26,6 +26,8 @@ _BLOCK = 1 << 22  # distances held at a time by the plain path
 
 
 def _columns(x: Tensor) -> Tensor:
+    """(N, D) floating point; the peer takes integers and one-dimensional clouds too."""
+    x = x if x.is_floating_point() else x.float()
     return x.view(-1, 1) if x.dim() == 1 else x
 
 
@@ -43,7 +45,6 @@ def _batch_size(batch_size: int | None, *batches: Tensor | None) -> int:
 
 def _xyz(x: Tensor) -> Tensor:
     """One to three columns as three: zeros add nothing to a distance."""
-    x = x if x.is_floating_point() else x.float()
     return functional.pad(x, (0, 3 - x.shape[1]))
 
 

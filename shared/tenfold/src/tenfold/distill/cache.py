@@ -59,7 +59,10 @@ class LogitCache:
             raise ValueError(f"LogitCache: view: got {view}; expected 0 to {self.views - 1}")
         rows = index.cpu() * self.views + view
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self.prints):
-            raise ValueError(f"LogitCache: index: got up to {int(index.max())}; expected less")
+            last = len(self.prints) // self.views - 1
+            raise ValueError(
+                f"LogitCache: index: got {int(index.min())} to {int(index.max())}; expected 0 to {last}"
+            )
         prints = _fingerprints(x)
         known = ~self.prints[rows].isnan()
         changed = known & ((self.prints[rows] - prints).abs() > 1e-3 * (1.0 + prints.abs()))

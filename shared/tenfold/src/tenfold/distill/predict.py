@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ import torch
 
 from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.distill.checkpoints import Classifier, load_classifier, save_classifier
-from tenfold.distill.data import CIFAR_MEAN, CIFAR_STD, Augment
-from tenfold.io import make_folder, read_image, write_bytes
+from tenfold.distill.data import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, Augment
+from tenfold.io import check_output, make_folder, read_image, staged, write_bytes
 
 __all__ = ["classify", "export", "predict"]
 
@@ -67,14 +65,23 @@ def classify(found: Classifier, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np
     """Probabilities ``(C,)`` of an image ``(H, W, 3)``, resized to the size the network was trained at."""
     from PIL import Image
 
-    side = int(found.facts.get("size", 224 if found.arch.startswith("torchvision:") else 32))
-    mean, std = (tuple(found.facts.get(k, usual)) for k, usual in (("mean", CIFAR_MEAN), ("std", CIFAR_STD)))
+    side, mean, std = _preparation(found)
     if pixels.shape[:2] != (side, side):
         pixels = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
-    x = Augment(0, 0.0, mean, std).batch(pixels[None], [None])  # type: ignore[arg-type]
+    x = Augment(0, 0.0, mean, std).batch(pixels[None], [None])
     with torch.inference_mode():
         scores: npt.NDArray[np.float64] = found.model(x)[0].double().softmax(0).numpy()
     return scores
+
+
+def _preparation(found: Classifier) -> tuple[int, tuple[float, float, float], tuple[float, float, float]]:
+    """Side of the images, mean and deviation: what the file says, or what networks of this kind are trained at."""
+    large = found.arch.startswith("torchvision:")
+    usual = (224, IMAGENET_MEAN, IMAGENET_STD) if large else (32, CIFAR_MEAN, CIFAR_STD)
+    side, mean, std = (
+        found.facts.get(key, value) for key, value in zip(("size", "mean", "std"), usual, strict=True)
+    )
+    return int(side), tuple(mean), tuple(std)
 
 
 def _class_names(found: Classifier) -> list[str]:
@@ -118,34 +125,25 @@ def export(checkpoint: Path, output: Path, arch: str | None = None, size: int | 
         arch: Name of the network, where the checkpoint does not say.
         size: Side of the images; by default the one it was trained at.
     """
-    if output.suffix not in (".onnx", ".pt2", ".pt", ".safetensors"):
-        raise UserInputError(
-            f"{output}: output: got the ending {output.suffix!r}; expected .onnx, .pt2, .pt or .safetensors"
-        )
-    if not output.parent.is_dir():
-        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
+    check_output(output, (".onnx", ".pt2", ".pt", ".safetensors"))
     found = load_classifier(checkpoint, arch=arch)
     if output.suffix in (".pt", ".safetensors"):
         facts = {k: v for k, v in found.facts.items() if k in ("mean", "std", "size", "class_names")}
         save_classifier(output, found.model, arch=found.arch, num_classes=found.num_classes, **facts)
     else:
-        side = size or int(found.facts.get("size", 32))
+        side = size or _preparation(found)[0]
         _export_program(found, torch.zeros(2, 3, side, side), output)
     print(f"{found.arch} of {checkpoint} -> {output}")
 
 
 def _export_program(found: Classifier, example: torch.Tensor, output: Path) -> None:
-    # Written beside its place and moved there, so that nobody ever sees half a file.
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        written = Path(folder) / output.name
+    with staged(output) as written:
         program = torch.export.export(found.model, (example,), dynamic_shapes=({0: batch},))
         if output.suffix == ".pt2":
             torch.export.save(program, written)
         else:
             _onnx(program, written)
-        for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
-            os.replace(file, output.parent / file.name)
 
 
 def _onnx(program: Any, path: Path) -> None:

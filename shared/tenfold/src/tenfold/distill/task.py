@@ -33,8 +33,10 @@ from tenfold.distill.distillers import DISTILLERS, KD, build
 from tenfold.distill.loop import topk_correct
 from tenfold.distill.models import create_model
 from tenfold.distill.protocols import few_shot_indices, noisy_labels, write_indices
+from tenfold.distill.small import CLASS_NAMES, TEST_SEED, TRAIN_SEED
 from tenfold.distill.step import DistillStep, check_labels
-from tenfold.distill.strokes import BACKGROUND, MEAN, PRESETS, STD, strokes
+from tenfold.distill.strokes import BACKGROUND, MEAN, SIZE, STD, strokes
+from tenfold.io import make_folder, read_json, write_json
 from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import GroupSchedule, step_with_warmup
@@ -56,9 +58,9 @@ class ImageData(LightningDataModule):
         eval_batch_size: Images per process and step of an evaluation.
         workers: Loader processes.
         seed: Of order, augmentation, subset and noise.
-        size: Side of the images; of folder, the side after cropping.
+        size: Side of the images; of folder, the side after cropping; of strokes, unused: 16.
         pad: Padding before the random crop; of folder, unused.
-        flip: Probability of a mirror image.
+        flip: Probability of a mirror image; of folder, unused: one half.
         train_split: Folder of the training images, for small and folder.
         test_split: Folder of the test images, for small and folder.
         few_shot: Share of each class to train on.
@@ -123,14 +125,29 @@ class ImageData(LightningDataModule):
         return Augment(pad, flip, CIFAR_MEAN, CIFAR_STD)
 
     def prepare_data(self) -> None:
-        """Generates the strokes where they are wanted and not there; one process does it for all."""
-        if self.dataset == "strokes" and not (self.root / "cifar-100-python" / "meta").is_file():
-            names = tuple(f"family {k // 4} class {k % 4}" for k in range(20))
-            parts = [
-                LabelledImages(*strokes(count, PRESETS[self.preset], seed=number), names)
-                for number, count in enumerate(self.images, 1)
-            ]
-            write_cifar(self.root, parts[0], parts[1])
+        """Generates the strokes where they are wanted and not there; one process does it for all.
+
+        Raises:
+            UserInputError: the folder holds other strokes.
+        """
+        if self.dataset != "strokes":
+            return
+        note, wanted = self.root / "strokes.json", {"preset": self.preset, "images": list(self.images)}
+        if (self.root / "cifar-100-python" / "meta").is_file():
+            found = read_json(note) if note.is_file() else wanted
+            if found != wanted:
+                raise UserInputError(
+                    f"{note}: data.preset, data.images: got {found} of an earlier run; expected {wanted};"
+                    " choose another data.root"
+                )
+            return
+        parts = [
+            LabelledImages(*strokes(count, self.preset, seed=seed), CLASS_NAMES)
+            for count, seed in zip(self.images, (TRAIN_SEED, TEST_SEED), strict=True)
+        ]
+        make_folder(self.root, "data.root")
+        write_json(note, wanted)
+        write_cifar(self.root, parts[0], parts[1])
 
     def setup(self, stage: str) -> None:
         """Opens the splits; a second call does nothing."""
@@ -170,7 +187,7 @@ class ImageData(LightningDataModule):
                 raise UserInputError(f"{self.root}: {self.splits[1]}: other classes than {self.splits[0]}")
             return first, second
         name = "cifar10" if self.dataset == "cifar10" else "cifar100"
-        side = 16 if self.dataset == "strokes" else self.size
+        side = SIZE if self.dataset == "strokes" else self.size
         first, second = (
             read_cifar(self.root, name, train=train, side=side, verify=self.verify) for train in (True, False)
         )
@@ -187,7 +204,7 @@ class ImageData(LightningDataModule):
         if self.few_shot < 1.0:
             chosen = chosen[few_shot_indices(labels[chosen], self.few_shot, self.seed)]
             if self.save_subset:
-                Path(self.save_subset).parent.mkdir(parents=True, exist_ok=True)
+                make_folder(Path(self.save_subset).parent, "data.save_subset")
                 write_indices(self.save_subset, chosen, ratio=self.few_shot, seed=self.seed)
         noisy = labels
         if self.label_noise:
@@ -224,7 +241,7 @@ class ImageData(LightningDataModule):
         return {
             "mean": list(self.augment.mean),
             "std": list(self.augment.std),
-            "size": 16 if self.dataset == "strokes" else self.size,
+            "size": SIZE if self.dataset == "strokes" else self.size,
             "class_names": list(self.class_names),
         }
 
@@ -456,7 +473,7 @@ class DistillTask(ClassifierTask):
         settings = self.hparams
         side = settings["input_size"]
         method = settings["method"]
-        later = DISTILLERS[method].__name__ == "CRD" and labels is None  # built when the data is known
+        later = method == "crd" and labels is None  # built when the data is known
         return DistillStep(
             student,
             teacher,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold._errors import UserInputError
-from tenfold.io import read_json, write_text
+from tenfold.io import read_json, write_json
 
 __all__ = [
     "ATTRIBUTES",
@@ -58,6 +57,8 @@ MAX_BOXES = 500
 
 _COLUMNS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
 _MAY_BE_NAN = {"velocity"}
+# Of a box in a submission, beside its frame.
+_FIELDS = (*_COLUMNS, "detection_name", "detection_score", "attribute_name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +201,7 @@ def write_submission(
         "meta": {f"use_{name}": name in modalities for name in known},
         "results": {token: _rows(token, boxes) for token, boxes in results.items()},
     }
-    write_text(path, json.dumps(document) + "\n")
+    write_json(path, document, indent=None)
 
 
 def _rows(token: str, boxes: NuScenesBoxes) -> list[dict[str, Any]]:
@@ -215,10 +216,7 @@ def _rows(token: str, boxes: NuScenesBoxes) -> list[dict[str, Any]]:
         boxes.attribute,
         strict=True,
     )
-    keys = ("translation", "size", "rotation", "velocity", "detection_name", "detection_score")
-    return [
-        {"sample_token": token, **dict(zip((*keys, "attribute_name"), row, strict=True))} for row in columns
-    ]
+    return [{"sample_token": token, **dict(zip(_FIELDS, row, strict=True))} for row in columns]
 
 
 def _check_detections(op: str, token: str, boxes: NuScenesBoxes) -> None:
@@ -258,23 +256,14 @@ def _boxes(rows: Any) -> NuScenesBoxes:
         raise ValueError("got no list of boxes")
     if not rows:
         return NuScenesBoxes.empty(scores=True)
-    keys = (
-        "translation",
-        "size",
-        "rotation",
-        "velocity",
-        "detection_name",
-        "detection_score",
-        "attribute_name",
-    )
     for place, row in enumerate(rows):
-        if missing := [key for key in keys if key not in row]:
+        if missing := [key for key in _FIELDS if key not in row]:
             raise ValueError(f"box {place}: {missing[0]}: missing")
         if not isinstance(row["detection_score"], float | int) or math.isnan(row["detection_score"]):
             raise ValueError(
                 f"box {place}: detection_score: got {row['detection_score']!r}; expected a number"
             )
-    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in keys}
+    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in _FIELDS}
     geometry: dict[str, Any] = {key: np.asarray(columns[key], np.float64) for key in _COLUMNS}
     score = np.asarray(columns["detection_score"], np.float64)
     return NuScenesBoxes(

@@ -263,8 +263,10 @@ def nuscenes_eval(
         (1.0, 1.0)
     """
     _check_frames(gt, det)
-    if unknown := [name for name in classes if name not in CLASSES] or not classes:
-        raise ValueError(f"nuscenes_eval: classes: got {unknown}; expected some of {', '.join(CLASSES)}")
+    if not classes or any(name not in CLASSES for name in classes):
+        raise ValueError(
+            f"nuscenes_eval: classes: got {tuple(classes)}; expected some of {', '.join(CLASSES)}"
+        )
     limits = {**CLASS_RANGE, **(class_range or {})}
     # Frames in the order of the detections, which decides ties.
     samples = [gt[token] for token in det]

@@ -20,6 +20,8 @@ from tenfold.eval.kitti import (
 
 __all__ = ["RangeBins", "range_bins"]
 
+_SHOWN: tuple[Metric, ...] = ("bev", "3d")
+
 
 @dataclass(frozen=True, eq=False)
 class RangeBins:
@@ -37,9 +39,20 @@ class RangeBins:
             "bins": [{"from": lo, "to": hi, "result": r.to_dict()} for (lo, hi), r in self.results.items()]
         }
 
-    def table(self, metrics: Sequence[Metric] = ("bev", "3d"), recall: int = 40) -> str:
-        """Return strict average precision and number of objects (easy / moderate / hard) as text."""
+    def table(self, metrics: Sequence[Metric] | None = None, recall: int | None = None) -> str:
+        """Return strict average precision and number of objects (easy / moderate / hard) as text.
+
+        Args:
+            metrics: columns; by default "bev" and "3d", or those of them that were evaluated, or else "2d".
+            recall: kind of average precision; by default 40, or 11 if only that was evaluated.
+
+        Raises:
+            KeyError: a metric or kind that was not evaluated.
+        """
         first = next(iter(self.results.values()))
+        evaluated = {c.metric for c in first.curves}
+        metrics = metrics or [m for m in _SHOWN if m in evaluated] or ["2d"]
+        recall = recall or max(first.recall)
         lines = []
         for name in first.classes:
             heads = "".join(f"{m + f' AP|R{recall}':>24}" for m in metrics)

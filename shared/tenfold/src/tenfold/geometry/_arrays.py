@@ -18,9 +18,11 @@ R = TypeVar("R")
 def _to_tensor(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
-    # torch refuses negative strides and warns about read-only memory; a copy avoids both.
-    plain = np.ascontiguousarray(value)
-    return torch.from_numpy(plain if plain.flags.writeable else plain.copy())
+    # torch refuses negative strides, which an axis of length 1 may have in contiguous memory too, and warns about
+    # read-only memory; a copy avoids both. (np.ascontiguousarray would add an axis to a number.)
+    plain = np.asarray(value, order="C")
+    fine = plain.flags.writeable and min(plain.strides, default=0) >= 0
+    return torch.from_numpy(plain if fine else plain.copy())
 
 
 def _to_numpy(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Picks the binding of the torch-free C functions: the pybind11 module, or ctypes on the plain library.
 
 Both call the same compiled functions on buffers that Python allocated. The ctypes binding serves Pythons for
-which the wheel carries no module.
+which the wheel carries no module. What the installation lacks is looked for among what the user built.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import importlib.util
 import os
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,11 +60,23 @@ class _CtypesModule:
         return call
 
 
+def _found(name: str) -> Path | None:
+    """A binary of the installation, or else of `python -m tenfold.build`."""
+    return next((folder / name for folder in _folders() if (folder / name).is_file()), None)
+
+
+def _folders() -> Iterator[Path]:
+    yield _PACKAGE
+    from tenfold.build import cache_folder
+
+    yield cache_folder()
+
+
 def load_pybind() -> ModuleType | None:
-    """Return the pybind11 module of this Python, or None where the installation has none."""
-    path = _PACKAGE / f"_tenfold_host{sysconfig.get_config_var('EXT_SUFFIX')}"
-    spec = importlib.util.spec_from_file_location("_tenfold_host", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    """Return the pybind11 module of this Python, or None where there is none."""
+    path = _found(f"_tenfold_host{sysconfig.get_config_var('EXT_SUFFIX')}")
+    spec = None if path is None else importlib.util.spec_from_file_location("_tenfold_host", path)
+    if spec is None or spec.loader is None:
         return None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -73,8 +85,8 @@ def load_pybind() -> ModuleType | None:
 
 def load_ctypes() -> _CtypesModule | None:
     """Return the ctypes binding, or None where the plain library is missing."""
-    path = _PACKAGE / "_libtenfold_host.so"
-    return _CtypesModule(path) if path.is_file() else None
+    path = _found("_libtenfold_host.so")
+    return None if path is None else _CtypesModule(path)
 
 
 _backend: Any = None
@@ -94,7 +106,7 @@ def call(name: str, *args: Any) -> int:
         if _backend is None:
             raise RuntimeError(
                 "tenfold.host: no compiled library in this installation; "
-                "run `python -m tenfold.build --inplace` in a checkout, or install a wheel with kernels"
+                "run `python -m tenfold.build` where a compiler is, or install a wheel with kernels"
             )
     result = int(getattr(_backend, name)(*args))
     if result == -1:

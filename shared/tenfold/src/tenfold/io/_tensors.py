@@ -2,15 +2,13 @@
 
 import io
 import pickle
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tenfold._errors import UserInputError
-from tenfold.io._files import short
-from tenfold.io.pickles import UnsafePickleError
+from tenfold.io.pickles import UnsafePickleError, refused_by_torch
 
 _STORAGES = (
     *("Double", "Float", "Half", "BFloat16", "ComplexDouble", "ComplexFloat"),
@@ -71,12 +69,10 @@ def load_storage(data: Any) -> Any:
     try:
         return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class)[^\n]*", str(error))
+        name = refused_by_torch(error)
         if name is None:
             raise
-        raise UnsafePickleError(
-            f"holds a storage that names {short(name[0])}, which is not allowed"
-        ) from error
+        raise UnsafePickleError(f"holds a storage that names {name}, which is not allowed") from error
 
 
 def _size(values: Sequence[int] = ()) -> torch.Size:

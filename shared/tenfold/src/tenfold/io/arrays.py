@@ -113,6 +113,8 @@ def _npy_header(path: StrPath, name: str, text: bytes) -> tuple[np.dtype[Any], t
         dtype = np.lib.format.descr_to_dtype(header["descr"])
         shape, fortran = header["shape"], header["fortran_order"]
         sound = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**60 for n in shape)
+        # numpy multiplies the other lengths even where one is 0.
+        sound = sound and math.prod(n for n in shape if n) * dtype.itemsize < 2**63
     except (ValueError, SyntaxError, TypeError, KeyError, IndexError, RecursionError, MemoryError) as error:
         bad_file(path, name, f"its header is damaged ({short(str(error))})", error)
     if dtype.hasobject:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tenfold._errors import MissingExtraError, UserInputError
+from tenfold._errors import MissingExtraError, UserInputError, first_line
 from tenfold.io._files import StrPath, bad_file, short
 from tenfold.io.atomic import atomic_write, write_bytes
+from tenfold.io.pickles import refused_by_torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -98,17 +99,13 @@ def load_checkpoint(path: StrPath, *, map_location: Any = "cpu") -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class)[^\n]*", str(error))
-        what = f"holds {short(name[0].rstrip('.'))}, which is not loaded for safety" if name else "is damaged"
+        name = refused_by_torch(error)
+        what = f"holds {name}, which is not loaded for safety" if name else "is damaged"
         bad_file(path, "checkpoint", what, error)
     except OSError as error:
         bad_file(path, "checkpoint", f"cannot be read ({error.strerror or short(str(error))})", error)
     except Exception as error:  # torch meets damage as any kind of exception
-        bad_file(path, "checkpoint", f"is damaged or truncated ({short(_first_line(error), 120)})", error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        bad_file(path, "checkpoint", f"is damaged or truncated ({short(first_line(error), 120)})", error)
 
 
 def _safetensors() -> Any:
@@ -124,9 +121,7 @@ def _load_safetensors(path: StrPath, device: Any) -> Any:
     try:
         return module.load_file(path, device=str(device) if device is not None else "cpu")
     except Exception as error:  # its exception class is private
-        bad_file(
-            path, "checkpoint", f"is no sound safetensors file ({short(_first_line(error), 120)})", error
-        )
+        bad_file(path, "checkpoint", f"is no sound safetensors file ({short(first_line(error), 120)})", error)
 
 
 def save_checkpoint(path: StrPath, checkpoint: Any) -> None:
@@ -158,7 +153,7 @@ def save_checkpoint(path: StrPath, checkpoint: Any) -> None:
     try:
         data = _safetensors().save({key: value.contiguous() for key, value in checkpoint.items()})
     except RuntimeError as error:
-        raise ValueError(f"save_checkpoint: checkpoint: {_first_line(error)}") from error
+        raise ValueError(f"save_checkpoint: checkpoint: {first_line(error)}") from error
     write_bytes(path, data)
 
 

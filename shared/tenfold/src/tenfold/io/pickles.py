@@ -7,6 +7,7 @@ because the C one trusts sizes that the file claims (a few bytes make it reserve
 """
 
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -475,6 +476,12 @@ def restricted_load(
         bad_file(path, "pickle", "does not fit into memory", error)
     except Exception as error:  # the interpreter meets damage as any kind of exception
         bad_file(path, "pickle", f"is damaged ({type(error).__name__}: {short(str(error))})", error)
+
+
+def refused_by_torch(error: pickle.UnpicklingError) -> str | None:
+    """What `torch.load(weights_only=True)` refused to name, in its own words; None where the file is damaged."""
+    found = re.search(r"GLOBAL \S+|Unsupported (?:global|class)[^\n]*", str(error))
+    return short(found[0].rstrip(".")) if found else None
 
 
 def _content(file: StrPath | IO[bytes]) -> tuple[StrPath, bytes]:

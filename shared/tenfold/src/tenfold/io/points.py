@@ -111,7 +111,7 @@ def read_points(path: StrPath, columns: Columns = None) -> PointCloud:
         case ".bin":
             number = columns if isinstance(columns, int) else len(columns) if columns else 0
             number = number or (5 if name.endswith(".pcd.bin") else 4)
-            return _from_matrix(path, arrays.read_bin(path, number), columns)
+            return _from_matrix(path, "array", arrays.read_bin(path, number), columns)
         case ".npy":
             return _from_array(path, "array", arrays.read_npy(path), columns)
         case ".npz":
@@ -188,12 +188,11 @@ def _check_columns(columns: Columns) -> None:
         )
 
 
-def _from_matrix(path: StrPath, values: Array, columns: Columns) -> PointCloud:
+def _from_matrix(path: StrPath, name: str, values: Array, columns: Columns) -> PointCloud:
     """Rows whose columns have no names in the file."""
     if values.ndim != 2 or values.shape[1] < 3 or values.dtype.kind not in "iufb":
-        bad_file(
-            path, "array", f"got {values.dtype} of shape {values.shape}; expected numbers (N, 3 or more)"
-        )
+        problem = f"got {values.dtype} of shape {values.shape}; expected numbers (N, 3 or more)"
+        bad_file(path, short(name), problem)
     number = values.shape[1]
     usual = _USUAL_NAMES.get(number, (*_AXES, *(f"c{k}" for k in range(3, number))))
     names = usual if columns is None or isinstance(columns, int) else tuple(columns)
@@ -205,9 +204,9 @@ def _from_matrix(path: StrPath, values: Array, columns: Columns) -> PointCloud:
 
 def _from_array(path: StrPath, name: str, values: Array, columns: Columns) -> PointCloud:
     if values.dtype.names is None:
-        return _from_matrix(path, values, columns)
+        return _from_matrix(path, name, values, columns)
     if values.ndim != 1:
-        bad_file(path, name, f"got a structured array of shape {values.shape}; expected (N,)")
+        bad_file(path, short(name), f"got a structured array of shape {values.shape}; expected (N,)")
     rows: npt.NDArray[np.void] = values.view(np.ndarray)  # type: ignore[assignment]
     return _from_table(path, split_rows(rows, values.dtype.names), columns)
 
@@ -239,8 +238,8 @@ def _from_table(path: StrPath, table: Table, columns: Columns) -> PointCloud:
     axes = [table[axis] for axis in _AXES]
     length = len(axes[0]) if axes[0].ndim else 0
     for name, values in table.items():
-        if values.dtype.kind not in "iufb":
-            bad_file(path, short(name), f"got {values.dtype} values; expected numbers")
+        if values.dtype.kind not in "iufb" or values.dtype.itemsize > 8:
+            bad_file(path, short(name), f"got {values.dtype} values; expected numbers of at most 64 bits")
         if values.shape[:1] != (length,) or values.ndim > (1 if name in _AXES else 2):
             bad_file(path, short(name), f"got shape {values.shape}; expected ({length},)")
     # float32 holds whole numbers of up to 16 bits exactly, and halves; everything else needs float64.

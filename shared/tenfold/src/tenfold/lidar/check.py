@@ -48,7 +48,7 @@ class DataReport:
         without_objects: readable labelled frames without objects.
         classes: counts of each class.
         limits: range that boxes were tested against, or None.
-        extent: lowest and highest x, y, z of all points.
+        extent: lowest and highest x, y, z of all points; None without any.
         problems: one sentence each, with frame or file.
         duplicates: IDs that stand in the list more than once.
         skipped: earlier sweeps that were left out.
@@ -96,7 +96,7 @@ class DataReport:
         if self.points:
             low, middle, high = facts["points"]
             lines.append(f"points a frame: {low} to {high}, median {middle}")
-            assert self.extent is not None
+        if self.extent is not None:
             axes = zip("xyz", *self.extent, strict=True)
             lines.append("extent: " + ", ".join(f"{axis} {a:.1f} to {b:.1f} m" for axis, a, b in axes))
         if self.classes:

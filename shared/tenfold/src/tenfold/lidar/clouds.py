@@ -11,13 +11,23 @@ from tenfold._errors import UserInputError
 from tenfold.io import PointCloud, read_points
 from tenfold.lidar.kitti import FloatArray, require_finite
 
-__all__ = ["ENDINGS", "read_cloud"]
+__all__ = ["ENDINGS", "frame_name", "read_cloud"]
 
 #: File name endings that are read.
 ENDINGS = (".bin", ".npy", ".npz", ".ply", ".pcd")
 
 #: Names of intensity in files; c3 is the fourth column of files without names.
 _INTENSITY = ("intensity", "reflectance", "reflectivity", "c3")
+
+
+def frame_name(file: Path) -> str:
+    """Name of a cloud's frame: its file's without ending, dots inside it kept.
+
+    >>> frame_name(Path("clouds/street.7.ply")), frame_name(Path("n015__LIDAR_TOP.pcd.bin"))
+    ('street.7', 'n015__LIDAR_TOP')
+    """
+    long = ".pcd.bin"
+    return file.name[: -len(long)] if file.name.lower().endswith(long) else file.stem
 
 
 def read_cloud(
@@ -40,9 +50,15 @@ def read_cloud(
         say: print a note on stderr where the intensity is missing or exceeds 1.
 
     Raises:
-        UserInputError: an unreadable or truncated file, a missing feature, a number that is not finite.
+        UserInputError: an unreadable or truncated file, columns that no cloud can have, a missing feature, a number
+            that is not finite.
     """
-    cloud = read_points(file, columns)
+    try:
+        cloud = read_points(file, columns)
+    except UserInputError:
+        raise
+    except ValueError as error:  # the columns themselves
+        raise UserInputError(f"{file}: {error}") from error
     scales = [intensity_scale if name == "intensity" else 1.0 for name in features]
     columns_of = [_feature(cloud, name, file, say) * k for name, k in zip(features, scales, strict=True)]
     points = np.column_stack((cloud.xyz, *columns_of)).astype(np.float32)

@@ -29,9 +29,9 @@ from torch.utils.data import Dataset
 
 from tenfold._errors import UserInputError
 from tenfold.io import read_json, write_json
-from tenfold.lidar.clouds import ENDINGS, read_cloud
+from tenfold.lidar.clouds import ENDINGS, frame_name, read_cloud
 from tenfold.lidar.frames import Objects
-from tenfold.lidar.kitti import FloatArray
+from tenfold.lidar.kitti import FloatArray, read_text
 
 __all__ = ["CustomFrame", "CustomFrames", "box_problems", "read_boxes", "write_boxes"]
 
@@ -139,7 +139,7 @@ class CustomFrames(Dataset[CustomFrame]):
         listing = self.root / "splits" / f"{split}.txt"
         if not listing.is_file():
             raise UserInputError(f"{listing}: the list of frames of split {split!r} is missing")
-        listed = listing.read_text(encoding="utf-8").split()
+        listed = read_text(listing).split()
         if bad := [i for i in listed if not re.fullmatch(r"[\w.-]+", i)]:
             raise UserInputError(f"{listing}: {bad[0]!r} is no name of a file")
         self.ids = tuple(dict.fromkeys(listed))
@@ -154,7 +154,7 @@ class CustomFrames(Dataset[CustomFrame]):
         self._clouds: dict[str, list[Path]] = {}
         for file in sorted((self.root / "clouds").glob("*")):
             if file.suffix.lower() in ENDINGS:
-                self._clouds.setdefault(_stem(file), []).append(file)
+                self._clouds.setdefault(frame_name(file), []).append(file)
         if checked:
             self._require_files()
 
@@ -211,11 +211,6 @@ class CustomFrames(Dataset[CustomFrame]):
             )
 
 
-def _stem(file: Path) -> str:
-    name = file.name.lower()
-    return file.name[: -len(".pcd.bin")] if name.endswith(".pcd.bin") else file.stem
-
-
 def _read_settings(file: Path) -> tuple[list[str] | None, tuple[str, ...], float]:
     """Columns, features and the factor of the intensity."""
     if not file.is_file():
@@ -231,6 +226,6 @@ def _read_settings(file: Path) -> tuple[list[str] | None, tuple[str, ...], float
     scale = document.get("intensity_scale", 1.0)
     if not isinstance(scale, float | int) or isinstance(scale, bool) or not np.isfinite(scale):
         raise UserInputError(f"{file}: intensity_scale: got {scale!r}; expected a number")
-    if columns is not None and not {"x", "y", "z"} <= set(columns):
-        raise UserInputError(f"{file}: columns: got {columns}; expected names with x, y and z")
+    if columns is not None and not ({"x", "y", "z"} <= set(columns) and len(set(columns)) == len(columns)):
+        raise UserInputError(f"{file}: columns: got {columns}; expected distinct names with x, y and z")
     return columns, tuple(features or ()), float(scale)

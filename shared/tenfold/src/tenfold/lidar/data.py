@@ -47,7 +47,7 @@ class Frame:
         image_size: (height, width), None when unknown.
         labels: all labels with the "DontCare" regions, for evaluation by KITTI's rules; None in training, on
             the test split and in other layouts.
-        truth: what the evaluation of other data sets needs, such as `tenfold.lidar.evaluation.NuScenesTruth`;
+        truth: what the evaluation of other data sets needs, such as `tenfold.lidar.truth.NuScenesTruth`;
             None in training and on the test split.
         camera: what a reader's frame holds in an attribute ``camera``, for detectors that look at images.
         outside: boxes of the classes that training left out, because their centre is outside the range: of this

@@ -234,7 +234,7 @@ class KittiObject(Dataset[KittiFrame]):
                 f"{file}: the list of frames of split {self.split!r} is missing; "
                 "download or create ImageSets, or pass ids"
             )
-        ids = _check_ids(_read_text(file).split(), str(file))
+        ids = _check_ids(read_text(file).split(), str(file))
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise UserInputError(f"{file}: frame {twice} stands there more than once")
@@ -273,7 +273,12 @@ def _check_ids(ids: Iterable[str], source: str) -> tuple[str, ...]:
     return result
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Content of a UTF-8 file.
+
+    Raises:
+        UserInputError: a missing file, or one that is no text.
+    """
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -320,7 +325,7 @@ def read_calibration(file: str | Path) -> Calibration:
     """
     path = Path(file)
     rows: dict[str, list[str]] = {}
-    for line in _read_text(path).splitlines():
+    for line in read_text(path).splitlines():
         key, colon, rest = line.partition(":")
         if colon:
             rows[key.strip()] = rest.split()
@@ -361,7 +366,7 @@ def read_labels(file: str | Path, calibration: Calibration) -> KittiLabels:
     path = Path(file)
     names: list[str] = []
     rows: list[npt.NDArray[np.float64]] = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.split()
         if not words:
             continue
@@ -410,7 +415,7 @@ def format_labels(labels: KittiLabels, calibration: Calibration) -> str:
 def read_plane(file: str | Path) -> npt.NDArray[np.float64]:
     """Road plane a, b, c, d ``(4,)`` in the rect frame, normal up, from the fourth line of a plane file."""
     path = Path(file)
-    lines = _read_text(path).splitlines()
+    lines = read_text(path).splitlines()
     if len(lines) < 4:
         raise UserInputError(f"{path}: {len(lines)} lines were found; the plane is expected in line 4")
     plane = _numbers(lines[3].split(), f"{path}: line 4")

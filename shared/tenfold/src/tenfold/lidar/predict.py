@@ -15,7 +15,7 @@ from torch import nn
 from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration
 from tenfold.io import load_checkpoint, load_strict, make_folder, read_image, write_bytes
-from tenfold.lidar.clouds import read_cloud
+from tenfold.lidar.clouds import frame_name, read_cloud
 from tenfold.lidar.data import detections_to_kitti
 from tenfold.lidar.kitti import FloatArray, format_labels, read_calibration
 from tenfold.lidar.tta import View, detect_views, make_views
@@ -256,9 +256,7 @@ def find_objects(
     found = detect(model, seen, views) if run is None else run(seen, calibration, picture)
     kept = found["scores"] >= min_score
     found = {name: values[kept] for name, values in found.items()}
-    return Prediction(
-        points, found, _render(model, frame.name.split(".")[0], points, found, calibration, picture)
-    )
+    return Prediction(points, found, _render(model, frame_name(frame), points, found, calibration, picture))
 
 
 def _viewer() -> Callable[..., None]:

@@ -28,6 +28,7 @@ def prepare(
     objects: bool = True,
     fov_only: bool = True,
     image_size: tuple[int, int] | None = None,
+    bad_sweeps: Literal["error", "skip"] = "error",
 ) -> None:
     """Write the object database for ground-truth sampling of a split; for nuScenes also its index of frames.
 
@@ -44,6 +45,7 @@ def prepare(
         objects: Write the object database.
         fov_only: In KITTI's layout, use only points that the camera sees, as training does.
         image_size: Height and width of images, for KITTI's layout without image files.
+        bad_sweeps: What to do with a damaged earlier sweep of nuScenes, as in training.
     """
     frames: Any
     if dataset == "nuscenes":
@@ -55,7 +57,7 @@ def prepare(
                 raise UserInputError(f"{root}: {version} has no labels; add --objects false")
             path.parent.mkdir(parents=True, exist_ok=True)
             index.save(path)
-        frames = NuScenesDetection(root, version, split, sweeps=sweeps)
+        frames = NuScenesDetection(root, version, split, sweeps=sweeps, bad_sweeps=bad_sweeps)
         print(f"{len(frames)} frames of {sweeps} sweeps -> {path}")
     elif dataset == "custom":
         frames = CustomFrames(root, split)

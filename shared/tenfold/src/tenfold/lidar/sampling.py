@@ -20,7 +20,7 @@ import torch
 
 from tenfold._errors import UserInputError
 from tenfold.geometry import Calibration
-from tenfold.io import write_bytes, write_json
+from tenfold.io import make_folder, write_bytes, write_json
 from tenfold.io.arrays import read_npz
 from tenfold.lidar.augment import Augmentation, BoolArray, Sample
 from tenfold.lidar.frames import LidarFrame, LidarReader
@@ -162,13 +162,15 @@ def build_database(
         progress: wraps the frames' indices, such as a progress bar.
 
     Raises:
-        UserInputError: an unreadable frame, or a folder that cannot be written.
+        UserInputError: no frame, an unreadable one, or a folder that cannot be written.
     """
+    if not data.ids:
+        raise UserInputError(f"{data.root}: {data.prepared_name}: lists no frame; expected one or more")
     database_file, facts_file = prepared_paths(data.root, data.prepared_name)
     settings = json.dumps([_FORMAT, min_points, *data.settings, list(data.ids)])
     stamp = hashlib.sha256(settings.encode()).hexdigest()[:12]
     parts = database_file.with_name(f".parts_{data.prepared_name}_{stamp}")
-    parts.mkdir(parents=True, exist_ok=True)
+    make_folder(parts, "root")
     for index in progress(range(len(data))):
         part = parts / f"{data.ids[index]}.npz"
         if not part.exists():

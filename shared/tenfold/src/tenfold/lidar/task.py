@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from tenfold._errors import UserInputError
-from tenfold.io import load_strict, read_json, write_json
+from tenfold.io import load_strict, make_folder, read_json, write_json
 from tenfold.lidar.augment import Augmentation
 from tenfold.lidar.custom import CustomFrames
 from tenfold.lidar.data import Batch, DetectionFrames, collate
@@ -236,7 +236,7 @@ def simulate_into(
         image_size: (height, width) of camera pictures to paint; None paints none, and the camera has KITTI's size.
 
     Raises:
-        UserInputError: the folder holds something else.
+        UserInputError: the folder holds something else, or no frame is asked for.
     """
     wanted: dict[str, Any] = {"frames": list(frames), "seed": seed}
     options: dict[str, Any] = {}
@@ -276,21 +276,19 @@ def simulate_nuscenes_into(
         UserInputError: the folder holds something else, or more scenes than v1.0-mini has names.
     """
     wanted = {"scenes": list(scenes), "seed": seed, "key_frames": key_frames, "sweeps": sweeps}
-
-    def simulate() -> None:
-        try:
-            simulate_nuscenes(
-                root,
-                scenes,
-                seed,
-                key_frames=key_frames,
-                sweep_rate=2.0 * sweeps,
-                progress=lambda listed: bar(listed, "simulate"),
-            )
-        except ValueError as error:
-            raise UserInputError(f"data.simulate: {error}") from error
-
-    _simulate_once(root, wanted, root / "v1.0-mini", simulate)
+    _simulate_once(
+        root,
+        wanted,
+        root / "v1.0-mini",
+        lambda: simulate_nuscenes(
+            root,
+            scenes,
+            seed,
+            key_frames=key_frames,
+            sweep_rate=2.0 * sweeps,
+            progress=lambda listed: bar(listed, "simulate"),
+        ),
+    )
 
 
 def _simulate_once(root: Path, wanted: dict[str, Any], folder: Path, simulate: Callable[[], object]) -> None:
@@ -302,18 +300,21 @@ def _simulate_once(root: Path, wanted: dict[str, Any], folder: Path, simulate: C
                 f"{done}: holds {read_json(done)}; {wanted} is expected; remove the folder or name another"
             )
         return
-    if folder.is_dir() and any(folder.iterdir()) and not _is_simulated(root):
+    # Where it stands, an interrupted simulation left the files.
+    mark = root / ".simulating"
+    if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
         raise UserInputError(f"{root}: data.simulate: the folder holds other data; name another folder")
-    root.mkdir(parents=True, exist_ok=True)
-    (root / ".simulating").touch()
-    simulate()
+    make_folder(root, "data.root")
+    mark.touch()
+    try:
+        simulate()
+    except UserInputError:
+        raise
+    except ValueError as error:  # numbers that are refused before anything is written
+        mark.unlink()
+        raise UserInputError(f"data.simulate: {error}") from error
     write_json(done, wanted)
-    (root / ".simulating").unlink()
-
-
-def _is_simulated(root: Path) -> bool:
-    """Whether an interrupted simulation left the files."""
-    return (root / ".simulating").exists()
+    mark.unlink()
 
 
 class LidarTask(LightningModule):

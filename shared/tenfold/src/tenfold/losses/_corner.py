@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tenfold.geometry import box_corners
-from tenfold.ops._checks import require_float, require_shape
+from tenfold.ops._checks import require, require_float, require_shape
 
 __all__ = ["corner_loss"]
 
@@ -21,13 +21,13 @@ def corner_loss(pred: Tensor, target: Tensor, *, beta: float = 1.0) -> Tensor:
     Args:
         pred: (N, 7) boxes.
         target: (N, 7).
-        beta: distance, metres, from which the loss is linear.
+        beta: distance, metres, from which the loss is linear; above 0.
 
     Returns:
         (N,) mean over the eight corners.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: other shapes, or a beta that is not positive.
         TypeError: not floating point.
 
     Example:
@@ -40,6 +40,7 @@ def corner_loss(pred: Tensor, target: Tensor, *, beta: float = 1.0) -> Tensor:
     for name, value in (("pred", pred), ("target", target)):
         require_float(op, name, value)
         require_shape(op, name, value, (pred.shape[0], 7), "slice velocity and label off")
+    require(beta > 0, f"{op}: beta: got {beta}; expected a number > 0")
     turned = torch.cat((target[:, :6], target[:, 6:] + math.pi), 1)
     corners = box_corners(pred)
     squared = torch.minimum(

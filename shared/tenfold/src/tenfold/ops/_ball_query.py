@@ -11,12 +11,10 @@ from torch import Tensor
 from tenfold import ref
 from tenfold._validation import checks_content
 from tenfold.ops._batching import check_batches, check_clouds, row_count
-from tenfold.ops._checks import FLOATS, require
+from tenfold.ops._checks import FLOATS, LIMIT, require
 from tenfold.ops._library import define, invoke
 
 __all__ = ["ball_query", "ball_query_multi"]
-
-_LIMIT = 2**31
 
 
 def _tables(centers: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -79,7 +77,7 @@ def _check_scale(op: str, radius: float, min_radius: float, k: int, s: str = "")
     name = "min_radii" if s else "min_radius"
     fine = 0.0 <= min_radius <= radius
     require(fine, f"{op}: {name}: got {min_radius}{s}; expected a number from 0 to the radius, {radius}")
-    require(1 <= k < _LIMIT, f"{op}: {'ks' if s else 'k'}: got {k}{s}; expected a number from 1 to 2^31 - 1")
+    require(1 <= k < LIMIT, f"{op}: {'ks' if s else 'k'}: got {k}{s}; expected a number from 1 to 2^31 - 1")
 
 
 def _plain(
@@ -101,8 +99,8 @@ def _plain(
         and centers.shape[-1] == 3
         and (xyz.dim() == 2 or xyz.shape[0] == centers.shape[0])
         and xyz.device == centers.device
-        and row_count(xyz) < _LIMIT
-        and row_count(centers) < _LIMIT
+        and row_count(xyz) < LIMIT
+        and row_count(centers) < LIMIT
         and lengths is None
         and center_lengths is None
         and offsets is None

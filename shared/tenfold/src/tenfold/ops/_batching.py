@@ -9,7 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tenfold.ops._checks import as_compute, require, require_float, require_shape, require_tensor
+from tenfold.ops._checks import (
+    LIMIT,
+    as_compute,
+    require,
+    require_float,
+    require_integers,
+    require_shape,
+    require_tensor,
+)
 
 __all__ = [
     "check_batch",
@@ -20,15 +28,6 @@ __all__ = [
     "row_count",
     "stack",
 ]
-
-_INTEGERS = (torch.int64, torch.int32)
-_LIMIT = 2**31
-
-
-def _require_integers(op: str, name: str, value: Tensor) -> None:
-    require_tensor(op, name, value)
-    if value.dtype not in _INTEGERS:
-        raise TypeError(f"{op}: {name}: got {value.dtype}; expected int64 or int32")
 
 
 def check_batch(
@@ -48,13 +47,13 @@ def check_batch(
     if lengths is not None:
         hint = f"{op}: {prefix}lengths: got lengths with {name} of shape {tuple(points.shape)}"
         require(padded, f"{hint}; expected padded points (B, N, {points.shape[-1]}); use {prefix}offsets")
-        _require_integers(op, f"{prefix}lengths", lengths)
+        require_integers(op, f"{prefix}lengths", lengths)
         require_shape(op, f"{prefix}lengths", lengths, (points.shape[0],), "one length per batch element")
         lengths = lengths.to(torch.int64)
     if offsets is not None:
         hint = f"{op}: {prefix}offsets: got offsets with {name} of shape {tuple(points.shape)}"
         require(not padded, f"{hint}; expected stacked points (N, {points.shape[-1]}); use {prefix}lengths")
-        _require_integers(op, f"{prefix}offsets", offsets)
+        require_integers(op, f"{prefix}offsets", offsets)
         fits = offsets.dim() == 1 and offsets.shape[0] >= 1
         require(fits, f"{op}: {prefix}offsets: got shape {tuple(offsets.shape)}; expected (B + 1,)")
         offsets = offsets.to(torch.int64)
@@ -97,7 +96,7 @@ def check_clouds(op: str, names: tuple[str, str], points: Tensor, queries: Tenso
     )
     for name, value in ((first, points), (second, queries)):
         rows = row_count(value)
-        require(rows < _LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
+        require(rows < LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
     points, queries = as_compute(points), as_compute(queries)
     common = torch.promote_types(points.dtype, queries.dtype)
     return points.to(common), queries.to(common)
@@ -153,7 +152,7 @@ def stack(padded: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor
     if lengths is None:
         offsets = torch.arange(b + 1, device=padded.device) * n
         return padded.reshape(b * n, *padded.shape[2:]), offsets
-    _require_integers("stack", "lengths", lengths)
+    require_integers("stack", "lengths", lengths)
     require_shape("stack", "lengths", lengths, (b,), "one length per batch element")
     lengths = lengths.to(device=padded.device, dtype=torch.int64)
     wrong = (lengths < 0) | (lengths > n)
@@ -193,7 +192,7 @@ def pad(
     """
     require_tensor("pad", "stacked", stacked)
     require(stacked.dim() >= 1, f"pad: stacked: got shape {tuple(stacked.shape)}; expected (N, ...)")
-    _require_integers("pad", "offsets", offsets)
+    require_integers("pad", "offsets", offsets)
     fits = offsets.dim() == 1 and offsets.shape[0] >= 1
     require(fits, f"pad: offsets: got shape {tuple(offsets.shape)}; expected (B + 1,)")
     offsets = offsets.to(device=stacked.device, dtype=torch.int64)
@@ -259,7 +258,7 @@ def offsets_from_batch_index(batch_index: Tensor, batch_size: int) -> Tensor:
         tensor([0, 2, 2, 3])
     """
     op = "offsets_from_batch_index"
-    _require_integers(op, "batch_index", batch_index)
+    require_integers(op, "batch_index", batch_index)
     require_shape(op, "batch_index", batch_index, ("N",))
     require(batch_size >= 0, f"{op}: batch_size: got {batch_size}; expected a number >= 0")
     batch_index = batch_index.to(torch.int64).contiguous()

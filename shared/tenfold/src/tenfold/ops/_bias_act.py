@@ -33,14 +33,14 @@ def _fake(
 
 
 def _setup_gate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, x, bias, noise, *ctx.shape = inputs
+    _, x, bias, noise, *ctx.numbers = inputs
     ctx.save_for_backward(x, bias, noise)
 
 
 def _backward_gate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gate is linear in v, with itself as transpose; in the rest it is constant almost everywhere."""
     x, bias, noise = ctx.saved_tensors
-    return invoke(_gate, grad, x, bias, noise, *ctx.shape), None, None, None, None, None, None
+    return invoke(_gate, grad, x, bias, noise, *ctx.numbers), None, None, None, None, None, None
 
 
 _gate = define(
@@ -54,13 +54,13 @@ _gate = define(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, bias, noise, *ctx.shape = inputs
+    x, bias, noise, *ctx.numbers = inputs
     ctx.save_for_backward(x, bias, noise)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, bias, noise = ctx.saved_tensors
-    g = invoke(_gate, grad, x, bias, noise, *ctx.shape)
+    g = invoke(_gate, grad, x, bias, noise, *ctx.numbers)
     inner = list(range(2, g.dim()))
     grad_bias = g.sum(dim=[0, *inner]) if ctx.needs_input_grad[1] else None
     grad_noise = None

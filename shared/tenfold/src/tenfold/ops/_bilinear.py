@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import HALVES, as_compute, require, require_float, require_shape, require_tensor
-from tenfold.ops._library import define, invoke
+from tenfold.ops._checks import LIMIT, as_compute, require, require_float, require_shape, require_tensor
+from tenfold.ops._library import define, invoke, no_second_derivative
 
 __all__ = ["bilinear_sample"]
 
 _BORDERS = {"zero": 0, "clamp": 1, "parity": 2}
-_LIMIT = 2**31
 
 
 def _fake_sample(feat: Tensor, uv: Tensor, valid: Tensor | None, border: int, validate: bool) -> Tensor:
@@ -28,19 +27,13 @@ def _fake_backward(
     return feat.new_empty(feat.shape if need_feat else (0,)), uv.new_empty(uv.shape if need_uv else (0,))
 
 
-def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError(
-        "bilinear_sample: second derivatives are not available; detach the first gradient"
-    )
-
-
 _backward_op = define(
     "bilinear_sample_backward(Tensor grad, Tensor feat, Tensor uv, Tensor? valid, int border, bool need_feat, "
     "bool need_uv) -> (Tensor grad_feat, Tensor grad_uv)",
     contract=1,
     reference=ref.bilinear_sample_backward,
     fake=_fake_backward,
-    backward=_no_second_derivative,
+    backward=no_second_derivative("bilinear_sample"),
 )
 
 
@@ -125,7 +118,7 @@ def bilinear_sample(
     require(uv.device == feat.device, f"{op}: uv: on {uv.device}; expected the device of feat, {feat.device}")
     require(border in _BORDERS, f"{op}: border: got {border!r}; expected one of {', '.join(_BORDERS)}")
     require(
-        max(feat.shape[2], feat.shape[3]) < 2**24 and feat.numel() < _LIMIT,
+        max(feat.shape[2], feat.shape[3]) < 2**24 and feat.numel() < LIMIT,
         f"{op}: feat: got shape {tuple(feat.shape)}; expected sides below 2^24 and fewer than 2^31 entries",
     )
     wide, where = as_compute(feat), as_compute(uv)
@@ -138,4 +131,4 @@ def bilinear_sample(
         _BORDERS[border],
         checks_content(feat.is_cpu),
     )
-    return result.to(feat.dtype) if feat.dtype in HALVES or common is not feat.dtype else result
+    return result.to(feat.dtype)

@@ -13,9 +13,11 @@ from torch import Tensor
 __all__ = [
     "FLOATS",
     "HALVES",
+    "LIMIT",
     "as_compute",
     "require",
     "require_float",
+    "require_integers",
     "require_shape",
     "require_size",
     "require_tensor",
@@ -23,7 +25,8 @@ __all__ = [
 
 FLOATS = (torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
-_LARGEST_SIZE = 2**31 - 1
+_INTEGERS = (torch.int64, torch.int32)
+LIMIT = 2**31  # rows and entries are numbered in int32
 
 
 def require(ok: bool, message: str) -> None:
@@ -45,6 +48,13 @@ def require_float(op: str, name: str, value: Tensor) -> None:
         raise TypeError(f"{op}: {name}: got {value.dtype}; expected float32, float64, float16 or bfloat16")
 
 
+def require_integers(op: str, name: str, value: Tensor) -> None:
+    """Raise TypeError unless value is a tensor of indices or numbers that the kernels take."""
+    require_tensor(op, name, value)
+    if value.dtype not in _INTEGERS:
+        raise TypeError(f"{op}: {name}: got {value.dtype}; expected int64 or int32")
+
+
 def require_shape(op: str, name: str, value: Tensor, shape: Sequence[int | str], hint: str = "") -> None:
     """Raise ValueError unless value has the shape; strings such as "N" stand for any size."""
     fits = value.dim() == len(shape) and all(
@@ -60,7 +70,7 @@ def require_size(op: str, name: str, value: int) -> None:
     """Raise TypeError or ValueError unless value can be the size of a padded result."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{op}: {name}: got {type(value).__name__}; expected an int")
-    require(0 <= value <= _LARGEST_SIZE, f"{op}: {name}: got {value}; expected a number from 0 to 2^31 - 1")
+    require(0 <= value < LIMIT, f"{op}: {name}: got {value}; expected a number from 0 to 2^31 - 1")
 
 
 def as_compute(value: Tensor) -> Tensor:

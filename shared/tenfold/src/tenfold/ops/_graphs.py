@@ -116,6 +116,12 @@ class ThinnedPoints(NamedTuple):
     offsets: Tensor
 
 
+def _plane(value: float, size: float) -> int:
+    """Number of the last plane of a grid that is not above a value, whatever the division rounds."""
+    number = math.floor(value / size)
+    return number - (number * size > value)
+
+
 def voxel_downsample(
     points: Tensor,
     size: float | Sequence[float],
@@ -137,7 +143,8 @@ def voxel_downsample(
         `ThinnedPoints`, cells ordered by element, z, y, x. The gradient reaches the points that were used.
 
     Raises:
-        ValueError: wrong shapes, sizes or offsets, or more cells than can be numbered.
+        ValueError: wrong shapes, sizes or offsets, or more cells than can be numbered; at validation level "cheap"
+            also a coordinate that is not finite.
         TypeError: no floating-point points.
 
     Example:
@@ -159,12 +166,9 @@ def voxel_downsample(
     xyz = points[:, :3].detach()
     finite = xyz[xyz.isfinite().all(dim=1)]
     if len(finite) == 0:
-        rows = points.new_zeros(0, points.shape[1])
-        nowhere = torch.full((len(points),), -1, dtype=torch.int32, device=points.device)
-        counts = nowhere[:0]
-        return ThinnedPoints(rows, nowhere, counts, torch.zeros(batch + 1, dtype=torch.int64))
-    low = [math.floor(v / s) for v, s in zip(finite.amin(dim=0).tolist(), sizes, strict=True)]
-    high = [math.floor(v / s) + 2 for v, s in zip(finite.amax(dim=0).tolist(), sizes, strict=True)]
+        finite = xyz.new_zeros(1, 3)  # any grid will do
+    low = [_plane(v, s) for v, s in zip(finite.amin(dim=0).tolist(), sizes, strict=True)]
+    high = [_plane(v, s) + 2 for v, s in zip(finite.amax(dim=0).tolist(), sizes, strict=True)]
     limits = [n * s for n, s in zip(low + high, sizes * 2, strict=True)]
     coords, point2voxel, counts = dynamic_voxelize(points.detach(), sizes, limits, offsets=offsets)
     if reduce == "mean":

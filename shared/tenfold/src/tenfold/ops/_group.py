@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import HALVES, as_compute, require, require_float, require_tensor
-from tenfold.ops._library import define, invoke
+from tenfold.ops._checks import (
+    HALVES,
+    LIMIT,
+    as_compute,
+    require,
+    require_float,
+    require_integers,
+    require_tensor,
+)
+from tenfold.ops._library import define, invoke, no_second_derivative
 from tenfold.ops._scatter import scatter
 
 __all__ = ["check_idx", "gather_rows", "group", "group_max"]
-
-_INDEX = (torch.int64, torch.int32)
-_LIMIT = 2**31
 
 
 # ---- operators ------------------------------------------------------------------------------------------
@@ -74,10 +79,6 @@ def _group_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_feats, None, None, grad_center, None
 
 
-def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError("group_max: second derivatives are not available; detach the first gradient")
-
-
 def _max_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(output[1])
     ctx.shape = inputs[0].shape
@@ -108,7 +109,7 @@ _group_max_backward = define(
     contract=1,
     reference=ref.group_max_backward,
     fake=_fake_max_backward,
-    backward=_no_second_derivative,
+    backward=no_second_derivative("group_max"),
 )
 _group_max = define(
     "group_max(Tensor feats, Tensor idx, Tensor? count, bool validate) -> (Tensor, Tensor)",
@@ -129,9 +130,7 @@ def check_idx(op: str, feats: Tensor, idx: Tensor, *, per_row: bool) -> None:
     require(
         feats.dim() in (2, 3), f"{op}: feats: got shape {tuple(feats.shape)}; expected (N, C) or (B, N, C)"
     )
-    require_tensor(op, "idx", idx)
-    if idx.dtype not in _INDEX:
-        raise TypeError(f"{op}: idx: got {idx.dtype}; expected int64 or int32")
+    require_integers(op, "idx", idx)
     least = feats.dim() - 1 if per_row else feats.dim() - 2
     slots = ", k" if per_row else ""
     form = f"(B, ...{slots})" if feats.dim() == 3 else f"(...{slots})"
@@ -144,15 +143,13 @@ def check_idx(op: str, feats: Tensor, idx: Tensor, *, per_row: bool) -> None:
         idx.device == feats.device,
         f"{op}: idx: on {idx.device}; expected the device of feats, {feats.device}",
     )
-    require(feats.shape[-2] < _LIMIT, f"{op}: feats: got {feats.shape[-2]} rows; expected fewer than 2^31")
+    require(feats.shape[-2] < LIMIT, f"{op}: feats: got {feats.shape[-2]} rows; expected fewer than 2^31")
 
 
 def _check_count(op: str, idx: Tensor, count: Tensor | None) -> Tensor | None:
     if count is None:
         return None
-    require_tensor(op, "count", count)
-    if count.dtype not in _INDEX:
-        raise TypeError(f"{op}: count: got {count.dtype}; expected int64 or int32")
+    require_integers(op, "count", count)
     require(
         count.shape == idx.shape[:-1],
         f"{op}: count: got shape {tuple(count.shape)}; expected {tuple(idx.shape[:-1])}, one for each group",

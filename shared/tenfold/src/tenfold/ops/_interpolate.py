@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from tenfold import ref
 from tenfold._validation import checks_content
 from tenfold.ops._checks import as_compute, require, require_float
 from tenfold.ops._group import check_idx
-from tenfold.ops._library import define, invoke
+from tenfold.ops._library import define, invoke, no_second_derivative
 
 __all__ = ["three_interpolate"]
 
@@ -29,19 +29,13 @@ def _fake_backward(
     )
 
 
-def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError(
-        "three_interpolate: second derivatives are not available; detach the first gradient"
-    )
-
-
 _interpolate_backward = define(
     "interpolate_backward(Tensor grad, Tensor feats, Tensor idx, Tensor weight, bool need_feats, "
     "bool need_weight) -> (Tensor, Tensor)",
     contract=1,
     reference=ref.interpolate_backward,
     fake=_fake_backward,
-    backward=_no_second_derivative,
+    backward=no_second_derivative("three_interpolate"),
 )
 
 

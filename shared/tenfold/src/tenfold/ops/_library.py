@@ -14,7 +14,7 @@ import torch
 
 from tenfold import _native
 
-__all__ = ["__contract__", "define", "invoke", "reference"]
+__all__ = ["__contract__", "define", "invoke", "no_second_derivative", "reference"]
 
 _LIBRARY = torch.library.Library("tenfold", "DEF")
 _MARK = "[tenfold:ValueError]"
@@ -86,6 +86,15 @@ def _function(
 
     Reference.backward = staticmethod(backward)  # type: ignore[method-assign]
     return Reference
+
+
+def no_second_derivative(op: str) -> Callable[..., NoReturn]:
+    """The ``backward`` of an operator that is itself a gradient; ``op`` is the public function, for the message."""
+
+    def backward(ctx: Any, *grads: Any) -> NoReturn:
+        raise NotImplementedError(f"{op}: second derivatives are not available; detach the first gradient")
+
+    return backward
 
 
 @contextmanager

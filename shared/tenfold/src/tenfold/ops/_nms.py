@@ -121,7 +121,7 @@ def _check_options(op: str, score_threshold: float | None, max_out: int | None) 
         require(max_out >= 0, f"{op}: max_out: got {max_out}; expected a count >= 0")
 
 
-def _group_column(op: str, name: str, value: Tensor, boxes: Tensor) -> Tensor:
+def group_column(op: str, name: str, value: Tensor, boxes: Tensor) -> Tensor:
     """Check one column of group numbers and return it as int64."""
     require_tensor(op, name, value)
     if value.dtype.is_floating_point or value.dtype.is_complex or value.dtype is torch.bool:
@@ -137,9 +137,9 @@ def _prepare_groups(
     """`_prepare` where it is needed, and the columns of group numbers."""
     if not _fits(boxes, scores, iou_threshold):
         boxes, scores = _prepare(op, boxes, scores, iou_threshold)
-    labels = _group_column(op, "labels", labels, boxes)
+    labels = group_column(op, "labels", labels, boxes)
     if batch is not None:
-        batch = _group_column(op, "batch", batch, boxes)
+        batch = group_column(op, "batch", batch, boxes)
     return boxes, scores, labels, batch
 
 

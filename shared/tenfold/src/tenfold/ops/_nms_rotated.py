@@ -7,16 +7,16 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_shape, require_tensor
+from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_shape
 from tenfold.ops._iou import require_boxes
 from tenfold.ops._library import define, invoke
+from tenfold.ops._nms import group_column
 
 __all__ = ["nms_3d", "nms_bev_aligned", "nms_rotated", "nms_rotated_padded"]
 
 _METRICS = {"bev": 0, "3d": 1, "aligned": 2}
 _OPS = ("nms_rotated", "nms_3d", "nms_bev_aligned")
 _COLUMNS = ((5, 7), (7,), (5, 7))
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _fake_nms_rotated(
@@ -64,15 +64,7 @@ _nms_rotated_padded = define(
 
 
 def _group(op: str, name: str, values: Tensor | None, boxes: Tensor) -> Tensor | None:
-    """Check labels or batch numbers and return them as int64."""
-    if values is None:
-        return None
-    require_tensor(op, name, values)
-    if values.dtype not in _INTEGERS:
-        raise TypeError(f"{op}: {name}: got {values.dtype}; expected an integer dtype")
-    require_shape(op, name, values, (boxes.shape[0],), "one number per box")
-    require(values.device == boxes.device, f"{op}: {name}: on {values.device}; expected the device of boxes")
-    return values.long()
+    return None if values is None else group_column(op, name, values, boxes)
 
 
 def _inputs(

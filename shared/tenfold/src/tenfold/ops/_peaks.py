@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from tenfold import ref
-from tenfold.ops._checks import HALVES, require, require_float, require_shape
+from tenfold.ops._checks import HALVES, LIMIT, as_compute, require, require_float, require_shape
 from tenfold.ops._library import define, invoke
 
 __all__ = ["peak_mask", "topk_peaks"]
-
-_LIMIT = 2**31
 
 
 def _fake_at(heat: Tensor, kernel: int) -> Tensor:
@@ -43,7 +41,7 @@ def _check(op: str, heat: Tensor, kernel: int) -> None:
     require_shape(op, "heat", heat, ("B", "C", "H", "W"))
     fine = 1 <= kernel < 256 and kernel % 2 == 1
     require(fine, f"{op}: kernel: got {kernel}; expected an odd number from 1 to 255")
-    require(heat.numel() < _LIMIT, f"{op}: heat: got {heat.numel()} entries; expected fewer than 2^31 in all")
+    require(heat.numel() < LIMIT, f"{op}: heat: got {heat.numel()} entries; expected fewer than 2^31 in all")
 
 
 def peak_mask(heat: Tensor, kernel: int = 3) -> Tensor:
@@ -70,8 +68,7 @@ def peak_mask(heat: Tensor, kernel: int = 3) -> Tensor:
         tensor([0.0000, 0.9000, 0.0000, 0.0000, 0.4000])
     """
     _check("peak_mask", heat, kernel)
-    plain = heat.detach()
-    peak = invoke(_peaks_at, plain.float() if plain.dtype in HALVES else plain, kernel)
+    peak = invoke(_peaks_at, as_compute(heat.detach()), kernel)
     return torch.where(peak, heat, 0)
 
 
@@ -113,9 +110,7 @@ tensor([[ 1,  2,  0, -1]]))
     """
     op = "topk_peaks"
     _check(op, heat, kernel)
-    require(0 <= k < _LIMIT, f"{op}: k: got {k}; expected a number from 0 to 2^31 - 1")
+    require(0 <= k < LIMIT, f"{op}: k: got {k}; expected a number from 0 to 2^31 - 1")
     require(threshold == threshold, f"{op}: threshold: got nan; expected a number")
-    half = heat.dtype in HALVES
-    wide = heat.detach().float() if half else heat.detach()
-    scores, classes, ys, xs = invoke(_topk_peaks, wide, k, kernel, threshold, per_class)
-    return scores.to(heat.dtype) if half else scores, classes, ys, xs
+    scores, classes, ys, xs = invoke(_topk_peaks, as_compute(heat.detach()), k, kernel, threshold, per_class)
+    return scores.to(heat.dtype) if heat.dtype in HALVES else scores, classes, ys, xs

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._batching import check_batch
-from tenfold.ops._checks import FLOATS, as_compute, require, require_float, require_size
+from tenfold.ops._batching import check_batches, row_count
+from tenfold.ops._checks import FLOATS, LIMIT, as_compute, require, require_float, require_size
 from tenfold.ops._library import define, invoke
 
 __all__ = ["points_in_boxes", "points_in_boxes_padded"]
 
-_LIMIT = 2**31
 _MAX_MARGIN = 1e30
 
 
@@ -143,8 +142,8 @@ def check_points_boxes(
         and points.shape[1] == 3
         and boxes.shape[1] == 7
         and points.device == boxes.device
-        and points.shape[0] < _LIMIT
-        and boxes.shape[0] < _LIMIT
+        and points.shape[0] < LIMIT
+        and boxes.shape[0] < LIMIT
         and lengths is None
         and box_lengths is None
         and offsets is None
@@ -153,13 +152,8 @@ def check_points_boxes(
     if fine:
         return points, boxes, None, None, None, None
     _check_shapes(op, points, boxes, name)
-    lengths, offsets = check_batch(op, "points", points, lengths, offsets)
-    box_lengths, box_offsets = check_batch(op, name, boxes, box_lengths, box_offsets, prefix)
-    batch = 1 if offsets is None else offsets.shape[0] - 1
-    box_batch = 1 if box_offsets is None else box_offsets.shape[0] - 1
-    require(
-        batch == box_batch,
-        f"{op}: {prefix}offsets: got {box_batch} batch elements; expected {batch}, as many as offsets",
+    lengths, box_lengths, offsets, box_offsets = check_batches(
+        op, ("points", name), prefix, points, boxes, lengths, box_lengths, offsets, box_offsets
     )
     points, boxes = as_compute(points), as_compute(boxes)
     common = torch.promote_types(points.dtype, boxes.dtype)
@@ -193,8 +187,8 @@ def _check_shapes(op: str, points: Tensor, boxes: Tensor, boxes_name: str) -> No
         f"{op}: {boxes_name}: on {boxes.device}; expected the device of points, {points.device}",
     )
     for name, value in (("points", points), (boxes_name, boxes)):
-        rows = value.numel() // value.shape[-1]
-        require(rows < _LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
+        rows = row_count(value)
+        require(rows < LIMIT, f"{op}: {name}: got {rows} rows; expected fewer than 2^31")
 
 
 @overload

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import HALVES, as_compute, require, require_float, require_tensor
-from tenfold.ops._library import define, invoke
+from tenfold.ops._checks import HALVES, LIMIT, as_compute, require, require_float, require_integers
+from tenfold.ops._library import define, invoke, no_second_derivative
 from tenfold.ops._points_in_boxes import check_points_boxes
 
 __all__ = ["roi_grid_pool3d", "roi_point_pool"]
-
-_LIMIT = 2**31
-_INTEGERS = (torch.int64, torch.int32)
 
 
 def _fake_point_pool(
@@ -56,18 +53,6 @@ def _fake_grid_backward(grad: Tensor, arg: Tensor, rois: Tensor, points: Tensor,
     return grad.new_empty((*points.shape[:-1], grad.shape[-1]))
 
 
-def _no_second_point(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError(
-        "roi_point_pool: second derivatives are not available; detach the first gradient"
-    )
-
-
-def _no_second_grid(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError(
-        "roi_grid_pool3d: second derivatives are not available; detach the first gradient"
-    )
-
-
 _BATCH = "Tensor? lengths, Tensor? box_lengths, Tensor? offsets, Tensor? box_offsets"
 
 _point_backward = define(
@@ -75,7 +60,7 @@ _point_backward = define(
     contract=1,
     reference=ref.roi_point_pool_backward,
     fake=_fake_point_backward,
-    backward=_no_second_point,
+    backward=no_second_derivative("roi_point_pool"),
 )
 _grid_backward = define(
     "roi_grid_pool3d_backward(Tensor grad, Tensor arg, Tensor rois, Tensor points, int[] grid, "
@@ -83,7 +68,7 @@ _grid_backward = define(
     contract=1,
     reference=ref.roi_grid_pool3d_backward,
     fake=_fake_grid_backward,
-    backward=_no_second_grid,
+    backward=no_second_derivative("roi_grid_pool3d"),
 )
 
 
@@ -192,7 +177,7 @@ def roi_point_pool(
         (tensor([1., 3., 1.]), tensor([False,  True]))
     """
     op = "roi_point_pool"
-    require(0 <= k < _LIMIT, f"{op}: k: got {k}; expected a number from 0 to 2^31 - 1")
+    require(0 <= k < LIMIT, f"{op}: k: got {k}; expected a number from 0 to 2^31 - 1")
     growth = [float(e) for e in enlarge]
     require(
         len(growth) == 3 and all(0.0 <= e < 1e30 for e in growth),
@@ -227,9 +212,7 @@ def _sorted_rois(
     op: str, rois: Tensor, roi_batch: Tensor, batch: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Rois ordered by batch element, their offsets, and the way back (None where they were in order)."""
-    require_tensor(op, "roi_batch", roi_batch)
-    if roi_batch.dtype not in _INTEGERS:
-        raise TypeError(f"{op}: roi_batch: got {roi_batch.dtype}; expected int64 or int32")
+    require_integers(op, "roi_batch", roi_batch)
     require(
         tuple(roi_batch.shape) == (rois.shape[0],),
         f"{op}: roi_batch: got shape {tuple(roi_batch.shape)}; expected ({rois.shape[0]},), one per row of rois",
@@ -309,11 +292,11 @@ def roi_grid_pool3d(
     op = "roi_grid_pool3d"
     cells = [grid] * 3 if isinstance(grid, int) else [int(g) for g in grid]
     require(
-        len(cells) == 3 and all(1 <= g < _LIMIT for g in cells) and cells[0] * cells[1] * cells[2] < _LIMIT,
+        len(cells) == 3 and all(1 <= g < LIMIT for g in cells) and cells[0] * cells[1] * cells[2] < LIMIT,
         f"{op}: grid: got {grid}; expected one or three numbers from 1 whose product is below 2^31",
     )
     require(
-        1 <= max_points < _LIMIT, f"{op}: max_points: got {max_points}; expected a number from 1 to 2^31 - 1"
+        1 <= max_points < LIMIT, f"{op}: max_points: got {max_points}; expected a number from 1 to 2^31 - 1"
     )
     require(mode in ("max", "avg"), f"{op}: mode: got {mode!r}; expected 'max' or 'avg'")
     back = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from tenfold import ref
 from tenfold._validation import checks_content
 from tenfold.ops._checks import as_compute, require, require_float
 from tenfold.ops._iou import require_boxes
-from tenfold.ops._library import define, invoke
+from tenfold.ops._library import define, invoke, no_second_derivative
 
 __all__ = ["rotated_iou"]
 
@@ -26,16 +26,12 @@ def _fake_backward(grad: Tensor, pred: Tensor, target: Tensor, kind: int) -> tup
     return pred.new_empty(pred.shape), target.new_empty(target.shape)
 
 
-def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError("rotated_iou: second derivatives are not available; detach the first gradient")
-
-
 _backward_op = define(
     "rotated_iou_backward(Tensor grad, Tensor pred, Tensor target, int kind) -> (Tensor, Tensor)",
     contract=1,
     reference=ref.rotated_iou_backward,
     fake=_fake_backward,
-    backward=_no_second_derivative,
+    backward=no_second_derivative("rotated_iou"),
 )
 
 

@@ -10,12 +10,11 @@ from torch import Tensor
 from tenfold import ref
 from tenfold._validation import checks_content
 from tenfold.ops._batching import check_batch, row_count
-from tenfold.ops._checks import as_compute, require, require_float
+from tenfold.ops._checks import LIMIT, as_compute, require, require_float
 from tenfold.ops._library import define, invoke
 
 __all__ = ["farthest_point_sample"]
 
-_LIMIT = 2**31
 _OP = "farthest_point_sample"
 
 
@@ -68,7 +67,7 @@ def _check_counts(name: str, value: int | Sequence[int], batch: int) -> list[int
         f"{_OP}: {name}: got {len(values)} numbers; expected one number, or one for each of {batch} elements",
     )
     for number in values:
-        fine = not isinstance(number, (float, Tensor)) and 0 <= number < _LIMIT
+        fine = not isinstance(number, (float, Tensor)) and 0 <= number < LIMIT
         require(fine, f"{_OP}: {name}: got {number}; expected an integer from 0 to 2^31 - 1")
     # An empty batch needs no number, but the operator tells one number for all from one for each by the length.
     return values or [0]
@@ -83,7 +82,7 @@ def _check_points(xyz: Tensor, dims: int) -> Tensor:
         f"{_OP}: xyz: got shape {tuple(xyz.shape)}; expected (N, C) or (B, N, C) with C >= dims = {dims}",
     )
     rows = row_count(xyz)
-    require(rows < _LIMIT, f"{_OP}: xyz: got {rows} rows; expected fewer than 2^31")
+    require(rows < LIMIT, f"{_OP}: xyz: got {rows} rows; expected fewer than 2^31")
     return as_compute(xyz)
 
 
@@ -91,7 +90,7 @@ def _check_dist(dist: Tensor) -> Tensor:
     require_float(_OP, "dist", dist)
     fine = dist.dim() == 3 and dist.shape[1] == dist.shape[2]
     require(fine, f"{_OP}: dist: got shape {tuple(dist.shape)}; expected (B, N, N)")
-    require(dist.shape[1] < _LIMIT, f"{_OP}: dist: got {dist.shape[1]} rows; expected fewer than 2^31")
+    require(dist.shape[1] < LIMIT, f"{_OP}: dist: got {dist.shape[1]} rows; expected fewer than 2^31")
     return as_compute(dist)
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import HALVES, require, require_float, require_shape, require_tensor
-from tenfold.ops._library import define, invoke
+from tenfold.ops._checks import HALVES, as_compute, require, require_float, require_integers, require_shape
+from tenfold.ops._library import define, invoke, no_second_derivative
 
 __all__ = ["scatter"]
 
 _REDUCE = {"sum": 0, "mean": 1, "max": 2, "min": 3}
-_INDEX = (torch.int64, torch.int32)
 
 
 def _fake_scatter(
@@ -34,16 +33,12 @@ def _fake_backward(grad: Tensor, index: Tensor, arg: Tensor, count: Tensor, redu
     return grad.new_empty((index.shape[0], grad.shape[1]))
 
 
-def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError("scatter: second derivatives are not available; detach the first gradient")
-
-
 _scatter_backward = define(
     "scatter_backward(Tensor grad, Tensor index, Tensor arg, Tensor count, int reduce) -> Tensor",
     contract=1,
     reference=ref.scatter_backward,
     fake=_fake_backward,
-    backward=_no_second_derivative,
+    backward=no_second_derivative("scatter"),
 )
 
 
@@ -75,9 +70,7 @@ def _check(feats: Tensor, index: Tensor, num: int, reduce: str) -> None:
     require_shape(
         op, "feats", feats, ("N", "C"), "add a channel dimension with feats[:, None]" * (feats.dim() == 1)
     )
-    require_tensor(op, "index", index)
-    if index.dtype not in _INDEX:
-        raise TypeError(f"{op}: index: got {index.dtype}; expected int64 or int32")
+    require_integers(op, "index", index)
     require_shape(op, "index", index, (feats.shape[0],), "one segment per row of feats")
     require(
         index.device == feats.device,
@@ -123,8 +116,7 @@ def scatter(
     """
     _check(feats, index, num, reduce)
     need_arg = reduce in ("max", "min") and feats.requires_grad and torch.is_grad_enabled()
-    wide = feats.float() if feats.dtype in HALVES else feats
     result: Tensor = invoke(
-        _scatter, wide, index, num, _REDUCE[reduce], need_arg, checks_content(feats.is_cpu)
+        _scatter, as_compute(feats), index, num, _REDUCE[reduce], need_arg, checks_content(feats.is_cpu)
     )[0]
     return result.to(feats.dtype) if feats.dtype in HALVES else result

@@ -14,8 +14,15 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import HALVES, require, require_float, require_shape, require_size, require_tensor
-from tenfold.ops._library import define, invoke
+from tenfold.ops._checks import (
+    HALVES,
+    require,
+    require_float,
+    require_integers,
+    require_shape,
+    require_size,
+)
+from tenfold.ops._library import define, invoke, no_second_derivative
 from tenfold.ref._sparse_conv import output_shape
 
 __all__ = [
@@ -83,16 +90,12 @@ _invert = define(
 )
 
 
-def _no_second_derivative(*_: Any) -> Any:
-    raise NotImplementedError("sparse_conv: second derivatives are not implemented")
-
-
 _weight_gradient = define(
     "sparse_conv_weight(Tensor features, Tensor grad, Tensor table) -> Tensor",
     contract=1,
     reference=ref.sparse_conv_weight,
     fake=lambda features, grad, table: features.new_empty((grad.shape[1], table.shape[0], features.shape[1])),
-    backward=_no_second_derivative,
+    backward=no_second_derivative("sparse_conv"),
 )
 
 
@@ -169,10 +172,13 @@ def _triple(op: str, name: str, value: int | Triple, least: int) -> list[int]:
 
 
 def _check_coords(op: str, coords: Tensor) -> None:
-    require_tensor(op, "coords", coords)
+    require_integers(op, "coords", coords)
     require_shape(op, "coords", coords, ("V", 4), "columns are batch, z, y, x")
-    if coords.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"{op}: coords: got {coords.dtype}; expected int32 (int64 is converted)")
+
+
+def _check_table(op: str, table: Tensor) -> None:
+    require_integers(op, "table", table)
+    require_shape(op, "table", table, ("K", "V_out"))
 
 
 def _strided_inputs(
@@ -361,9 +367,9 @@ def rulebook_invert(table: Tensor, rows: int) -> Tensor:
 
     Raises:
         ValueError: wrong shape, or an entry that is not below ``rows``.
+        TypeError: a table that is not of integers.
     """
-    require_tensor("rulebook_invert", "table", table)
-    require_shape("rulebook_invert", "table", table, ("K", "V_out"))
+    _check_table("rulebook_invert", table)
     result: Tensor = invoke(_invert, table.int(), rows)
     return result
 
@@ -388,7 +394,7 @@ def sparse_conv(
 
     Raises:
         ValueError: shapes that do not fit, or a table that names rows which do not exist.
-        TypeError: not floating point.
+        TypeError: not floating point, or a table that is not of integers.
 
     Example:
         >>> import torch
@@ -403,8 +409,7 @@ def sparse_conv(
     require_float(op, "features", features)
     require_float(op, "weight", weight)
     require_shape(op, "features", features, ("V_in", "C_in"))
-    require_tensor(op, "table", table)
-    require_shape(op, "table", table, ("K", "V_out"))
+    _check_table(op, table)
     require_shape(op, "weight", weight, ("C_out", "kz", "ky", "kx", features.shape[1]))
     volume = weight.shape[1] * weight.shape[2] * weight.shape[3]
     require(
@@ -412,6 +417,7 @@ def sparse_conv(
         f"{op}: table: got {table.shape[0]} offsets; expected {volume} for this weight",
     )
     if bias is not None:
+        require_float(op, "bias", bias)
         require_shape(op, "bias", bias, (weight.shape[0],))
     kept = features.dtype
     compute = torch.float32 if kept in HALVES else kept
@@ -433,12 +439,12 @@ def sparse_max_pool(features: Tensor, table: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes that do not fit, or a table that names rows which do not exist.
-        TypeError: not floating point.
+        TypeError: not floating point, or a table that is not of integers.
     """
     op = "sparse_max_pool"
     require_float(op, "features", features)
     require_shape(op, "features", features, ("V_in", "C"))
-    require_shape(op, "table", table, ("K", "V_out"))
+    _check_table(op, table)
     compute = torch.float32 if features.dtype in HALVES else features.dtype
     result: Tensor = invoke(_pool, features.to(compute), table.int())[0]
     return result.to(features.dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import require, require_float, require_shape, require_tensor
+from tenfold.ops._checks import LIMIT, require, require_float, require_integers, require_shape
 from tenfold.ops._library import define, invoke
 
 __all__ = ["ttf_targets"]
@@ -17,7 +17,6 @@ __all__ = ["ttf_targets"]
 _AREAS = {"log": 0, "sqrt": 1, "linear": 2, "norm": 3}
 _WEIGHTS = {"gaussian": 0, "flat": 1, "none": 2}
 _SHAPES = {"elliptic": 0, "circular": 1}
-_LIMIT = 2**31
 
 
 def _fake(
@@ -105,9 +104,7 @@ def ttf_targets(
     """
     op = "ttf_targets"
     require_float(op, "boxes", boxes)
-    require_tensor(op, "labels", labels)
-    if labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{op}: labels: got {labels.dtype}; expected int64 or int32")
+    require_integers(op, "labels", labels)
     single = boxes.dim() == 2
     require_shape(op, "boxes", boxes, ("M", 4) if single else ("B", "M", 4), "x1, y1, x2, y2")
     require_shape(op, "labels", labels, tuple(boxes.shape[:-1]), "one label per box")
@@ -127,7 +124,7 @@ def ttf_targets(
         require(word in known, f"{op}: {name}: got {word!r}; expected one of {', '.join(known)}")
     height, width = size[0] // stride, size[1] // stride
     require(
-        max(num_classes, 4) * height * width * (1 if single else boxes.shape[0]) < _LIMIT,
+        max(num_classes, 4) * height * width * (1 if single else boxes.shape[0]) < LIMIT,
         f"{op}: size: the maps would have 2^31 entries or more; expected fewer",
     )
     if single:

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from tenfold import ref
 from tenfold._validation import checks_content
-from tenfold.ops._checks import as_compute, require, require_float, require_shape, require_tensor
+from tenfold.ops._checks import LIMIT, as_compute, require, require_float, require_integers, require_shape
 from tenfold.ops._library import define, invoke
 
 __all__ = ["VoxelTable", "lookup", "voxel_query"]
 
-_LIMIT = 2**31
-_INTEGERS = (torch.int64, torch.int32)
 _META = 9
 
 
@@ -72,12 +70,10 @@ _voxel_query = define(
 
 
 def _require_coords(op: str, coords: Tensor) -> None:
-    require_tensor(op, "coords", coords)
-    if coords.dtype not in _INTEGERS:
-        raise TypeError(f"{op}: coords: got {coords.dtype}; expected int64 or int32")
+    require_integers(op, "coords", coords)
     require_shape(op, "coords", coords, ("V" if op == "VoxelTable" else "M", 4), "columns are b, z, y, x")
     require(
-        coords.shape[0] < _LIMIT // 2,
+        coords.shape[0] < LIMIT // 2,
         f"{op}: coords: got {coords.shape[0]} rows; expected fewer than 2^30",
     )
 
@@ -202,14 +198,14 @@ def voxel_query(
         require(value.device == coords.device, f"{op}: {name}: on {value.device}; expected {coords.device}")
     window = [int(r) for r in ranges]
     require(
-        len(window) == 3 and all(0 <= r < _LIMIT for r in window),
+        len(window) == 3 and all(0 <= r < LIMIT for r in window),
         f"{op}: ranges: got {list(ranges)}; expected three numbers rz, ry, rx from 0 to 2^31 - 1",
     )
     require(
         math.isfinite(radius) and radius > 0,
         f"{op}: radius: got {radius}; expected a positive, finite number",
     )
-    require(1 <= k < _LIMIT, f"{op}: k: got {k}; expected a number from 1 to 2^31 - 1")
+    require(1 <= k < LIMIT, f"{op}: k: got {k}; expected a number from 1 to 2^31 - 1")
     centres, points = as_compute(xyz_vox), as_compute(xyz_query)
     common = torch.promote_types(centres.dtype, points.dtype)
     idx, count = invoke(

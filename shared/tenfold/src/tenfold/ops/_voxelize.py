@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from tenfold.ops._checks import (
     as_compute,
     require,
     require_float,
+    require_integers,
     require_size,
     require_tensor,
 )
-from tenfold.ops._library import define, invoke
+from tenfold.ops._library import define, invoke, no_second_derivative
 
 __all__ = [
     "PaddedVoxels",
@@ -153,16 +154,12 @@ def _fake_dynamic_padded(
     return *_fake_cells(max_voxels, points), points.new_empty((), dtype=torch.int32)
 
 
-def _no_second_derivative(ctx: Any, *grads: Any) -> NoReturn:
-    raise NotImplementedError("voxelize: second derivatives are not available; detach the first gradient")
-
-
 _voxelize_backward = define(
     "voxelize_backward(Tensor grad, Tensor point2voxel, SymInt max_points, bool mean) -> Tensor",
     contract=1,
     reference=ref.voxelize_backward,
     fake=_fake_backward,
-    backward=_no_second_derivative,
+    backward=no_second_derivative("voxelize"),
 )
 
 
@@ -262,9 +259,7 @@ def _check_points(op: str, points: Tensor, offsets: Tensor | None) -> None:
         raise ValueError(f"{op}: points: got shape {tuple(points.shape)}; expected (N, C) with C >= 3{hint}")
     if offsets is None:
         return
-    require_tensor(op, "offsets", offsets)
-    if offsets.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{op}: offsets: got {offsets.dtype}; expected int64 or int32")
+    require_integers(op, "offsets", offsets)
     require(
         offsets.dim() == 1 and offsets.shape[0] >= 1,
         f"{op}: offsets: got shape {tuple(offsets.shape)}; expected (B + 1,)",

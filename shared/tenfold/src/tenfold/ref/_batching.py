@@ -6,12 +6,14 @@ from itertools import pairwise
 
 from torch import Tensor
 
-__all__ = ["element_rows", "raise_non_finite"]
+__all__ = ["element_rows", "points_and_boxes", "raise_non_finite"]
+
+_Range = tuple[int, int]
 
 
 def element_rows(
     op: str, points: Tensor, lengths: Tensor | None, offsets: Tensor | None, prefix: str = ""
-) -> list[tuple[int, int]]:
+) -> list[_Range]:
     """Return (first row, number of rows) of every element in the flattened points.
 
     Raises:
@@ -42,5 +44,35 @@ def raise_non_finite(op: str, name: str, points: Tensor, element: int, begin: in
         return
     row = int(bad.nonzero()[0])
     where = f"row {row} of batch element {element}" if points.dim() == 3 else f"row {begin + row}"
-    what = "numbers" if name == "boxes" else "coordinates"
+    what = "numbers" if name in ("boxes", "rois") else "coordinates"
     raise ValueError(f"{op}: {name}: {where} is not finite; expected finite {what}")
+
+
+def points_and_boxes(
+    op: str,
+    points: Tensor,
+    boxes: Tensor,
+    lengths: Tensor | None,
+    box_lengths: Tensor | None,
+    offsets: Tensor | None,
+    box_offsets: Tensor | None,
+    validate: bool,
+    name: str = "boxes",
+    prefix: str = "box_",
+) -> list[tuple[_Range, _Range]]:
+    """Return `element_rows` of points and of boxes, element by element.
+
+    Args:
+        name: of the boxes argument, for messages.
+        prefix: of the boxes' lengths and offsets, for messages.
+
+    Raises:
+        ValueError: as `element_rows`; with ``validate`` also a row that is not finite.
+    """
+    point_rows = element_rows(op, points, lengths, offsets)
+    pairs = list(zip(point_rows, element_rows(op, boxes, box_lengths, box_offsets, prefix), strict=True))
+    if validate:
+        for element, (p, b) in enumerate(pairs):
+            raise_non_finite(op, "points", points, element, *p)
+            raise_non_finite(op, name, boxes, element, *b)
+    return pairs

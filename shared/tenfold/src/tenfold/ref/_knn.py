@@ -42,5 +42,6 @@ def knn(
         order = torch.where(nearest < float("inf"), order + base, -1)
         dist2.view(-1, k)[first : first + m, : nearest.shape[1]] = nearest
         idx.view(-1, k)[first : first + m, : nearest.shape[1]] = order.to(torch.int32)
-    # NumPy rounds roots correctly, which torch does not.
-    return (torch.from_numpy(np.sqrt(dist2.numpy())) if root else dist2), idx
+    if root:  # NumPy rounds roots correctly, which torch does not
+        dist2 = torch.from_numpy(np.sqrt(dist2.cpu().numpy())).to(dist2.device)
+    return dist2, idx

@@ -58,8 +58,8 @@ def nms_rotated(
     seen: dict[int, int] = {}
     taken: dict[int, int] = {}
     keep: list[int] = []
-    alive = torch.ones(len(rows), dtype=torch.bool)
-    group = torch.tensor([label, element], dtype=torch.int64)
+    alive = torch.ones(len(rows), dtype=torch.bool, device=boxes.device)
+    group = torch.tensor([label, element], dtype=torch.int64, device=boxes.device)
     begin, measured, over = 0, 0, alive
     for rank, row in enumerate(rows.tolist()):
         b = element[rank]

@@ -7,11 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from tenfold.ref._batching import element_rows, raise_non_finite
+from tenfold.ref._batching import points_and_boxes
 
 __all__ = ["points_in_boxes_csr", "points_in_boxes_first", "points_in_boxes_mask", "points_in_boxes_padded"]
-
-_Range = tuple[int, int]
 
 
 def box_turns(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,26 +33,6 @@ def inside_boxes(points: Tensor, boxes: Tensor, margin: float, z_margin: float) 
     return inside & usable[:, None] & points.isfinite().all(dim=1)
 
 
-def _elements(
-    points: Tensor,
-    boxes: Tensor,
-    lengths: Tensor | None,
-    box_lengths: Tensor | None,
-    offsets: Tensor | None,
-    box_offsets: Tensor | None,
-    validate: bool,
-) -> list[tuple[_Range, _Range]]:
-    op = "points_in_boxes"
-    point_rows = element_rows(op, points, lengths, offsets)
-    box_rows = element_rows(op, boxes, box_lengths, box_offsets, "box_")
-    pairs = list(zip(point_rows, box_rows, strict=True))
-    if validate:
-        for element, (p, b) in enumerate(pairs):
-            raise_non_finite(op, "points", points, element, *p)
-            raise_non_finite(op, "boxes", boxes, element, *b)
-    return pairs
-
-
 def points_in_boxes_mask(
     points: Tensor,
     boxes: Tensor,
@@ -68,7 +46,9 @@ def points_in_boxes_mask(
 ) -> Tensor:
     """Mode "mask" of `tenfold.ops.points_in_boxes`."""
     n, m = points.shape[-2], boxes.shape[-2]
-    pairs = _elements(points, boxes, lengths, box_lengths, offsets, box_offsets, validate)
+    pairs = points_and_boxes(
+        "points_in_boxes", points, boxes, lengths, box_lengths, offsets, box_offsets, validate
+    )
     mask = torch.zeros((*points.shape[:-2], m, n), dtype=torch.bool, device=points.device)
     for element, ((begin, count), (first, number)) in enumerate(pairs):
         inside = inside_boxes(

@@ -8,38 +8,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from tenfold.ref._batching import element_rows, raise_non_finite
+from tenfold.ref._batching import points_and_boxes
 from tenfold.ref._points_in_boxes import box_turns, inside_boxes
 
 __all__ = ["roi_grid_pool3d", "roi_grid_pool3d_backward", "roi_point_pool", "roi_point_pool_backward"]
-
-_Range = tuple[int, int]
-
-
-def _elements(
-    op: str,
-    points: Tensor,
-    boxes: Tensor,
-    lengths: Tensor | None,
-    box_lengths: Tensor | None,
-    offsets: Tensor | None,
-    box_offsets: Tensor | None,
-    validate: bool,
-    boxes_name: str,
-) -> list[tuple[_Range, _Range]]:
-    prefix = boxes_name.removesuffix("es").removesuffix("s") + "_"
-    pairs = list(
-        zip(
-            element_rows(op, points, lengths, offsets),
-            element_rows(op, boxes, box_lengths, box_offsets, prefix),
-            strict=True,
-        )
-    )
-    if validate:
-        for element, (p, b) in enumerate(pairs):
-            raise_non_finite(op, "points", points, element, *p)
-            raise_non_finite(op, boxes_name, boxes, element, *b)
-    return pairs
 
 
 def enlarged(boxes: Tensor, enlarge: Sequence[float]) -> Tensor:
@@ -68,7 +40,7 @@ def roi_point_pool(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return pooled (..., M, k, 3 + C), the first k hits (..., M, k) int32 or -1, and all hits (..., M) int32."""
     op = "roi_point_pool"
-    elements = _elements(op, points, boxes, lengths, box_lengths, offsets, box_offsets, validate, "boxes")
+    elements = points_and_boxes(op, points, boxes, lengths, box_lengths, offsets, box_offsets, validate)
     flat_points, flat_feats = points.reshape(-1, 3), feats.flatten(0, -2)
     flat_boxes = enlarged(boxes.reshape(-1, 7), enlarge)
     m = flat_boxes.shape[0]
@@ -157,7 +129,8 @@ def roi_grid_pool3d(
 ) -> tuple[Tensor, Tensor]:
     """Return pooled (..., M, gx, gy, gz, C) and, for the maximum, its arg as rows of the flattened points."""
     op = "roi_grid_pool3d"
-    elements = _elements(op, points, rois, lengths, roi_lengths, offsets, roi_offsets, validate, "rois")
+    batching = (lengths, roi_lengths, offsets, roi_offsets)
+    elements = points_and_boxes(op, points, rois, *batching, validate, "rois", "roi_")
     flat_points, flat_feats = points.reshape(-1, 3), feats.flatten(0, -2)
     flat_rois = rois.reshape(-1, 7)
     cells, channels = math.prod(grid), feats.shape[-1]
@@ -214,7 +187,9 @@ def roi_grid_pool3d_backward(
             column = (rows[cell] >= 0).nonzero().flatten()
             result[rows[cell, column], column] += values[cell, column]
         return result.reshape(*points.shape[:-1], channels)
-    elements = _elements("", points, rois, lengths, roi_lengths, offsets, roi_offsets, False, "rois")
+    elements = points_and_boxes(
+        "roi_grid_pool3d", points, rois, lengths, roi_lengths, offsets, roi_offsets, False, "rois", "roi_"
+    )
     for (begin, number), (first, rois_here) in elements:
         here = (flat_points[begin : begin + number], flat_rois[first : first + rois_here])
         for row, cell, chosen in _lists(*here, grid, max_points, margin, z_margin):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["AREAS", "SHAPES", "WEIGHTS", "ttf_targets"]
+__all__ = ["ttf_targets"]
 
 AREAS = ("log", "sqrt", "linear", "norm")
 WEIGHTS = ("gaussian", "flat", "none")
@@ -103,13 +103,15 @@ def ttf_targets(
             if bool(wrong.any()):
                 b, m = wrong.nonzero()[0].tolist()
                 raise ValueError(f"ttf_targets: {name}: row {m} of image {b} {what}")
+    device = boxes.device
+    boxes, labels = boxes.cpu(), labels.cpu()
     parts = [
         _one_image(boxes[b], labels[b], num_classes, height, width, stride, alpha, beta, area, weight, shape)
         for b in range(boxes.shape[0])
     ]
     shapes = ((num_classes, height, width), (4, height, width), (height, width))
     stacked = [
-        torch.stack([part[i] for part in parts]) if parts else torch.zeros(0, *shape)
+        (torch.stack([part[i] for part in parts]) if parts else torch.zeros(0, *shape)).to(device)
         for i, shape in enumerate(shapes)
     ]
     return stacked[0], stacked[1], stacked[2]

@@ -6,11 +6,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 from tenfold.testing._child import child_environment
-from tenfold.train.cli import App
+from tenfold.train.cli import App, load
 
 __all__ = ["assert_examples_run", "assert_help_shows_examples", "assert_light_help", "cli_fixture"]
 
@@ -28,14 +27,12 @@ def cli_fixture(app: str, *first: str) -> Any:
     """
     import pytest
 
-    module, _, name = app.partition(":")
-
     @pytest.fixture(name="cli")
     def cli(tmp_path: Any, monkeypatch: Any, capfd: Any) -> Callable[..., tuple[int, str, str]]:
         monkeypatch.chdir(tmp_path)
         # Lightning's log keeps the stream of whichever test came first, which is closed by now.
         monkeypatch.setattr(logging, "raiseExceptions", False)
-        call: App = getattr(import_module(module), name)
+        call = load(app)
 
         def run(*words: object) -> tuple[int, str, str]:
             capfd.readouterr()

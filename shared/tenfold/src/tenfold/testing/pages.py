@@ -86,7 +86,7 @@ def assert_links_exist(page: Path) -> None:
     Raises:
         AssertionError: names those that are not.
     """
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing, f"{page}: no such files: {', '.join(missing)}"
 

@@ -1,7 +1,6 @@
 """What every method package's command line must survive, as tests that pytest collects from a subclass."""
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from tenfold.testing.apps import assert_help_shows_examples, assert_light_help
 from tenfold.testing.faults import corruptions
 from tenfold.testing.processes import full_disk, unwritable_path
-from tenfold.train.cli import App
+from tenfold.train.cli import App, load
 
 __all__ = ["PackageReliability", "Prediction"]
 
@@ -104,8 +103,7 @@ class PackageReliability:
         assert [path.name for path in tmp_path.iterdir()] == ["damaged.yaml"]
 
     def _app(self) -> App:
-        module, _, name = self.app.partition(":")
-        found: App = getattr(import_module(module), name)
+        found: App = load(self.app)  # type: ignore[assignment]
         return found
 
     def _one_sentence(self, code: int, err: str) -> None:

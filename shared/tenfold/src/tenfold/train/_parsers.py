@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter 
 from tenfold._errors import UserInputError
 from tenfold.train.cli import nearest
 
-__all__ = ["HelpFormatter", "NamedConfig", "OneSentence", "VerbParser", "normalise_arguments"]
+__all__ = ["HelpFormatter", "NamedConfig", "OneSentence", "normalise_arguments"]
 
 # Options that stand alone: the word after them is not their value.
 _FLAGS = {"-h", "--help", "--print_config"}
@@ -93,10 +93,6 @@ class OneSentence(ArgumentParser):  # type: ignore[misc]
             if _holds(file, key):
                 return f"{file}: "
         return ""
-
-
-class VerbParser(OneSentence):
-    """Parser of a verb that is a plain function."""
 
 
 class NamedConfig(ActionConfigFile):  # type: ignore[misc]

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from tenfold._errors import UserInputError
-from tenfold.io import atomic_write
+from tenfold.io import write_text
 
-__all__ = ["RESULTS", "Cell", "environment_stamp", "load_records", "source_hash", "table"]
+__all__ = ["RESULTS", "Cell", "cpu_model", "environment_stamp", "load_records", "source_hash", "table"]
 
 RESULTS = Path("benchmarks/results/claims")
 _SOURCE_SUFFIXES = {".py", ".yaml", ".yml", ".json", ".cpp", ".cu", ".h"}
@@ -112,9 +112,7 @@ class Cell:
         }
         path = self.path(results)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
-        with atomic_write(path) as file:
-            file.write(text.encode("utf-8"))
+        write_text(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
         return record
 
 
@@ -154,7 +152,7 @@ def environment_stamp(*packages: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads() if torch is not None else None,
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
@@ -281,7 +279,8 @@ def _arm_and_seed(path: Path) -> tuple[str, int]:
     return arm, int(seed)
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name as Linux knows it; elsewhere what Python says."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

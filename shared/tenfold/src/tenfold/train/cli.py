@@ -189,10 +189,12 @@ class App:
         return parser
 
     def _run_function(self, verb: Verb, arguments: list[str]) -> Any:
-        from tenfold.train._parsers import VerbParser, normalise_arguments
+        from tenfold.train._parsers import OneSentence, normalise_arguments
 
         function = load(verb.target)
-        parser = VerbParser(prog=f"{self.name} {verb.name}", description=_description(verb, function.__doc__))
+        parser = OneSentence(
+            prog=f"{self.name} {verb.name}", description=_description(verb, function.__doc__)
+        )
         parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True)
         config = parser.parse_args(normalise_arguments(arguments, parser.option_names()))
         return function(**parser.instantiate_classes(config))

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tenfold.train.modes import evaluating
+
 __all__ = ["Cost", "CostLedger", "count_macs", "count_parameters"]
 
 
@@ -79,14 +81,8 @@ def count_macs(
     counter = FlopCounterMode(
         display=False, custom_mapping={op: _as_flops(rule) for op, rule in custom.items()}
     )
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), _single_products(), counter:
-            model(*inputs, **keywords)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.no_grad(), _single_products(), counter:
+        model(*inputs, **keywords)
     counts = counter.get_flop_counts()
     root = type(model).__name__
     modules = {

@@ -81,11 +81,9 @@ class ModelEMA:
                 average.copy_(value)
         self.updates += 1
 
-    @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Writes the average into ``model`` (same structure)."""
-        for name, value in model.state_dict().items():
-            value.copy_(self.state[name])
+        restore(model, self.state)
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:

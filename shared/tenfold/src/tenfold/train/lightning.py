@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 
 from tenfold._errors import UserInputError
-from tenfold.io import atomic_write
+from tenfold.io import load_checkpoint, make_folder, save_checkpoint
 from tenfold.train.ema import ModelEMA, restore
 from tenfold.train.processes import gather_values
 from tenfold.train.resume import random_states, set_random_states
@@ -77,20 +77,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserInputError: the file cannot be written; the previous one is untouched.
         """
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(target) as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            # torch reports a failed write of its zip stream as RuntimeError, with the OSError somewhere
-            # behind it.
-            cause = _os_error(error)
-            if cause is None:
-                raise
-            raise UserInputError(
-                f"{target}: cannot write the checkpoint: {cause.strerror or cause}"
-            ) from error
+        make_folder(Path(path).parent, "default_root_dir")
+        save_checkpoint(path, checkpoint)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
@@ -104,15 +92,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Reads a Lightning checkpoint without running code from it; every failure names the file."""
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except OSError as error:
-        raise UserInputError(f"{path}: cannot read the checkpoint: {error.strerror or error}") from error
-    except Exception as error:  # torch.load has no closed list of what a damaged file raises
-        raise UserInputError(
-            f"{path}: not a whole checkpoint (cut short, damaged, or holding more than plain data)"
-        ) from error
+    """A Lightning checkpoint by `tenfold.io.load_checkpoint`; every failure names the file."""
+    checkpoint = load_checkpoint(path, map_location=map_location)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserInputError(f"{path}: state_dict: missing; expected a checkpoint written by fit")
     return checkpoint
@@ -198,9 +179,11 @@ class LastCheckpoint(Checkpoint):
         self._saved_time = time.monotonic()
         self._saved_step = trainer.global_step
         path = self.path(trainer)
-        if trainer.global_step == 0 and trainer.is_global_zero and path.exists():
-            taken = len(list(path.parent.glob("previous-*.ckpt")))
-            path.rename(path.with_name(f"previous-{taken}.ckpt"))
+        saves = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.global_step == 0 and saves and path.exists():
+            older = [re.fullmatch(r"previous-(\d+)\.ckpt", item.name) for item in path.parent.iterdir()]
+            number = max((int(match[1]) for match in older if match), default=-1) + 1
+            path.rename(path.with_name(f"previous-{number}.ckpt"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -480,11 +463,3 @@ def _loggers(root: Path) -> list[Any]:
     csv = CSVLogger(root, name="logs")
     # One version folder for both, so that a run's two logs lie side by side.
     return [csv, TensorBoardLogger(root, name="logs", version=csv.version)]
-
-
-def _os_error(error: BaseException | None) -> OSError | None:
-    while error is not None:
-        if isinstance(error, OSError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None

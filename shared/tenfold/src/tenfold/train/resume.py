@@ -231,6 +231,11 @@ class ResumableLoader(DataLoader[_T]):
             "processes": int(self.sampler.num_replicas),  # type: ignore[attr-defined]
         }
 
+    def _batches(self, run: dict[str, int]) -> int:
+        """Batches of an epoch of a run with such an `_identity`."""
+        share = _divided(run["samples"], run["processes"], down=self.sampler.drop_last)  # type: ignore[attr-defined]
+        return _divided(share, max(run["batch_size"], 1), down=self.drop_last)
+
     def state_dict(self) -> dict[str, int]:
         """Epoch, batches handed out in it, and the numbers that make this position meaningful."""
         return {
@@ -246,7 +251,7 @@ class ResumableLoader(DataLoader[_T]):
             UserInputError: the run differs from the saved one in seed, samples, batch size or number of
                 processes while the position is inside an epoch.
         """
-        inside = 0 < state["batches"] < len(self)
+        inside = 0 < state["batches"] < self._batches(state)
         for name, value in self._identity().items():
             if inside and state[name] != value:
                 raise UserInputError(
@@ -286,6 +291,10 @@ def set_random_states(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _divided(count: int, parts: int, *, down: bool) -> int:
+    return count // parts if down else -(-count // parts)
 
 
 def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 from xml.etree import ElementTree
 
-from tenfold.io import atomic_write
+from tenfold.io import write_text
+from tenfold.train.claims import cpu_model
 from tenfold.viz._page import CSS, SCRIPT
 
 Status = Literal["ok", "failed"]
@@ -231,15 +231,8 @@ class Provenance:
 
 def cpu_name() -> str:
     """The processor's name with the number of usable cores."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        found = re.search(
-            r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
-        )
-        name = found.group(1).strip() if found else name
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{cpu_model()}, {cores} cores"
 
 
 def provenance(
@@ -404,8 +397,7 @@ class Report:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the page atomically: the old file stays until the new one is complete."""
-        with atomic_write(path, mode="wb") as file:
-            file.write(self.html().encode("utf-8"))
+        write_text(path, self.html())
 
 
 class _Anchors:

@@ -13,7 +13,6 @@ the comparison of Tian et al. 2020, so that tables can be compared.
 | crd | embeddings, with memory banks | 0.8 |
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from tenfold.distill.distillers.logits import DKD, KD, dkd_loss, kd_loss
 from tenfold.distill.distillers.maps import AT, NST, VID, FitNet
 from tenfold.distill.distillers.relations import CC, PKT, RKD, SP
 from tenfold.distill.distillers.staged import AB, FSP, FT
+from tenfold.train.cli import nearest
 
 __all__ = [
     "AB",
@@ -93,9 +93,10 @@ def build(
     100.0
     """
     if name not in DISTILLERS:
-        close = difflib.get_close_matches(name, DISTILLERS, n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserInputError(f"distiller: got {name!r}{hint}; expected one of {', '.join(DISTILLERS)}")
+        known = list(DISTILLERS)
+        raise UserInputError(
+            f"distiller: got {name!r}{nearest(name, known)}; expected one of {', '.join(known)}"
+        )
     if name == "crd":
         if labels is None:
             raise UserInputError("distiller: crd: labels: missing; expected the classes of the training set")

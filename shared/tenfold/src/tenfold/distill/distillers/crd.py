@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.distill.distillers._base import Distiller, Outputs, Shape, vector_width
+from tenfold.train.processes import gather_values, rank_and_world
 
 __all__ = ["CRD"]
 
@@ -109,28 +110,22 @@ class CRD(Distiller):
         raw = (torch.einsum("bd,bkd->bk", z, candidates.to(z.dtype)) / self.temperature).exp()
         if self.scale[direction] == 0:
             mean = raw.detach().mean() * len(self.classes)
-            if _distributed():
+            if (world := rank_and_world()[1]) > 1:
                 torch.distributed.all_reduce(mean)
-                mean = mean / torch.distributed.get_world_size()
+                mean = mean / world
             self.scale[direction] = mean
         # A copy: the buffer changes in place for the other direction, which autograd would not forgive.
         return raw / self.scale[direction].clone().to(raw.dtype)
 
     @torch.no_grad()
     def _remember(self, z_s: Tensor, z_t: Tensor, index: Tensor) -> None:
-        if _distributed():
+        if rank_and_world()[1] > 1:
             z_s, z_t, index = (_gather(x) for x in (z_s, z_t, index))
         for bank, z in ((self.bank_s, z_s), (self.bank_t, z_t)):
             mixed = self.momentum * bank[index] + (1.0 - self.momentum) * z.to(bank.dtype)
             bank[index] = F.normalize(mixed, dim=1)
 
 
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
 def _gather(x: Tensor) -> Tensor:
     """Rows of all processes; their numbers may differ, as in the last batch of an epoch."""
-    parts: list[Tensor | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, x.cpu())
-    return torch.cat([part for part in parts if part is not None]).to(x.device)
+    return torch.cat(gather_values(x.cpu())).to(x.device)

@@ -14,7 +14,6 @@
 weights; torchvision is imported only then.
 """
 
-import difflib
 import importlib
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +30,7 @@ from tenfold.distill.models.resnet_wide import ResNet
 from tenfold.distill.models.shufflenet import ShuffleV1, ShuffleV2
 from tenfold.distill.models.vgg import CONVOLUTIONS, VGG
 from tenfold.distill.models.wrn import WideResNet
+from tenfold.train.cli import nearest
 
 __all__ = ["MODELS", "SLOW_STARTERS", "TappedNet", "create_model", "tap_shapes"]
 
@@ -73,14 +73,11 @@ def create_model(name: str, num_classes: int = 100) -> nn.Module:
     if name.startswith("torchvision:"):
         return _from_torchvision(*name.split(":")[1:], num_classes=num_classes)
     if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.4)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserInputError(f"model: got {name!r}{hint}; expected torchvision:<name> or one of {_names()}")
+        known = list(MODELS)
+        raise UserInputError(
+            f"model: got {name!r}{nearest(name, known)}; expected torchvision:<name> or one of {', '.join(known)}"
+        )
     return MODELS[name](num_classes=num_classes)
-
-
-def _names() -> str:
-    return ", ".join(MODELS)
 
 
 def _from_torchvision(name: str, weights: str | None = None, *, num_classes: int) -> nn.Module:

@@ -1,11 +1,12 @@
 """What every network of the zoo has in common."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tenfold.train.modes import evaluating
 
 __all__ = ["TappedNet", "conv", "init_like_resnet", "init_like_vgg", "mean_pool"]
 
@@ -64,18 +65,6 @@ def init_like_vgg(model: nn.Module, linear_std: float | None = 0.01) -> None:
             nn.init.normal_(module.weight, 0.0, linear_std)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block, every module's own mode after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def tap_shapes(model: Any, input_shape: tuple[int, int, int] = (3, 32, 32)) -> list[tuple[int, ...]]:

@@ -116,6 +116,7 @@ class AnchorConfig(DetectorConfig):
             self.require(value in known, f"{name}: got {value!r}; expected one of {', '.join(known)}")
         self._check_classes()
         self._check_groups()
+        self._check_code_weights()
         self._check_grid()
 
     def _check_classes(self) -> None:
@@ -147,6 +148,15 @@ class AnchorConfig(DetectorConfig):
         self.require(
             joined == self.class_names,
             f"head_groups: got {joined} in all; expected {self.class_names}, in this order",
+        )
+
+    def _check_code_weights(self) -> None:
+        codes, multi = self.loss_weights.codes, self.head == "multi"
+        columns = (10 if self.velocity else 8) if multi else 7
+        # "multi" leaves the weights of a velocity that it does not tell out.
+        self.require(
+            codes is None or len(codes) == columns or (multi and len(codes) > columns),
+            f"loss_weights: codes: got {len(codes or ())} numbers; head {self.head!r} has {columns} codes",
         )
 
     def _check_grid(self) -> None:

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tenfold._errors import UserInputError
 from tenfold._validation import checks_content
 from tenfold.lidar.models.config import DetectorConfig
 from tenfold.ops import offsets_from_batch_index
 from tenfold.ops._checks import require_float, require_shape, require_tensor
+
+_COLUMNS = "columns are batch index, x, y, z and further features; point_features counts x, y, z and these"
 
 
 class PointFeatures(NamedTuple):
@@ -85,10 +88,10 @@ class Detector(nn.Module):
                 raise ValueError(f"{op}: batch: has no {key!r}; its keys are {', '.join(map(repr, batch))}")
         points, batch_size = batch["points"], int(batch["batch_size"])
         require_float(op, "points", points)
-        width = 1 + self.point_columns
-        require_shape(
-            op, "points", points, ("N", width), "columns are batch index, x, y, z and further features"
-        )
+        try:
+            require_shape(op, "points", points, ("N", 1 + self.point_columns), _COLUMNS)
+        except ValueError as error:  # a data set with other features than the model's: its user's error
+            raise UserInputError(str(error)) from error
         if batch_size < 1:
             raise ValueError(f"{op}: batch_size: got {batch_size}; expected 1 or more")
         return points, batch_size

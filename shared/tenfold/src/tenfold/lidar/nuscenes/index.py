@@ -151,10 +151,10 @@ def build_index(
         progress: wraps the samples, such as a progress bar.
 
     Raises:
-        UserInputError: an unknown or empty split, or whatever is broken in the tables.
+        UserInputError: an unknown or empty split, no sweep, or whatever is broken in the tables.
     """
     if sweeps < 1:
-        raise ValueError(f"build_index: sweeps: got {sweeps}; expected 1 or more")
+        raise UserInputError(f"{tables.folder}: sweeps: got {sweeps}; expected 1 or more")
     scenes = tables.samples_by_scene
     chosen = _scenes_of(tables, split, tuple(scenes))
     samples = [sample for name in chosen for sample in scenes[name]]
@@ -251,7 +251,7 @@ class _Builder:
     def _box(self, record: Record, sample: str) -> dict[str, Any] | None:
         t = self.tables
         instance = t.follow("sample_annotation", record, "instance_token", "instance")
-        category = t.follow("instance", instance, "category_token", "category")["name"]
+        category = t.field("category", t.follow("instance", instance, "category_token", "category"), "name")
         name = CLASS_OF.get(category, RACK if category == RACK else None)
         if name is None:
             return None

@@ -17,7 +17,7 @@ from tenfold.lidar.frames import Objects
 from tenfold.lidar.kitti import FloatArray, require_finite
 from tenfold.lidar.nuscenes.classes import RACK
 from tenfold.lidar.nuscenes.index import FrameIndex, build_index, index_path
-from tenfold.lidar.nuscenes.tables import NuScenesTables
+from tenfold.lidar.nuscenes.tables import NuScenesTables, data_root
 
 __all__ = ["NuScenesDetection", "NuScenesFrame", "SkippedSweepWarning", "read_sweep"]
 
@@ -107,8 +107,7 @@ class NuScenesDetection(Dataset[NuScenesFrame]):
             raise ValueError(f"NuScenesDetection: bad_sweeps: got {bad_sweeps!r}; expected 'error' or 'skip'")
         self.root, self.version, self.split = Path(root), version, split
         self.sweeps, self.bad_sweeps = sweeps, bad_sweeps
-        nested = self.root / version
-        self.data_root = nested if (nested / version).is_dir() else self.root
+        self.data_root = data_root(self.root, version)
         file = index_path(self.root, version, split, sweeps)
         if use_index and file.is_file():
             self.index = FrameIndex.load(file)

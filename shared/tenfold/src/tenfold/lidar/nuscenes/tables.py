@@ -42,6 +42,12 @@ TABLES = (
 )
 
 
+def data_root(root: Path, version: str) -> Path:
+    """Folder that holds a version's tables, samples and sweeps, in either of the two layouts above."""
+    nested = root / version
+    return nested if (nested / version).is_dir() else root
+
+
 class NuScenesTables:
     """Tables of one version of the data set, loaded when they are first asked for.
 
@@ -60,9 +66,8 @@ class NuScenesTables:
 
     def __init__(self, root: str | Path, version: str) -> None:
         self.root, self.version = Path(root), version
-        nested = self.root / version
         #: Folder below which the file names of the tables lie.
-        self.data_root = nested if (nested / version).is_dir() else self.root
+        self.data_root = data_root(self.root, version)
         self.folder = self.data_root / version
         if not self.folder.is_dir():
             raise UserInputError(f"{self.folder}: version {version!r}: the folder of the tables is missing")
