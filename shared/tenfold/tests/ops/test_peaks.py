@@ -71,6 +71,8 @@ def check_ties_by_place(top):
 def check_strict_threshold(top):
     heat = torch.tensor([[[[0.5, 0.0, 0.75]]]])
     assert top(heat, 2, threshold=0.5)[0].tolist() == [[0.75, -INF]]
+    heat = torch.tensor([[[[0.1, 0.0, 0.75]]]])  # 0.1 in float32 is above 0.1: thresholds are rounded as well
+    assert top(heat, 2, threshold=0.1)[0].tolist() == [[0.75, -INF]]
 
 
 def check_borders(top):

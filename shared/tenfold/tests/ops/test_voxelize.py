@@ -308,6 +308,15 @@ def test_more_than_2_to_31_cells():
     assert int(expected[1].max()) > 2**15
 
 
+def test_the_last_cell_of_an_axis_that_float32_rounds_down():
+    """2^24 + 1 cells: the comparison must not be with 2^24, which is the last cell's number."""
+    size, bounds = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 2.0**24 + 1, 1.0, 1.0)
+    points = torch.tensor([[2.0**24, 0.5, 0.5], [2.0**24 - 1, 0.5, 0.5], [2.0**24 + 2, 0.5, 0.5]])
+    result = voxelize(points, size, bounds, 1, 9)
+    kernels.assert_same(reference(points, size, bounds, 1, 9), result)
+    assert result.coords[:, 3].tolist() == [2**24, 2**24 - 1]
+
+
 def test_keys_made_to_collide():
     """Cells at multiples of powers of two, which weak hashes send to one slot: still linear, still right."""
     for step in (1 << 10, 1 << 16, 1 << 20):
