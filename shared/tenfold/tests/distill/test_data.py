@@ -23,7 +23,7 @@ from tenfold.distill.data import (
     read_image_folder,
     write_cifar,
 )
-from tenfold.distill.loop import topk_correct
+from tenfold.distill.loop import logits_of, topk_correct
 from tenfold.distill.protocols import read_indices, write_indices
 from tenfold.distill.strokes import BACKGROUND, MEAN, PRESETS, STD, Strokes, strokes
 from tenfold.io import CheckpointMismatchError
@@ -307,6 +307,16 @@ def test_topk_counts_ties_for_the_label_and_nan_never():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [torch.nan, 0.0, 0.0]])
     assert topk_correct(logits, torch.tensor([0, 0, 0]), 1).tolist() == [True, False, False]
     assert topk_correct(logits, torch.tensor([1, 2, 0]), 2).tolist() == [True, True, False]
+
+
+def test_logits_are_those_of_eval_mode_and_every_module_keeps_its_own():
+    data = ImageArrays(tiny(8, side=8), Augment().plain(), random=False)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(192), torch.nn.Dropout(0.5))
+    model[1].eval()  # frozen statistics inside a network in training
+    x, *_ = data.__getitems__(range(8))
+    torch.testing.assert_close(logits_of(model, data, 3), x.flatten(1) / (1 + 1e-5) ** 0.5)
+    assert [module.training for module in model.modules()] == [True, True, False, True]
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------
