@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import runpy
 import shutil
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bound_prop import evaluation
 from bound_prop.cli import app
 from bound_prop.data import glyphs
 from tenfold.testing import PackageReliability, cli_fixture, help_examples, unwritable_path
@@ -58,6 +60,26 @@ def test_predict_images(cli, folder, tmp_path):
     assert row.split(",")[1] == "3"
 
 
+def test_a_bound_that_is_not_finite_certifies_nothing(cli, folder, tmp_path, monkeypatch):
+    real = evaluation.evaluate
+
+    def infinite(*args, **keywords):
+        report = real(*args, **keywords)
+        report.columns["margin/ibp"] = torch.full_like(report.columns["margin/ibp"], torch.inf)
+        return report
+
+    monkeypatch.setattr(evaluation, "evaluate", infinite)
+    words = ("predict", folder / "last.ckpt", folder / "digit.png", "--methods", "[ibp]", "--out", "r.csv")
+    code, out, err = cli(*words)
+    assert code == 0, err
+    assert "0 of 1 certified" in out
+    assert json.loads((tmp_path / "r.json").read_text())["images"][0]["margin/ibp"] is None
+
+
+def test_a_worker_process_that_imports_the_main_module_runs_nothing():
+    runpy.run_module("bound_prop.__main__", run_name="__mp_main__")
+
+
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_export(cli, folder, tmp_path, ending):
     assert cli("export", folder / "last.ckpt", f"model.{ending}")[0] == 0
@@ -91,6 +113,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
         ("verify", model, "bad.vnnlib"): "bad.vnnlib: line 1",
         ("verify", model): "target",
         ("verify", model, unsafe, "--timeout", "-1"): "timeout: got -1",
+        ("verify", model, unsafe, "--timeout", "nan"): "timeout: got nan",
+        ("verify", model, unsafe, "--out", "r.json"): "r.json: out: got the ending '.json'",
         ("verify", model, unsafe, "--out", blocked / "r.txt"): "out: cannot be created",
         ("predict", "cut.ckpt", image): "cut.ckpt: checkpoint: is damaged",
         ("predict", "foreign.ckpt", image): "foreign.ckpt: hyper_parameters: missing",
@@ -104,6 +128,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, folder, tmp_path):
         ): "labels: expected 1 classes from 0 to 9",
         ("predict", checkpoint, image, "--eps", "8"): "eps: got 8; expected pixel units",
         ("predict", checkpoint, image, "--methods", "[crwn]"): "methods: got 'crwn'",
+        ("predict", checkpoint, image, "--methods", "[relaxed-crown:0]"): "methods: got 'relaxed-crown:0'",
+        ("predict", checkpoint, image, "--radius", "-1"): "radius: got -1",
         ("export", checkpoint, "a.bin"): "expected .onnx or .pt2",
         ("export", checkpoint, "nowhere/a.onnx"): "the folder nowhere does not exist",
         ("fit", "--config", "glyphs_rump"): "did you mean 'glyphs_ramp'",

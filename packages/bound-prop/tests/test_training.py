@@ -6,7 +6,6 @@ import math
 import pickle
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,7 +151,7 @@ def test_schedules():
         Plan(math.nan)
 
 
-def test_evaluation_orders_the_errors(tmp_path):
+def test_evaluation_orders_the_errors():
     data = glyphs(counts=(0, 20), split="test")
     torch.manual_seed(0)
     bounded = BoundedModule(build_model("glyph_net", (1, 14, 14), 10), data.images[:1])
@@ -220,6 +219,9 @@ def test_readers(tmp_path):
     np.insert(rows, 0, [3, 1, 2], axis=1).tofile(binary / "test_batch.bin")
     torch.testing.assert_close(cifar10(binary, "test").images, from_pickle.images)
     assert from_pickle.labels.tolist() == [3, 1, 2]
+    (folder / "test_batch").write_bytes(pickle.dumps({b"data": rows, b"labels": [3, 10, 2]}))
+    with pytest.raises(UserInputError, match="test_batch: labels: expected whole numbers from 0 to 9"):
+        cifar10(tmp_path, "test")
     from PIL import Image
 
     for name, mode in (("n02", "RGB"), ("n01", "L")):
@@ -246,15 +248,15 @@ SMALL = {
 }  # fmt: skip
 
 
-def fit(folder, epochs=3, **options):
+def fit(folder):
     from lightning.pytorch import seed_everything
 
     seed_everything(0, verbose=False)
     task = RobustTask(**SMALL)
-    data = ImageData("glyphs", batch_size=options.pop("batch_size", 16), train_limit=64, test_limit=8)
+    data = ImageData("glyphs", batch_size=16, train_limit=64, test_limit=8)
     trainer = make_trainer(
-        default_root_dir=folder, max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, **options,
+        default_root_dir=folder, max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(task, datamodule=data)
     return task
@@ -271,11 +273,6 @@ def test_fit_sets_knees_and_slopes(tmp_path):
     x = glyphs(split="test").images[:5]
     torch.testing.assert_close(network(x), task.eval()(x))
     assert settings["network"] == "glyph_net"
-
-
-def train_in_child(folder, every):
-    task = fit(Path(folder), checkpoint_every_n_steps=every)
-    return {k: v.double().sum().item() for k, v in task.state_dict().items()}
 
 
 @pytest.mark.slow
@@ -306,9 +303,7 @@ def one_step(batch):
         rank, world = dist.get_rank(), dist.get_world_size()
         x, y = x[rank::world], y[rank::world]
         module = DistributedDataParallel(objective)
-        calibrate_param_ramp(model, [x])
-    else:
-        calibrate_param_ramp(model, [x])
+    calibrate_param_ramp(model, [x])
     module(x, y, 0.1, 0.5)["loss"].backward()
     return [p.grad.clone() for p in model.parameters()] + [p.detach().clone() for p in model.parameters()]
 

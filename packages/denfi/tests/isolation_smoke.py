@@ -6,15 +6,15 @@ import torch
 
 import denfi
 from denfi.cli import app
+from tenfold.lidar import build_detector
 
 model = denfi.DenfiDet.from_config("denfidet_tiny")
 gt_boxes = torch.tensor([[[1.0, 2.0, 0.0, 4.0, 1.8, 1.0, 0.3, 1.0]]])
-losses = model(
-    {"points": torch.rand(50, 4) * 0 + torch.rand(50, 4).fmod(1), "gt_boxes": gt_boxes, "batch_size": 1}
-)
+points = torch.cat((torch.zeros(50, 1), torch.rand(50, 3)), 1)
+losses = model({"points": points, "gt_boxes": gt_boxes, "batch_size": 1})
 losses["loss"].backward()
 assert len(model.eval().predict(torch.rand(50, 3))) == 1
-second = denfi.plug_in(__import__("tenfold.lidar", fromlist=["build_detector"]).build_detector("second"))
+second = denfi.plug_in(build_detector("second"))
 assert sum(p.numel() for p in second.parameters()) == 5_877_056
 for verb in app.all_verbs():
     assert app([verb.name, "--help"]) in (0, 4)

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from denfi.cli import app
@@ -86,6 +87,14 @@ def test_other_rows_have_pictures_too(street, eager):
             json.loads(look_files(model, Prediction(points, none, {}), "a")["a_looks.json"])["detections"]
             == []
         )
+
+
+def test_the_oracle_predicts_nothing(cli, scan_file, eager_checkpoint, tmp_path):
+    checkpoint = torch.load(eager_checkpoint, weights_only=True)
+    checkpoint["hyper_parameters"]["variant"] = "denfi-oracle"
+    torch.save(checkpoint, tmp_path / "oracle.ckpt")
+    code, _, err = cli("predict", scan_file, "oracle.ckpt")
+    assert (code, "oracle.ckpt: variant: 'denfi-oracle' needs the objects" in err) == (2, True)
 
 
 def test_users_mistakes_end_with_two(cli, scan_file, eager_checkpoint, tmp_path):

@@ -207,7 +207,6 @@ def test_without_the_plug_in_it_is_the_detector_itself(narrow, street):
     points, _ = street
     base = DenfiDet.from_config("denfidet_second_car", "base", **narrow).eval()
     plain = build_detector("second", class_names=("Car",), **narrow).eval()
-    base.detector.load_state_dict(plain.state_dict())
     torch.nn.init.constant_(plain.dense_head.conv_cls.bias, -1.5)
     base.detector.load_state_dict(plain.state_dict())
     one, two = base(batch_of(points))[0], plain(batch_of(points))[0]

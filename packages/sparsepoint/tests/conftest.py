@@ -11,14 +11,6 @@ cli = cli_fixture("sparsepoint.cli:app")
 
 
 @pytest.fixture(scope="session")
-def small():
-    """Settings of a network that is small even among tiny ones."""
-    from sparsepoint_tiny import small_config
-
-    return small_config()
-
-
-@pytest.fixture(scope="session")
 def room_file(tmp_path_factory):
     """A generated room as a .ply file of points."""
     from sparsepoint.data import make_room

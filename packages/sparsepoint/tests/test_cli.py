@@ -74,6 +74,12 @@ def test_thresholds_stages_and_suppression(cli, eager, room_file, tmp_path):
     assert len(boxes("--min_score", "0.01", "--nms", "0.0")["boxes"]) < len(every["boxes"])
 
 
+def test_a_dense_detector_has_no_stages_to_stop_after(cli, room_file, tmp_path):
+    code, _, err = cli("predict", room_file, "tiny_votenet", "--stages", "1")
+    assert (code, "tiny_votenet is a dense detector" in err) == (2, True)
+    assert not (tmp_path / "predictions").exists()
+
+
 def test_boxes_come_back_in_the_frame_of_the_scan(eager):
     """Turning a scan and telling so must give the turned boxes."""
     model = load_detector(eager)
@@ -111,14 +117,15 @@ def test_meshes(tmp_path):
     with pytest.raises(UserInputError, match="the file has no faces"):
         read_scan(tmp_path / "p.ply", "surface")
     write_mesh(tmp_path / "flat.ply", PointCloud(np.zeros((3, 3), np.float32)), np.array([[0, 1, 2]]))
-    with pytest.raises(UserInputError, match="no area"):
+    with pytest.raises(UserInputError, match=r"flat\.ply: mesh: face: the triangles have no area"):
         read_scan(tmp_path / "flat.ply", "surface")
 
 
 def test_few_and_broken_points(cli, eager, tmp_path):
     points = np.random.default_rng(0).uniform(0, 2, (10, 3)).astype(np.float32)
-    write_points(tmp_path / "ten.ply", PointCloud(points))
-    assert cli("predict", "ten.ply", eager)[0] == 0
+    write_points(tmp_path / "ten.points.ply", PointCloud(points))
+    assert cli("predict", "ten.points.ply", eager)[0] == 0
+    assert (tmp_path / "predictions/ten.points.json").is_file()
     points[3] = np.nan
     write_points(tmp_path / "nan.ply", PointCloud(points))
     code, out, err = cli("predict", "nan.ply", eager, "--align", "none")
@@ -152,6 +159,11 @@ def test_users_mistakes_end_with_two(cli, eager, room_file, tmp_path):
         (("predict", room_file, "none.pt"), "none.pt"),
         (("predict", room_file, eager, "--class_scores", "{car: 0.1}"), "class_scores: got 'car'"),
         (("predict", room_file, eager, "--min_score", "2"), "min_score: got 2"),
+        (
+            ("predict", room_file, eager, "--class_scores", "{min_score: 0.5}"),
+            "class_scores: got 'min_score'",
+        ),
+        (("predict", room_file, eager, "--class_scores", "{chair: 2}"), "class_scores: chair: got 2"),
         (("predict", room_file, eager, "--stages", "9"), "stages: got 9"),
         (("export", eager, "m.txt"), "output: got the ending '.txt'"),
         (("export", eager, "none/m.pt2"), "does not exist"),

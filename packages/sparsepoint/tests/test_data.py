@@ -9,6 +9,7 @@ import raw_trees
 import torch
 from sparsepoint_tiny import small_config
 
+from sparsepoint.align import estimate_alignment
 from sparsepoint.data import (
     Augmentation,
     CustomDetection,
@@ -99,6 +100,9 @@ def test_damaged_scannet_files_are_named(tmp_path):
         with pytest.raises(UserInputError, match=path.name):
             ScanNetDetection(tmp_path).scene(0)
         path.write_bytes(sound)
+    table = tmp_path / "scannetv2-labels.combined.tsv"
+    table.write_text(table.read_text() + "6\tthis row ends early\n")
+    assert len(ScanNetDetection(tmp_path).scene(0).boxes) == 2
     segments = folder / "scene0000_00_vh_clean_2.0.010000.segs.json"
     segments.write_text(json.dumps({"segIndices": [1, 2]}))
     with pytest.raises(UserInputError, match="segIndices: got 2 entries"):
@@ -163,6 +167,9 @@ def test_sunrgbd_arrays_of_votenet(tmp_path):
     assert scene.labels.tolist() == [7]
     np.testing.assert_allclose(scene.boxes[0, [3, 6]], [2.0, 0.5])
     assert scene.colours.max() > 1
+    np.save(tmp_path / "000005_bbox.npy", np.array([[1.0, 2, 3, 1.0, 0.4, 0.3, -0.5, 37]]))
+    with pytest.raises(UserInputError, match=r"000005_bbox\.npy: array: got class 37; expected 0 to 9"):
+        data.scene(0)
 
 
 def test_s3dis(tmp_path):
@@ -240,6 +247,8 @@ def test_prepare_and_read_back(tmp_path, cli):
         assert "scenes ->" in out
     code, _, err = cli("prepare", "matterport3d", tmp_path / "matterport3d", tmp_path / "out/m")
     assert (code, "no region" in err) == (2, True)
+    code, _, err = cli("prepare", "scannet", tmp_path / "scannet", tmp_path / "out/m", "--splits", "[]")
+    assert (code, "splits: got none" in err) == (2, True)
     raw, back = (
         ScanNetDetection(tmp_path / "scannet").scene(1),
         open_scenes(tmp_path / "out/scannet", "train"),
@@ -296,7 +305,7 @@ def custom(tmp_path, **changes):
     }
     document = {
         "classes": ["lamp", "sofa", "ghost"],
-        "scenes": [{**scene, **changes}, {**scene, "split": "val"}],
+        "scenes": [{**scene, **changes}, {**scene, "id": "b", "split": "val"}],
     }
     (tmp_path / "boxes.json").write_text(json.dumps(document))
     return points
@@ -321,6 +330,7 @@ def test_custom_data(tmp_path):
         ({"boxes": [[1, 1, 1, float("inf"), 1, 1, 0]] * 2}, "finite"),
         ({"points": "none.ply"}, "none.ply"),
         ({"align": [1, 2]}, "align: expected rows of 16"),
+        ({"id": "b"}, r"scenes\[1\].id: got 'b', as scenes\[0\]"),
         ({"split": "other"}, None),
     ):
         custom(tmp_path, **change)
@@ -340,6 +350,21 @@ def test_check_data_sees_a_wrong_frame(tmp_path, cli):
     code, _, err = cli("check-data", tmp_path / "nothing")
     assert code == 2
     assert "dataset.json" in err
+    code, _, err = cli("check-data", tmp_path, "--scenes", "0")
+    assert (code, "scenes: got 0" in err) == (2, True)
+
+
+def test_a_stray_point_costs_no_memory(tmp_path, cli):
+    """Counted by height: cells up to a point ten thousand kilometres away would take gigabytes."""
+    points = custom(tmp_path)
+    points[0] = 1e7
+    write_points(tmp_path / "a.ply", PointCloud(points))
+    code, out, err = cli("check-data", tmp_path)
+    assert (code, err) == (0, "")
+    assert "level surfaces" in out
+    cloud = np.random.default_rng(0).uniform(0, 3, (500, 3))
+    cloud[0] = 1e9
+    assert np.isfinite(estimate_alignment(cloud)).all()
 
 
 def test_augmentation_moves_points_and_boxes_alike():

@@ -125,3 +125,22 @@ def test_a_damaged_description_is_named(tmp_path):
     write_json(path, {"metainfo": {"DATASET": "SCANNET"}, "data_list": [{"lidar_points": {}}]})
     with pytest.raises(UserInputError, match="lidar_path: is missing"):
         MMDet3DDetection(path)
+
+
+def test_objects_that_mmdetection3d_ignores_are_left_out(tmp_path):
+    from tenfold._errors import UserInputError
+
+    np.random.default_rng(0).random((20, 6), np.float32).tofile(tmp_path / "a.bin")
+    box = [0.5, 0.5, 0.5, 1.0, 1.0, 1.0]
+
+    def scene(label, **more):
+        objects = [{"bbox_3d": box, "bbox_label_3d": k} for k in (-1, 2, label)]
+        entry = {"lidar_points": {"lidar_path": "a.bin", "num_pts_feats": 6}, "instances": objects, **more}
+        write_json(tmp_path / "i.json", {"metainfo": {"DATASET": "SCANNET"}, "data_list": [entry]})
+        return MMDet3DDetection(tmp_path / "i.json").scene(0)
+
+    assert scene(3).labels.tolist() == [2, 3]
+    with pytest.raises(UserInputError, match=r"instances\[2\]\.bbox_label_3d: got 18; expected 0 to 17"):
+        scene(18)
+    with pytest.raises(UserInputError, match="axis_align_matrix: got 3 rows"):
+        scene(3, axis_align_matrix=np.eye(4)[:3].tolist())

@@ -86,9 +86,16 @@ def test_classes_of_a_recipe(tmp_path):
     assert labels_of(str(tmp_path)).names == LABEL_SETS["s3dis"].names
     with pytest.raises(UserInputError, match="labels: got 'nothing'"):
         labels_of("nothing")
-    for words in ({"batch_size": 0}, {"scale": (2.0, 1.0)}, {"workers": -1}):
+    for words in ({"batch_size": 0}, {"scale": (2.0, 1.0)}, {"workers": -1}, {"generate": (0, 4)}):
         with pytest.raises(UserInputError, match="data: "):
             IndoorData(**words)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 99, 100, 123])
+def test_rooms_of_training_are_never_those_of_the_evaluation(seed):
+    data = IndoorData(generate=(12_000, 60), seed=seed)
+    train, val = data.open("train"), data.open("val")
+    assert not set(train.names) & set(val.names)
 
 
 def test_other_classes_than_the_model_are_refused(cli):
@@ -141,6 +148,5 @@ def test_saved_recipe_is_a_recipe(cli, tmp_path):
     code, _, err = cli("fit", *WORDS, "trainer.max_epochs=1", "trainer.limit_train_batches=1",
                        "trainer.limit_val_batches=0")  # fmt: skip
     assert code == 0, err
-    saved = next(iter(tmp_path.rglob("config.yaml")), None)
-    if saved is not None:
-        assert yaml.safe_load(saved.read_text())["model"]["preset"] == "tiny"
+    (saved,) = tmp_path.rglob("config.yaml")
+    assert yaml.safe_load(saved.read_text())["model"]["preset"] == "tiny"

@@ -27,7 +27,14 @@ from ssl_kd import (
     train_ss_head,
 )
 from ssl_kd.experiment import TEACHER
-from ssl_kd.metrics import head_outputs, linear_cka, retrieval, score_correlation, teacher_student_kl
+from ssl_kd.metrics import (
+    features,
+    head_outputs,
+    linear_cka,
+    retrieval,
+    score_correlation,
+    teacher_student_kl,
+)
 from ssl_kd.tasks import TASKS, Contrastive, Exemplar, Jigsaw, Rotation
 from tenfold._errors import UserInputError
 from tenfold.distill import create_model, load_classifier
@@ -167,6 +174,15 @@ def test_bounds_of_the_head_s_loss(batch, ln, floor):
     assert float(ContrastiveHeadLoss(0.1)(best)) < floor
     with pytest.raises(ValueError, match="tau: got 0"):
         ContrastiveHeadLoss(0.0)
+
+
+def test_the_contrastive_task_s_loss_is_that_of_the_head():
+    z, right = torch.randn(12, 5), torch.tensor([2, 1, 0] * 3)
+    assert torch.equal(Contrastive(0.3).teacher_loss(z, positives(3)), ContrastiveHeadLoss(0.3)(z))
+    expected = F.cross_entropy(cosine_scores(z) / 0.3, right)
+    assert torch.equal(Contrastive(0.3).teacher_loss(z, right), expected)
+    with pytest.raises(ValueError, match="tau: got 0"):
+        Contrastive(0.0).teacher_loss(z, right)
 
 
 # ---- selection -----------------------------------------------------------------------------------
@@ -535,6 +551,16 @@ def test_divergence_and_retrieval():
     assert score_correlation(z, z, batch=8) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="at least 64"):
         retrieval(z)
+
+
+def test_outputs_are_those_of_eval_mode_and_every_module_keeps_its_own():
     network = pair()[0].train()
-    assert head_outputs(network, torch.randn(3, 4, 3, 16, 16)).shape == (12, 48)
+    network.backbone.eval()
+    views = torch.randn(3, 4, 3, 16, 16)
+    _, z, feature = network(views.flatten(0, 1))  # nothing in the head depends on the mode
+    network.train().proj_head.eval()
+    torch.testing.assert_close(head_outputs(network, views, batch=2), z.detach())
+    torch.testing.assert_close(features(network, views.flatten(0, 1), batch=5), feature.detach())
     assert network.training
+    assert network.backbone.training
+    assert not network.proj_head.training

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -235,6 +236,14 @@ def test_a_short_demo(tmp_path, monkeypatch):
     assert Image.open(tmp_path / "views.png").size[1] > 200
 
 
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    runpy.run_module("ssl_kd.__main__", run_name="__mp_main__")  # a worker's import runs nothing
+    monkeypatch.setattr(sys, "argv", ["ssl-kd", "--version"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_module("ssl_kd", run_name="__main__")
+    assert ssl_kd.__version__ in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, teacher):
     def command(folder, *more):
@@ -246,7 +255,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, teacher):
             "data.batch_size=16",
         ]
         words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", *QUIET_WORDS]
-        return [sys.executable, "-m", "ssl_kd.cli", *words, "--checkpoint_every_n_steps", "1", *more]
+        return [sys.executable, "-m", "ssl_kd", *words, "--checkpoint_every_n_steps", "1", *more]
 
     assert_training_resumes(command, tmp_path, kill_at=7, steps=15)
 
@@ -256,7 +265,7 @@ def test_the_examples_run(tmp_path):
     Image.new("RGB", (40, 30), (90, 20, 30)).save(tmp_path / "photo.png")
     small, few = "data.images=[320,80]", "data.images=[320,80] data.few_shot=0.25"
     done = help_examples(
-        [sys.executable, "-m", "ssl_kd.cli"],
+        [sys.executable, "-m", "ssl_kd"],
         name="ssl-kd",
         folder=tmp_path,
         verbs=["fit", "test", "export", "predict"],

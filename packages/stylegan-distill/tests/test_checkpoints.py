@@ -523,7 +523,8 @@ def test_rosinality_files_give_the_same_images(tmp_path):
         sd.load_checkpoint(path)
 
 
-def test_rosinality_discriminator(tmp_path):
+def rosinality_judge():
+    """A discriminator of ours, and its state in that repository's names."""
     judge = sd.StyleGANDiscriminator(JUDGE).eval()
     own, state = judge.state_dict(), {}
     names = {
@@ -547,11 +548,34 @@ def test_rosinality_discriminator(tmp_path):
         state[f"{theirs}.weight"] = own[f"{ours}.weight"]
         if theirs in biases:
             state[f"{biases[theirs]}.bias"] = own[f"{ours}.bias"]
+    return judge, state
+
+
+def test_rosinality_discriminator(tmp_path):
+    judge, state = rosinality_judge()
     torch.save({"g": rosinality_state((6, 6)), "d": state}, tmp_path / "r.pt")
     found = sd.load_checkpoint(tmp_path / "r.pt")
     x = torch.randn(4, 3, 16, 16)
     assert torch.equal(found.D(x), judge(x))
     assert sd.load_generator(tmp_path / "r.pt").cfg.resolution == 4
+
+
+@pytest.mark.parametrize("part", ["g_ema", "d"])
+def test_tensors_that_are_missing_or_misshapen_are_the_files_fault(tmp_path, part):
+    """Each in turn; only filters and noise maps may be missing."""
+    sound = {"g_ema": rosinality_state((6, 6, 5, 4)), "d": rosinality_judge()[1]}
+    path = tmp_path / "r.pt"
+    for key in sound[part]:
+        for change in (None, torch.zeros(2)):
+            state = {k: v for k, v in sound[part].items() if k != key}
+            if change is not None:
+                state[key] = change
+            torch.save({**sound, part: state}, path)
+            try:
+                sd.load_checkpoint(path)
+                assert key.endswith("kernel") or (key.startswith("noises.") and change is None), key
+            except UserInputError as error:
+                assert "r.pt" in str(error), key  # noqa: PT017
 
 
 # ---- native

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -109,6 +110,13 @@ def test_directions_edits_and_videos(cli, checkpoints, tmp_path):
     assert "only: got [9]" in err
 
 
+def test_videos_without_their_package_are_refused_first(cli, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, err = cli("edit", checkpoints["student"])
+    assert (code, "stylegan-distill[video]" in err) == (4, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_evaluate_prints_and_appends(cli, checkpoints, tmp_path):
     words = ("evaluate", checkpoints["student"], "--teacher", checkpoints["teacher"], "--count", 32)
     code, out, err = cli(
@@ -125,8 +133,13 @@ def test_evaluate_prints_and_appends(cli, checkpoints, tmp_path):
     assert (code, "fidd" in err) == (2, True)
     code, _, err = cli("evaluate", checkpoints["student"], "--metrics", "[fid]")
     assert (code, "data: missing" in err) == (2, True)
-    code, _, err = cli("evaluate", checkpoints["student"], "--metrics", "[equivariance]")
+    code, _, err = cli("evaluate", checkpoints["student"], "--metrics", "[equivariance]", "--count", 4)
     assert (code, "StyleGAN3" in err) == (2, True)
+    code, _, err = cli(*words, "--metrics", "[mixing]", "--count", 0)
+    assert (code, "count, batch: got 0, 32" in err) == (2, True)
+    words = ("evaluate", checkpoints["student"], "--teacher", checkpoints["alias_free"], "--count", 4)
+    code, _, err = cli(*words, "--metrics", "[discrepancy]")
+    assert (code, "teacher: resolution: got 32; the generator has 16" in err) == (2, True)
 
 
 def test_project_prune_inspect_convert(cli, checkpoints, tmp_path):
@@ -159,19 +172,28 @@ def test_train_gan_writes_a_teacher_with_its_recipe(cli, tmp_path):
 
 
 def test_users_mistakes_end_with_two(cli, checkpoints, tmp_path):
-    teacher = checkpoints["teacher"]
+    teacher, other = checkpoints["teacher"], checkpoints["alias_free"]
     (tmp_path / "bad.npy").write_bytes(b"no array")
     for words, message in (
         (("generate", "none.pkl"), "none.pkl"),
         (("generate", teacher, "--count", "0"), "count: got 0"),
         (("generate", teacher, "--beside", "none.pt"), "none.pt"),
+        (("generate", teacher, "--beside", other), "beside: resolution: got 32; the generator has 16"),
         (("edit", teacher, "--directions", "bad.npy"), "bad.npy"),
+        (("edit", teacher, "--beside", other), "beside: resolution: got 32; the generator has 16"),
+        (("edit", teacher, "--codes", "0"), "codes: got 0"),
+        (("inspect", teacher, "--images", "0", "--out", "x.png"), "images: got 0"),
         (("prune", teacher, "p.safetensors", "--remove_ratio", "1"), "remove_ratio"),
         (("convert", teacher, "x.pt"), ".safetensors"),
         (("export", teacher, "x.bin"), ".onnx or .pt2"),
+        (("export", teacher, "x"), "output: got no ending"),
+        (("export", teacher, "x.onnx", "--format", "pt2"), "got the ending '.onnx' with format pt2"),
         (("directions", teacher, "--blocks", "[7]"), "blocks"),
         (("project", teacher, "none.png"), "none.png"),
+        (("project", teacher, "none.png", "--vgg", "vgg16.pth"), "vgg16.pth: vgg: LPIPS needs its heads"),
         (("train-gan", "none.zip", "t.safetensors"), "none.zip"),
+        (("train-gan", "sprites", "t.safetensors", "--steps", "0"), "steps: got 0"),
+        (("train-gan", "sprites", "t.safetensors", "--batch_size", "6"), "batch_size: got 6"),
         (("prepare", "none", "x.zip"), "none"),
         (("distil", "--config", "x"), "did you mean 'distill'"),
     ):

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import pickle
 import zipfile
 
 import numpy as np
@@ -91,6 +93,28 @@ def test_labels_are_carried_over(folder, tmp_path):
     with pytest.raises(UserInputError, match="labels"):
         prepare_images(folder, tmp_path / "other.zip", 8)
     assert not (tmp_path / "other.zip").exists()
+    for bad in ([-1, 0, 1], ["cat", "dog", "cat"], [[1, 0], [1], [0, 1]], [0, [1], 2], [True, 0, 1]):
+        table = [[name, label] for (name, _), label in zip(labels, bad, strict=True)]
+        (folder / "dataset.json").write_text(json.dumps({"labels": table}))
+        prepare_images(folder, tmp_path / "bad.zip", 8)
+        with pytest.raises(UserInputError, match="labels: expected whole numbers"):
+            open_images(tmp_path / "bad.zip")
+
+
+def test_every_process_reads_an_archive_by_itself(folder, tmp_path):
+    """A forked worker that read through its parent's file would move the place that the parent reads at."""
+    prepare_images(folder, tmp_path / "set.zip", 16)
+    source = open_images(tmp_path / "set.zip")
+    again = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(again.pixels(1), source.pixels(1))
+    number = source._archive().fp.fileno()
+    before = os.lseek(number, 0, os.SEEK_CUR)
+    child = os.fork()
+    if child == 0:
+        source.pixels(2)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.lseek(number, 0, os.SEEK_CUR) == before
 
 
 def test_bad_sources_leave_nothing(folder, tmp_path):
@@ -143,7 +167,9 @@ def test_the_real_side_is_never_mirrored(folder, tmp_path):
     prepare_images(folder, tmp_path / "set.zip", 8)
     source = open_images(tmp_path / "set.zip")
     batches = ImageBatches(source, 2)
-    torch.testing.assert_close(batches.batch(0), to_float(source.all_pixels()[batches.indices(0)]))
+    torch.testing.assert_close(
+        batches.batch(0), to_float(np.stack([source.pixels(int(k)) for k in batches.indices(0)]))
+    )
     assert sum(len(x) for x in batches.once()) == 3
     assert batches.resolution == 8
 
@@ -161,6 +187,12 @@ def test_mnist_file_by_hand(tmp_path):
         read_mnist(tmp_path)
     with pytest.raises(UserInputError, match="t10k"):
         read_mnist(tmp_path, train=False)
+    packed = bytearray(gzip.compress(head + digit.tobytes()))
+    packed[40:60] = bytes(20)
+    for damaged in (bytes(packed), gzip.compress(head[:7]), b"no archive"):
+        (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(damaged)
+        with pytest.raises(UserInputError, match=r"train-images-idx3-ubyte\.gz: (data|header)"):
+            read_mnist(tmp_path)
 
 
 def test_sample_sets():

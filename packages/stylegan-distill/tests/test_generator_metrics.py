@@ -23,6 +23,7 @@ from stylegan_distill.metrics import (
     psnr,
     resample,
 )
+from stylegan_distill.metrics.projection import _values
 from stylegan_distill.networks import StyleGAN2Generator, StyleGAN3Generator
 
 
@@ -82,12 +83,20 @@ def test_path_length_ignores_noise_and_the_published_column_measures_it(net2, ne
     metric, louder = LPIPS("tiny"), copy.deepcopy(net2)
     for conv in louder.synthesis.convolutions():
         conv.noise_strength.data.mul_(3)
-    columns = [noise_lpips(net, metric, pairs=64)["noise_lpips"] for net in (net2, louder)]
+    columns = [noise_lpips(net, metric, pairs=64)["noise_lpips_tiny"] for net in (net2, louder)]
     assert columns[1] > 2 * columns[0] > 0
-    still = noise_lpips(net3, metric, pairs=16)["noise_lpips"]
+    still = noise_lpips(net3, metric, pairs=16)["noise_lpips_tiny"]
     assert still < 1e-3 * columns[0]
     shared = [compute_ppl(net, metric, pairs=64, epsilon=1e-3)["ppl_wend_tiny"] for net in (net2, louder)]
     assert shared[1] == pytest.approx(shared[0], rel=0.25)
+
+
+def test_the_published_column_has_its_name_from_the_published_network():
+    metric = Squared()
+    assert list(noise_lpips(Linear(), metric, pairs=4).values) == ["noise_squared"]
+    metric.name = "lpips_vgg"
+    assert list(noise_lpips(Linear(), metric, pairs=4).values) == ["noise_lpips_vgg"]
+    assert list(noise_lpips(Linear(), metric, batch=5000).values) == ["noise_lpips"]
 
 
 def test_discrepancy_of_identical_unrelated_and_noisy_pairs(net2, tiny2):
@@ -167,6 +176,12 @@ def test_projection_finds_an_image_of_the_network(net2, how):
     assert all(p.grad is None for p in net2.parameters())
     with pytest.raises(ValueError, match="target"):
         project_image(net2, target[..., :8], LPIPS("tiny"))
+
+
+def test_an_image_that_is_met_exactly_has_finite_values():
+    image = torch.zeros(1, 3, 16, 16)
+    values = _values(image, image, LPIPS("tiny"), torch.ones(1, 1, 16, 16))
+    assert values["psnr"] == values["psnr_legacy_uint8"] == values["ca_psnr"] == 999
 
 
 def test_equivariance_of_an_untrained_network(net2, net3):

@@ -175,6 +175,8 @@ def test_scores(teacher, method):
     assert all(s.isfinite().all() and s.std() > 0 for s in found)
     assert not any(p.requires_grad for p in teacher.parameters())
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    again = sd.channel_scores(teacher, method, **options)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
     student = sd.make_student(teacher, 0.5, init="inherit", scores=found)
     assert student.widths == (4, 4, 4, 4, 3, 3)
 

@@ -168,8 +168,10 @@ def test_bad_recipes(cli, files, monkeypatch, tmp_path):
         ("data.batch_size=64", "data.batch_size: got 64; there are 10 images"),
         ("model.recipe.mimic_blocks=[7]", "mimic_blocks: got (7,)"),
         ("data.batch_size=1", "expected at least 2"),
+        ("data.batch_size=6", "batch_size: got 6; expected a multiple of 4"),
+        ("model.init=inherit model.second_conv_kernel=1", "inherited channels keep the teacher's 3"),
     ):
-        code, _, err = cli(*words, word, "trainer.max_steps=1")
+        code, _, err = cli(*words, *word.split(), "trainer.max_steps=1")
         assert (code, sentence in err) == (2, True), (word, code, err)
 
 

@@ -165,7 +165,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, eager_checkpoint, tmp
         ("predict", "a.jpg", ckpt, "--batch_size", "0"): "batch_size: got 0",
         ("predict", "a.jpg", ckpt, "--device", "gpu"): "device: got gpu, which cannot be used",
         ("benchmark", "small", "--device", "gpu"): "device: got gpu, which cannot be used",
-        ("export", ckpt, "m.tflite"): "expected one of .onnx, .pt2, .torchscript",
+        ("export", ckpt, "m.tflite"): "expected .onnx, .pt2 or .torchscript",
         ("export", ckpt, "nowhere/m.onnx"): "the folder nowhere does not exist",
         ("convert", ckpt, "out.pt"): "bbox_head: no such keys",
         ("convert", ckpt, "out.bin"): "expected .pt",

@@ -1,6 +1,7 @@
 """Training with Lightning: recipes, command line, resume, two processes, the demo."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -318,6 +319,14 @@ def test_real_images_run(tmp_path):
     assert trainer.global_step == 2
 
 
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    runpy.run_module("unix_kd.__main__", run_name="__mp_main__")  # a worker's import runs nothing
+    monkeypatch.setattr(sys, "argv", ["unix-kd", "--version"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_module("unix_kd", run_name="__main__")
+    assert unix_kd.__version__ in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     def command(folder, *more):
@@ -329,7 +338,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
             "data.batch_size=32",
         ]
         words += [f"trainer.default_root_dir={folder}", "trainer.max_epochs=3", *QUIET_WORDS]
-        return [sys.executable, "-m", "unix_kd.cli", *words, "--checkpoint_every_n_steps", "1", *more]
+        return [sys.executable, "-m", "unix_kd", *words, "--checkpoint_every_n_steps", "1", *more]
 
     expected, found = assert_training_resumes(command, tmp_path, kill_at=7, steps=15)
     assert found["unix"]["ledger"]["forward_images"] == expected["unix"]["ledger"]["forward_images"]
@@ -339,7 +348,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
 def test_the_examples_run(tmp_path):
     Image.new("RGB", (40, 30), (90, 20, 30)).save(tmp_path / "photo.png")
     done = help_examples(
-        [sys.executable, "-m", "unix_kd.cli"],
+        [sys.executable, "-m", "unix_kd"],
         name="unix-kd",
         folder=tmp_path,
         verbs=["demo", "fit", "test", "export", "predict", "cost"],

@@ -141,7 +141,7 @@ def test_diagnose_a_frame_of_ones_own(cli, tmp_path):
 
 
 def test_diagnose_a_real_frame(cli, tmp_path):
-    """The picture of docs/xview3d.md: shared cells by distance, from labels of KITTI."""
+    """The command of docs/xview3d.md: shared cells by distance, from labels of KITTI."""
     folder = sample_data("kitti", "training")
     files = [folder / name for name in ("velodyne/000001.bin", "label_2/000001.txt", "calib/000001.txt")]
     code, out, err = cli("diagnose", recipe(tmp_path / "own.yaml"), "--frame", files[0], "--labels", files[1],
@@ -176,7 +176,9 @@ def test_bench_and_centers(cli, tmp_path):
         (("diagnose", "nothing"), "no recipe"),
         (("diagnose", "own.yaml", "--frame", "missing.bin"), "missing.bin"),
         (("bench", "own.yaml", "--runs", "0"), "runs"),
+        (("diagnose", "own.yaml", "--labels", "labels.txt"), "labels.txt: labels: belongs to a frame"),
         (("centers", "[missing.bin]"), "missing.bin"),
+        (("centers", "[]"), "frames: got none"),
         (("fit", "--config", "nothing"), "nothing"),
         (("predict", "missing.bin", "missing.ckpt"), "missing"),
         (("predikt",), "predict"),
@@ -219,7 +221,9 @@ class TestReliability(PackageReliability):
         ({"views": 9}, "1 to 4"),
         ({"views": [{"centre": [0, 0, 0]}]}, "unknown centre"),
         ({"views": [3]}, "number 0"),
+        ({"views": [{"center": 5}]}, "not iterable"),
         ({"control": "nothing"}, "control"),
+        ({"control": "mvf"}, "describes no view"),
         ({"views": 1, "fusion": "add"}, "fusion"),
         ({"views": [{"range": [0, -1.6, 0, 8, 1.6, 3.2], "voxel": [0.2, 0.04, 0.04]}]}, "leaves out"),
         ({"views": [{"range": [0, 0, 0, 82, 6.28, 3.19]}]}, "wraps around"),

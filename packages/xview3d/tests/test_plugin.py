@@ -140,7 +140,7 @@ def test_another_centre_gives_other_features(name, batch):
 
 
 @every
-def test_copies_and_devices(name, batch):
+def test_copies_are_apart(name, batch):
     model = tiny_model(name)
     twin = copy.deepcopy(model)
     assert same(seeded(twin, batch), seeded(model, batch))

@@ -46,6 +46,33 @@ def test_two_processes_equal_one():
             torch.testing.assert_close(gradient, expected[name], atol=1e-9, rtol=1e-6, msg=name)
 
 
+def test_branches_are_looked_at_once(monkeypatch):
+    """Not again while gradients of the first step accumulate."""
+    require("lightning")
+    from xview3d import task
+
+    seen = []
+    monkeypatch.setattr(task, "assert_branches_work", lambda model, batch: seen.append(batch))
+    views = [{"center": list(view.center), "voxel": list(view.voxel)} for view in tiny_views("second")]
+    own = task.XViewTask({"views": views}, detector="second", overrides=TINY_DETECTORS["second"])
+    for number in range(3):
+        own.on_train_batch_start(number, number)
+    assert seen == [0]
+
+
+def test_branches_are_looked_at_without_the_age_where_it_is_dropped():
+    require("lightning")
+    from xview3d.task import XViewTask
+
+    views = [{"center": list(view.center), "voxel": list(view.voxel)} for view in tiny_views("second")]
+    xview = {"views": views, "nus_drop_time": True}
+    own = XViewTask(xview, detector="second", overrides=TINY_DETECTORS["second"])
+    batch = tiny_batch()
+    aged = torch.cat((batch["points"], torch.rand(len(batch["points"]), 1)), 1)
+    own.on_train_batch_start({**batch, "points": aged}, 0)
+    assert own.model.xview.nus_drop_time
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     require("lightning")

@@ -13,7 +13,7 @@ from tenfold.testing import TINY_DETECTORS
 DETECTORS = ("second", "pv_rcnn", "parta2", "pointrcnn", "pointpillars")
 
 
-def tiny_views(detector, second=(20.0, 0.0, 0.0)):
+def tiny_views(detector):
     """Coarse cells from the car and 20 m ahead."""
     from xview3d import View
 
@@ -21,7 +21,7 @@ def tiny_views(detector, second=(20.0, 0.0, 0.0)):
         shared = {"kind": "cylindrical", "voxel": (0.4, 0.04, 4.0)}
     else:
         shared = {"voxel": (0.2, 0.04, 0.04)}
-    return [View(**shared), View(second, **shared)]
+    return [View(**shared), View((20.0, 0.0, 0.0), **shared)]
 
 
 def tiny_detector(name, **more):

@@ -1,5 +1,7 @@
 """The builder's ninja file: what needs torch, and what is compiled once for all."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,14 @@ def test_a_path_with_a_space(tmp_path):
     lines = build._write_ninja(spaced).lines
     assert any("-include '" in line and "my work/bind/headers.h'" in line for line in lines)
     assert any(line.startswith("build ") and "my$ work/bind/headers.h.gch: header" in line for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_headers_agree_on_vectors_where_no_instruction_set_is_known(tmp_path):
+    """The portable build: a vector of doubles is one type in every header."""
+    source = tmp_path / "portable.cpp"
+    source.write_text('#include "common/vec.h"\n#include "iou/rects.h"\n')
+    march = ["-march=x86-64"] if "v3" in build._levels() else []
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-w", *march, f"-I{find_sources()}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

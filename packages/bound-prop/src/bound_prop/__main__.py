@@ -1,7 +1,6 @@
 """``python -m bound_prop``."""
 
-import sys
-
 from bound_prop.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    main()

@@ -52,10 +52,6 @@ app = App(
 )
 
 
-def main() -> int:
-    """The console script."""
-    return app()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main() -> None:
+    """Runs the command line of this process."""
+    sys.exit(app())

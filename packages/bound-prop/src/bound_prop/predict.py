@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+import math
+import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ import numpy.typing as npt
 import torch
 
 from tenfold._errors import UserInputError
-from tenfold.io import make_folder, read_image, write_bytes, write_json, write_text
+from tenfold.io import (
+    check_output,
+    make_folder,
+    read_image,
+    staged,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 __all__ = ["export", "predict"]
 
@@ -51,8 +59,10 @@ def predict(
     """
     if threads is not None:
         torch.set_num_threads(max(1, threads))
-    if timeout <= 0:
+    if not timeout > 0:
         raise UserInputError(f"timeout: got {timeout:g}; expected seconds above 0")
+    if out is not None and out.suffix in (".json", ".png"):
+        raise UserInputError(f"{out}: out: got the ending {out.suffix!r}, which belongs to a file beside it")
     if target.suffix.lower() != ".vnnlib" and model.suffix.lower() != ".onnx":
         images = _pictures(target)
         _certify(
@@ -140,11 +150,15 @@ def _certify(
 ) -> None:
     from bound_prop.bounds import METHODS, BoundedModule
     from bound_prop.checkpoint import load_network
-    from bound_prop.evaluation import evaluate
+    from bound_prop.evaluation import evaluate, verified
 
-    unknown = [m for m in methods if m not in METHODS and not m.startswith("relaxed-crown:")]
+    unknown = [m for m in methods if m not in METHODS and not re.fullmatch(r"relaxed-crown:0*[1-9]\d*", m)]
     if unknown:
-        raise UserInputError(f"methods: got {unknown[0]!r}; expected some of {', '.join(METHODS)}")
+        raise UserInputError(
+            f"methods: got {unknown[0]!r}; expected some of {', '.join(METHODS)} or relaxed-crown:v"
+        )
+    if radius is not None and not 0 < radius <= 1:
+        raise UserInputError(f"radius: got {radius:g}; expected pixel units above 0, up to 1")
     network, settings = load_network(model)
     radius_of_box = settings["eps"] if eps is None else eps
     if not 0 <= radius_of_box <= 1:
@@ -164,15 +178,19 @@ def _certify(
         num_classes=settings["classes"], status=False,
     )  # fmt: skip
     columns: dict[str, list[Any]] = {name: values.tolist() for name, values in report.columns.items()}
+    decided = verified(report.columns[f"margin/{methods[-1]}"][:, None]).tolist()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", *columns, "certified"])
     rows = []
     for k, file in enumerate(files):
         row = {name: values[k] for name, values in columns.items()}
-        certified = row[f"margin/{methods[-1]}"] > 0
+        certified = decided[k]
         writer.writerow([file, *(int(v) if isinstance(v, bool) else v for v in row.values()), int(certified)])
-        rows.append({"image": str(file), **row, "certified": certified})
+        finite = {
+            name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()
+        }
+        rows.append({"image": str(file), **finite, "certified": certified})
         print(
             f"{file}: class {row['predicted']}, {'certified' if certified else 'not certified'} at {radius_of_box:g}"
         )
@@ -203,16 +221,11 @@ def export(checkpoint: Path, output: Path) -> None:
     """
     from bound_prop.checkpoint import load_network
 
-    if output.suffix not in (".onnx", ".pt2"):
-        raise UserInputError(f"{output}: output: got the ending {output.suffix!r}; expected .onnx or .pt2")
-    if not output.parent.is_dir():
-        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
+    check_output(output)
     model, settings = load_network(checkpoint)
     example = torch.zeros(2, *settings["shape"])
     shapes = ({0: torch.export.Dim("batch")},)
-    # Written beside its place and moved there, so that nobody ever sees half a file.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        written = Path(folder) / output.name
+    with staged(output) as written:
         if output.suffix == ".onnx":
             torch.onnx.export(
                 model, (example,), str(written), dynamo=True, dynamic_shapes=shapes, input_names=["image"],
@@ -220,6 +233,4 @@ def export(checkpoint: Path, output: Path) -> None:
             )  # fmt: skip
         else:
             torch.export.save(torch.export.export(model, (example,), dynamic_shapes=shapes), written)
-        for file in Path(folder).iterdir():
-            os.replace(file, output.parent / file.name)
     print(f"{settings['network']} of {checkpoint} -> {output}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +80,7 @@ class Box:
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """``(count, B, *input)``: uniform points; every second one is a corner."""
         shape = (count, *self.lower.shape)
-        share = torch.rand(shape, dtype=self.lower.dtype, device=self.lower.device, generator=generator)
+        share = _drawn(torch.rand, shape, self.lower, generator)
         share[1::2] = share[1::2].round()
         return self.lower + (self.upper - self.lower) * share
 
@@ -145,11 +146,16 @@ class LpBall:
         return eps.expand(len(self.center))
 
     def box(self) -> Box | None:
-        """The set as a box where it is one, else None."""
+        """The set as a box where it is one, else None.
+
+        In double precision, that of proofs, corners are rounded outward.
+        """
         if not math.isinf(self.norm):
             return None
         eps = self.radii.view(-1, *[1] * (self.center.ndim - 1))
         lower, upper = self.center - eps, self.center + eps
+        if self.center.dtype == torch.float64:
+            lower, upper = _sum_below(self.center, -eps), -_sum_below(-self.center, -eps)
         if self.clip is not None:
             lower, upper = lower.clamp(*self.clip), upper.clamp(*self.clip)
         return Box(lower, upper)
@@ -188,11 +194,10 @@ class LpBall:
         if box is not None:
             return box.sample(count, generator)
         shape = (count, *self.center.shape)
-        ways: Tensor = torch.randn(
-            shape, dtype=self.center.dtype, device=self.center.device, generator=generator
-        )
-        ways = ways.flatten(2) / torch.linalg.vector_norm(ways.flatten(2), self.norm, dim=2, keepdim=True)
-        length = torch.rand(count, len(self.center), 1, dtype=ways.dtype, generator=generator).to(ways)
+        ways = _drawn(torch.randn, shape, self.center, generator).flatten(2)
+        norms: Tensor = torch.linalg.vector_norm(ways, self.norm, dim=2, keepdim=True)
+        ways = ways / norms
+        length = _drawn(torch.rand, (count, len(self.center), 1), ways, generator)
         length[1::2] = 1 - 1e-6
         return self.center + (ways * length * self.radii[:, None]).view(shape)
 
@@ -281,6 +286,23 @@ def _minimum(region: InputSet, a: Tensor) -> Tensor:
 
 def _below(x: Tensor) -> Tensor:
     return torch.nextafter(x, torch.full_like(x, -math.inf))
+
+
+def _sum_below(a: Tensor, b: Tensor) -> Tensor:
+    """``a + b``, or the number below where that was rounded up; the rounding error is exact (Knuth's two-sum)."""
+    total = a + b
+    part = total - a
+    error = (a - (total - part)) + (b - part)
+    step = _below(total.detach()) - total.detach()
+    return torch.where(error < 0, total + step, total)
+
+
+def _drawn(
+    draw: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Random numbers in the dtype and place of ``like``, drawn where the generator lives."""
+    place = like.device if generator is None else generator.device
+    return draw(shape, dtype=like.dtype, device=place, generator=generator).to(like.device)
 
 
 def _check_corner(op: str, name: str, value: Tensor) -> None:

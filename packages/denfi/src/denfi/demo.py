@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from denfi.experiment import MECHANISM, EdgeRun, read_edges
-from tenfold.io import write_bytes
+from tenfold.io import make_folder, write_bytes
 from tenfold.train.demo import DemoResult, print_demo, step_teller, write_demo
 
 __all__ = ["demo", "run_demo"]
@@ -48,13 +48,13 @@ def run_demo(out: Path, seed: int = 0, *, steps: int = _STEPS, progress: bool = 
         progress: tell every 50th step.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserInputError: the folder cannot be written.
     """
     from denfi.pictures import edge_panels
     from tenfold.viz import encode_image
 
     start = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     runs = {
         title: read_edges(
             replace(MECHANISM[name], steps=steps), seed, step_teller(title, steps, 50, progress)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from denfi.predict import load_detector
-from tenfold.lidar.export import check_output, write_dense
+from tenfold.io import check_output
+from tenfold.lidar.export import write_dense
 
 __all__ = ["export"]
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from tenfold.geometry import bev_corners
+
 if TYPE_CHECKING:
     from denfi.experiment import EdgeRun
 
@@ -137,7 +139,6 @@ def _edge_panel(run: EdgeRun, number: int) -> Pixels:
 
 
 def _corners(box: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(4, 2) corners of x, y, length, width, heading."""
     x, y, length, width, theta = box.tolist()
-    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * np.array([length, width]) / 2
-    turn = np.array([[np.cos(theta), np.sin(theta)], [-np.sin(theta), np.cos(theta)]])
-    return np.asarray(signs @ turn + np.array([x, y]))
+    return np.asarray(bev_corners(np.array([x, y, 0.0, length, width, 1.0, theta])))

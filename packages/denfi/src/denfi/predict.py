@@ -15,6 +15,7 @@ from denfi.model import DenfiDet, bev_grid, build
 from denfi.model.conv import DenfiConv
 from denfi.model.proposal import BoundaryOutput
 from denfi.targets import boundary_targets, decode_boundary
+from tenfold._errors import UserInputError
 from tenfold.lidar import predict as lidar
 from tenfold.lidar.clouds import frame_name
 from tenfold.lidar.predict import Detections, Prediction, find_objects, point_range, write_files
@@ -142,6 +143,10 @@ def predict(
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     model = load_detector(checkpoint)
+    if model.denfi_config.row.source == "oracle":
+        raise UserInputError(
+            f"{checkpoint}: variant: {model.denfi_config.variant!r} needs the objects of the frame"
+        )
     seen = find_objects(
         model, frame, calib, image, min_score=min_score, intensity_scale=intensity_scale, columns=columns
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 
 from pircnn.checkpoints import load_segmentation
 from tenfold._errors import MissingExtraError, UserInputError
-from tenfold.lidar.export import check_output
+from tenfold.io import check_output, staged
 
 __all__ = ["export", "export_image_branch"]
 
@@ -44,11 +42,8 @@ def export(checkpoint: Path, output: Path, height: int = 375, width: int = 1242)
     if min(height, width) < 16:
         raise UserInputError(f"height, width: got {height}, {width}; expected 16 or more")
     network = load_segmentation(checkpoint)
-    # Written beside its place and moved there, so that nobody ever sees half a file.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        export_image_branch(network, Path(folder) / output.name, (height, width))
-        for file in Path(folder).iterdir():
-            os.replace(file, output.parent / file.name)
+    with staged(output) as written:
+        export_image_branch(network, written, (height, width))
     print(f"image branch of {checkpoint} for {width} x {height} pixels -> {output}")
 
 

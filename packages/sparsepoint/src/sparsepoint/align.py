@@ -51,7 +51,7 @@ def estimate_alignment(points: npt.ArrayLike, seed: int = 0) -> Floats:
     matrix[:3, :3] = _rotation_to_z(_up(cloud, rng))
     level = transform_points(cloud, matrix)
     floor = np.percentile(level[:, 2], _FLOOR_PERCENTILE)
-    angle = _wall_angle(level[level[:, 2] > floor + 0.15, :2] if len(level) else level[:, :2])
+    angle = _wall_angle(level[level[:, 2] > floor + 0.15, :2])
     cos, sin = np.cos(-angle), np.sin(-angle)
     turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, -floor], [0, 0, 0, 1]])
     return np.asarray(turn @ matrix)
@@ -104,7 +104,7 @@ def _entropy(flat: Floats, angle: float) -> float:
     cos, sin = np.cos(-angle), np.sin(-angle)
     total = 0.0
     for axis in (flat @ [cos, -sin], flat @ [sin, cos]):
-        cells = np.bincount(((axis - axis.min()) / _BIN).astype(np.int64))
-        share = cells[cells > 0] / len(axis)
+        # Cells that hold points, not all from the first to the last: a stray point may lie a million metres away.
+        share = np.unique(np.floor((axis - axis.min()) / _BIN), return_counts=True)[1] / len(axis)
         total -= float((share * np.log(share)).sum())
     return total

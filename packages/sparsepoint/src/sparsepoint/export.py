@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from sparsepoint.checkpoint import load_detector
 from sparsepoint.models import RefineHead, SparsePoint
 from tenfold._errors import UserInputError
+from tenfold.io import check_output, staged
 
 __all__ = ["WholeDetector", "export"]
 
@@ -55,21 +54,14 @@ def export(checkpoint: str, output: Path) -> None:
         checkpoint: Checkpoint written by `sparsepoint fit`, or tiny.
         output: File to write: .pt2, or .onnx (needs the packages onnx and onnxscript).
     """
-    if output.suffix not in (".onnx", ".pt2"):
-        raise UserInputError(f"{output}: output: got the ending {output.suffix!r}; expected .onnx or .pt2")
-    if not output.parent.is_dir():
-        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
+    check_output(output)
     model = load_detector(checkpoint)
     if not isinstance(model, SparsePoint):
         raise UserInputError(
             f"{checkpoint}: preset: got {model.config.preset}; only sparse detectors are exported"
         )
-    # Written beside its place and moved there, so that nobody ever sees half a file.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        written = Path(folder) / output.name
+    with staged(output) as written:
         write_onnx(model, written) if output.suffix == ".onnx" else write_program(model, written)
-        for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
-            os.replace(file, output.parent / file.name)
     print(f"{'refinement' if output.suffix == '.onnx' else 'detector'} of {checkpoint} -> {output}")
 
 

@@ -87,7 +87,10 @@ def read_scan(
         points, colours = cloud.xyz.astype(np.float64), colours_of(cloud)
     if faces is not None and (mesh == "surface" or len(points) < number):
         rng = np.random.default_rng(seed)
-        points, own, weights = sample_surface(points, faces, number, rng)
+        try:
+            points, own, weights = sample_surface(points, faces, number, rng)
+        except UserInputError as error:
+            raise UserInputError(f"{path}: {error}") from error
         if colours is not None:
             colours = (colours[faces[own]] * weights[..., None]).sum(1).astype(np.float32)
     good = np.isfinite(points).all(1)
@@ -98,7 +101,8 @@ def read_scan(
 
 def _has_faces(path: Path) -> bool:
     try:
-        head = path.open("rb").read(8192).split(b"end_header")[0]
+        with path.open("rb") as file:
+            head = file.read(8192).split(b"end_header")[0]
     except OSError:
         return False  # the reader will say what is wrong
     words = [line.split() for line in head.splitlines() if line.startswith(b"element face")]
@@ -174,6 +178,8 @@ def predict(
     model = load_detector(checkpoint)
     levels = score_levels(model.class_names, min_score, class_scores)
     most = model.config.num_stages
+    if stages is not None and model.config.dense:
+        raise UserInputError(f"stages: got {stages}; {checkpoint} is a dense detector, which has none")
     if stages is not None and not 1 <= stages <= most:
         raise UserInputError(f"stages: got {stages}; expected 1 to {most}")
     read = read_scan(scan, mesh, model.config.num_points, seed)
@@ -184,7 +190,7 @@ def predict(
     if nms is not None or not model.config.dense:
         options["nms"] = nms
     found = detect(model, read, align=matrix, seed=seed, **options)
-    files = result_files(scan.name.split(".")[0], read, found, model.class_names, matrix)
+    files = result_files(scan.stem, read, found, model.class_names, matrix)
     make_folder(out)
     for name, content in files.items():
         write_bytes(out / name, content)
@@ -197,11 +203,12 @@ def score_levels(names: Sequence[str], least: float, own: Mapping[str, float] | 
     Raises:
         UserInputError: an unknown class, or a score outside 0 to 1.
     """
-    for name, value in {"min_score": least, **(own or {})}.items():
-        if name != "min_score" and name not in names:
+    for name in own or ():
+        if name not in names:
             raise UserInputError(f"class_scores: got {name!r}; expected some of {', '.join(names)}")
+    for option, value in (("min_score", least), *((f"class_scores: {k}", v) for k, v in (own or {}).items())):
         if not 0 <= value <= 1:
-            raise UserInputError(f"{name}: got {value}; expected a score from 0 to 1")
+            raise UserInputError(f"{option}: got {value}; expected a score from 0 to 1")
     return [(own or {}).get(name, least) for name in names]
 
 

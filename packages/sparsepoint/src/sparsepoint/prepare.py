@@ -60,6 +60,8 @@ def prepare(
         "s3dis": {"test_area": test_area},
         "matterport3d": {"boxes": boxes, "classes": classes},
     }
+    if not splits:
+        raise UserInputError("splits: got none; expected one or more")
     if max_points is not None and max_points < 1:
         raise UserInputError(f"max_points: got {max_points}; expected 1 or more")
     readers = {split: READERS[dataset](raw, split, **options.get(dataset, {})) for split in splits}
@@ -138,8 +140,10 @@ def check_data(
         scenes: Look at the first so many.
         out: JSON file for the numbers.
     """
+    if scenes < 1:
+        raise UserInputError(f"scenes: got {scenes}; expected 1 or more")
     found = open_scenes(root, split, dataset)
-    rows = [_numbers(finite_scene(found.scene(i)), found.scene(i)) for i in range(min(scenes, len(found)))]
+    rows = [_numbers(found.scene(i)) for i in range(min(scenes, len(found)))]
     total = sum(r["boxes"] for r in rows)
     report: dict[str, Any] = {
         "scenes": len(rows),
@@ -157,13 +161,15 @@ def check_data(
     }
     for name, value in report.items():
         print(f"{name:<34}{value:12.4g}")
-    for warning in _warnings(report, rows, found.labels):
+    warnings = _warnings(report, rows, found.labels)
+    for warning in warnings:
         print(f"warning: {warning}")
     if out is not None:
-        write_json(out, {**report, "warnings": _warnings(report, rows, found.labels), "by_scene": rows})
+        write_json(out, {**report, "warnings": warnings, "by_scene": rows})
 
 
-def _numbers(scene: Scene, whole: Scene) -> dict[str, Any]:
+def _numbers(whole: Scene) -> dict[str, Any]:
+    scene = finite_scene(whole)
     points, boxes = scene.points.astype(np.float64), scene.boxes.astype(np.float64)
     inside = np.zeros(len(points), bool)
     filled = 0
@@ -172,7 +178,7 @@ def _numbers(scene: Scene, whole: Scene) -> dict[str, Any]:
         inside |= own.reshape(-1)
         filled += int(own.sum() >= _FEW_POINTS)
     extent = np.percentile(points, 99, axis=0) - np.percentile(points, 1, axis=0)
-    cells = np.bincount(((points[:, 2] - points[:, 2].min()) / 0.05).astype(int))
+    cells = np.unique(np.floor((points[:, 2] - points[:, 2].min()) / 0.05), return_counts=True)[1]
     return {
         "name": scene.name,
         "points": len(points),

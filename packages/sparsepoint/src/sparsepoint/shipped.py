@@ -11,7 +11,7 @@ from sparsepoint.experiment import ARMS, Arm, train
 
 __all__ = ["SHIPPED", "save_tiny", "ship"]
 
-#: Name of the weights -> how seed 0 trained them: as the claim's arms of the other seeds.
+#: Name of the weights -> the claim's arm that they are trained as, with seed 0, which the claim leaves out.
 SHIPPED: dict[str, Arm] = {"tiny": ARMS["sparse"], "tiny_votenet": ARMS["dense-votenet"]}
 
 

@@ -105,6 +105,10 @@ class IndoorData(LightningDataModule):
                 raise UserInputError(f"data: {name}: got {value}; expected 1 or more")
         if workers < 0 or not 0 < scale[0] <= scale[1]:
             raise UserInputError(f"data: workers, scale: got {workers}, {scale}")
+        if generate is not None and not (0 < generate[0] < _FIRST_VAL and generate[1] > 0):
+            raise UserInputError(
+                f"data: generate: got {generate}; expected two numbers from 1 on, the first below {_FIRST_VAL:,}"
+            )
         self.root, self.dataset, self.generate, self.oriented = root, dataset, generate, oriented
         self.lists = {"train": train_split, "val": val_split}
         self.batch_size, self.repeat, self.workers = batch_size, repeat, workers
@@ -125,7 +129,10 @@ class IndoorData(LightningDataModule):
         if self.generate is not None:
             mode: Any = "oriented" if self.oriented else "aligned"
             if name == "train":
-                return SyntheticRooms(self.generate[0], self.seed * 10_000, mode)
+                # Whatever the seed: training rooms lie below those of the evaluation.
+                return SyntheticRooms(
+                    self.generate[0], self.seed * 10_000 % (_FIRST_VAL - self.generate[0]), mode
+                )
             return SyntheticRooms(self.generate[1], _FIRST_VAL, mode)
         return open_scenes(self.root, self.lists[name], self.dataset, **self.options)
 

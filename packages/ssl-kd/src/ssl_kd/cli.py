@@ -65,7 +65,3 @@ app = App(
 def main() -> None:
     """Entry point of the console script."""
     sys.exit(app())
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from ssl_kd.heads import SSWrapper, feature_width, train_ss_head
 from ssl_kd.losses import PRESETS, SSKDLoss
-from ssl_kd.metrics import head_outputs, linear_cka, retrieval, score_correlation, teacher_student_kl
+from ssl_kd.metrics import (
+    features,
+    head_outputs,
+    linear_cka,
+    retrieval,
+    score_correlation,
+    teacher_student_kl,
+)
 from ssl_kd.step import SSKDStep
 from ssl_kd.tasks import TASKS, Contrastive, SSTask
 from ssl_kd.views import VIEWS, RotationViews
@@ -115,7 +122,7 @@ ARMS: dict[str, Arm] = {
 
 @dataclass
 class Run:
-    """What a run leaves: the student, and numbers."""
+    """What a run leaves: the student, in eval mode, and numbers."""
 
     student: nn.Module
     numbers: dict[str, float]
@@ -184,7 +191,7 @@ def run_arm(
         "seconds": seconds,
         **_likeness(wrapper, teacher, test_set, isinstance(TASKS[arm.task](), Contrastive)),
     }
-    return Run(backbone, numbers)
+    return Run(backbone.eval(), numbers)
 
 
 def _step_and_loader(
@@ -223,7 +230,7 @@ def _likeness(
     assert isinstance(test_set.transform, Augment)
     views = RotationViews(test_set.transform.plain()).batch(part.images, [None] * rows)
     s_logits, t_logits = (logits_of(net.backbone, plain) for net in (student, teacher))
-    s_feature, t_feature = (_features(net, views[:, 0]) for net in (student, teacher))
+    s_feature, t_feature = (features(net, views[:, 0]) for net in (student, teacher))
     found = {
         "kl_to_teacher": teacher_student_kl(t_logits, s_logits),
         "cka": linear_cka(s_feature, t_feature),
@@ -234,9 +241,3 @@ def _likeness(
         found["teacher_retrieval"] = 100.0 * retrieval(t_z, BATCH)
         found["similarity_correlation"] = score_correlation(s_z, t_z, BATCH)
     return found
-
-
-@torch.no_grad()
-def _features(network: SSWrapper, x: Tensor) -> Tensor:
-    network.eval()
-    return torch.cat([network(part)[2] for part in x.split(256)])

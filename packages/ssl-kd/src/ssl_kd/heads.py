@@ -140,10 +140,12 @@ class ContrastiveHeadLoss:
             raise ValueError(f"ContrastiveHeadLoss: tau: got {tau}; expected more than 0")
         self.tau = tau
 
-    def __call__(self, z: Tensor, views: int = VIEWS) -> Tensor:
-        """Loss of head outputs ``(views · B, d)``."""
+    def __call__(self, z: Tensor, views: int = VIEWS, target: Tensor | None = None) -> Tensor:
+        """Loss of head outputs ``(views · B, d)``; the right answers are `positives`, or ``target``."""
         scores = cosine_scores(z, views)
-        return F.cross_entropy(scores / self.tau, positives(scores.shape[1], views - 1, z.device))
+        if target is None:
+            target = positives(scores.shape[1], views - 1, z.device)
+        return F.cross_entropy(scores / self.tau, target)
 
 
 def train_ss_head(

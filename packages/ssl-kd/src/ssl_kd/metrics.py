@@ -9,6 +9,7 @@ from torch import Tensor
 from ssl_kd.heads import SSWrapper, cosine_scores, positives
 from ssl_kd.selection import error_level
 from ssl_kd.views import VIEWS
+from tenfold.train.modes import evaluating
 
 __all__ = ["linear_cka", "retrieval", "score_correlation", "teacher_student_kl"]
 
@@ -74,12 +75,17 @@ def score_correlation(a: Tensor, b: Tensor, batch: int = 64) -> float:
     return float(torch.corrcoef(torch.stack([x, y]))[0, 1])
 
 
-@torch.no_grad()
 def head_outputs(network: SSWrapper, views: Tensor, batch: int = 64) -> Tensor:
-    """``(4 N, d)`` of views ``(N, 4, 3, H, W)``, in eval mode; the mode is as before afterwards."""
-    training = network.training
-    network.eval()
-    try:
-        return torch.cat([network(part.flatten(0, 1))[1] for part in views.split(batch)])
-    finally:
-        network.train(training)
+    """``(4 N, d)`` of views ``(N, 4, 3, H, W)``, in eval mode; the modes are as before afterwards."""
+    return _outputs(network, views.flatten(0, 1), 1, views.shape[1] * batch)
+
+
+def features(network: SSWrapper, x: Tensor, batch: int = 256) -> Tensor:
+    """``(N, d)`` of images ``(N, 3, H, W)``, in eval mode; the modes are as before afterwards."""
+    return _outputs(network, x, 2, batch)
+
+
+@torch.no_grad()
+def _outputs(network: SSWrapper, x: Tensor, which: int, batch: int) -> Tensor:
+    with evaluating(network):
+        return torch.cat([network(part)[which] for part in x.split(batch)])

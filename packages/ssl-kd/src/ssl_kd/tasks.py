@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_kd.heads import cosine_scores, mlp, positives
+from ssl_kd.heads import ContrastiveHeadLoss, cosine_scores, mlp, positives
 from ssl_kd.views import VIEWS, MixedViews, RotationViews
 
 __all__ = ["TASKS", "Contrastive", "Exemplar", "Jigsaw", "Rotation", "SSTask"]
@@ -84,8 +84,8 @@ class Contrastive(SSTask):
         return cosine_scores(z, VIEWS, columns)
 
     def teacher_loss(self, z: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy over the images of the batch."""
-        return F.cross_entropy(self.scores(z) / self.tau, target)
+        """See `ContrastiveHeadLoss`."""
+        return ContrastiveHeadLoss(self.tau)(z, VIEWS, target)
 
 
 class Rotation(SSTask):

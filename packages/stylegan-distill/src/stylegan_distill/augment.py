@@ -36,7 +36,6 @@ class AdaptiveAugment(nn.Module):
     """
 
     p: Tensor
-    signs: Tensor
 
     def __init__(
         self,
@@ -62,9 +61,9 @@ class AdaptiveAugment(nn.Module):
         """
         if self.target is None:
             return float(self.p)
-        count = torch.tensor(
-            [real_logits.sign().sum().item(), float(real_logits.numel())], dtype=torch.float64
-        )
+        # On the logits' device: processes on GPUs exchange nothing that lies elsewhere.
+        wide = real_logits.double()
+        count = torch.stack((wide.sign().sum(), wide.new_tensor(wide.numel())))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(count)
         overfit = float(count[0] / count[1])

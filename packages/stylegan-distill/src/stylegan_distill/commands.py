@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from stylegan_distill.checkpoints import Checkpoint, load_checkpoint, load_generator, save_checkpoint
-from stylegan_distill.config import config_to_dict
+from stylegan_distill.config import DiscriminatorConfig, config_to_dict
 from stylegan_distill.cost import count_cost
 from stylegan_distill.data import ImageSource, open_images, prepare_images, read_cifar10, read_mnist, to_float
 from stylegan_distill.data.batches import Pixels
-from stylegan_distill.grids import image_grid, labelled_rows, to_pixels, write_video
+from stylegan_distill.grids import image_grid, labelled_rows, require_av, to_pixels, write_video
 from stylegan_distill.networks import Generator
 from tenfold._errors import UserInputError
 from tenfold.io import atomic_write, make_folder, read_image, write_image, write_json
@@ -73,11 +73,21 @@ def _native(out: Path) -> Path:
     return out
 
 
-def _codes(net: Generator, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def _beside(path: Path, net: Generator) -> Generator:
+    """Another generator for the codes, labels and pictures of this one."""
+    other = _open(path)
+    for name in ("resolution", "z_dim", "w_dim", "c_dim"):
+        own, theirs = (getattr(g.cfg, name) for g in (net, other))
+        if own != theirs:
+            raise UserInputError(f"{path}: beside: {name}: got {theirs}; the generator has {own}")
+    return other
+
+
+def _codes(net: Generator, count: int, seed: int, option: str = "count") -> tuple[Tensor, Tensor | None]:
     from stylegan_distill.metrics.sampling import draw_codes
 
     if count < 1:
-        raise UserInputError(f"count: got {count}; expected at least 1")
+        raise UserInputError(f"{option}: got {count}; expected at least 1")
     return draw_codes(net, count, torch.Generator().manual_seed(seed))
 
 
@@ -162,7 +172,7 @@ def inspect(checkpoint: Path, images: int = 8, out: Path | None = None) -> None:
     filters = f", filters {cost.filter_macs / 1e9:.3f}" if cost.filter_macs else ""
     print(f"  parameters: {cost.params:,}; multiply-accumulates an image: {cost.macs / 1e9:.3f} G{filters}")
     if out is not None:
-        z, c = _codes(generator, images, 0)
+        z, c = _codes(generator, images, 0, "images")
         write_image(out, image_grid(_draw(generator.eval(), generator.mapping(z, c)), images))
         print(f"{images} samples -> {out}")
 
@@ -281,9 +291,9 @@ def train_gan(
         out: File to write, .safetensors; a picture lies beside it as .png.
         steps: Of training; by default the recipe's.
         batch_size: Images a step.
-        channel_base: Channels of a block times its side, at most; of other data than the recipe's.
-        channel_max: Channels of a block, at most.
-        w_dim: Length of z and w.
+        channel_base: Channels of a block times its side, at most; at 16 and 32 pixels the recipe has its own.
+        channel_max: Channels of a block, at most; likewise.
+        w_dim: Length of z and w; likewise.
         r1_gamma: Weight of the gradient penalty.
         mirror: Mirror half of the images.
         augment: Adapt augmentation to how well the discriminator knows its images; for small sets.
@@ -292,9 +302,16 @@ def train_gan(
     from stylegan_distill.experiment import scale_for, train_teacher
 
     _native(out)
+    if batch_size < 1 or not DiscriminatorConfig().divides(batch_size):
+        raise UserInputError(f"batch_size: got {batch_size}; expected 1 to 4, or a multiple of 4")
+    if steps is not None and steps < 1:
+        raise UserInputError(f"steps: got {steps}; expected at least 1")
     images = load_images(data)
     side = images.resolution if isinstance(images, ImageSource) else images.shape[1]
-    scale = scale_for(side, channel_base=channel_base, channel_max=channel_max, w_dim=w_dim)
+    try:
+        scale = scale_for(side, channel_base=channel_base, channel_max=channel_max, w_dim=w_dim)
+    except ValueError as error:  # no power of two, no channels
+        raise UserInputError(f"{data}: {error}") from error
     count = steps or scale.teacher_steps
     net = train_teacher(
         scale,
@@ -422,11 +439,7 @@ def generate(
         images = _draw(net, net.mapping(z, c, truncation_psi=truncation), noise)
         other = None
         if beside is not None:
-            second = _open(beside)
-            if second.cfg.z_dim != net.cfg.z_dim:
-                raise UserInputError(
-                    f"{beside}: beside: got z of {second.cfg.z_dim}; expected {net.cfg.z_dim}"
-                )
+            second = _beside(beside, net)
             other = _draw(second, second.mapping(z, c, truncation_psi=truncation), noise)
     make_folder(out)
     for number, pixels in enumerate(to_pixels(images)):
@@ -473,7 +486,12 @@ def edit(
         seconds: Length of a video.
         seed: Of the codes.
     """
-    nets = {str(path): _open(path) for path in (beside, checkpoint) if path is not None}
+    net = _open(checkpoint)
+    nets = (
+        {str(checkpoint): net}
+        if beside is None
+        else {str(beside): _beside(beside, net), str(checkpoint): net}
+    )
     first = next(iter(nets.values()))
     vectors = _read_directions(directions, first)
     chosen = list(range(min(3, len(vectors)))) if only is None else only
@@ -482,7 +500,9 @@ def edit(
         raise UserInputError(f"only: got {chosen}; expected numbers from 0 to {len(vectors) - 1}")
     if seconds <= 0:
         raise UserInputError(f"seconds: got {seconds}; expected a positive number")
-    z, c = _codes(first, codes, seed)
+    z, c = _codes(first, codes, seed, "codes")
+    if video:
+        require_av()  # said before the work, not after it
     make_folder(out)
     steps = torch.linspace(-strength, strength, 7)
     rows: dict[str, Tensor] = {}
@@ -572,6 +592,8 @@ def project(
     net = _open(checkpoint)
     if iterations < 1:
         raise UserInputError(f"iterations: got {iterations}; expected at least 1")
+    if vgg is not None and lpips is None:
+        raise UserInputError(f"{vgg}: vgg: LPIPS needs its heads too (--lpips)")
     target = to_float(fit_square(read_image(image), net.cfg.resolution)[None])
     metric = Networks(vgg=vgg, lpips=lpips).perceptual()
     if net.cfg.resolution > 256:
@@ -619,9 +641,10 @@ def export(
 
     from stylegan_distill.export import export_generator, onnx_parity
 
-    wanted = output.suffix.lstrip(".") if format == "auto" else format
-    path = output if output.suffix else output.with_suffix(f".{wanted}")
-    if path.suffix != f".{wanted}":
+    if not output.suffix and format == "auto":
+        raise UserInputError(f"{output}: output: got no ending; expected .onnx or .pt2, or --format")
+    path = output if output.suffix else output.with_suffix(f".{format}")
+    if format not in ("auto", path.suffix.lstrip(".")):
         raise UserInputError(f"{output}: output: got the ending {output.suffix!r} with format {format}")
     module = export_generator(_open(checkpoint), path, noise=noise, truncation_psi=truncation)
     with torch.no_grad():

@@ -59,8 +59,8 @@ def narrow(widths: Sequence[int], remove_ratio: float) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _MappingFields:
-    """What every generator's mapping network is described by."""
+class _GeneratorFields:
+    """What generators of both families are described by."""
 
     resolution: int = 256
     z_dim: int = 512
@@ -101,7 +101,7 @@ class _MappingFields:
 
 
 @dataclass(frozen=True)
-class StyleGAN2Config(_MappingFields):
+class StyleGAN2Config(_GeneratorFields):
     """A StyleGAN2 generator (Karras et al., 2020), "skip" architecture.
 
     Args:
@@ -199,7 +199,7 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
-class StyleGAN3Config(_MappingFields):
+class StyleGAN3Config(_GeneratorFields):
     """A StyleGAN3 generator (Karras et al., 2021): T (translation) by default, R (rotation) by `r_variant`.
 
     Args:
@@ -389,6 +389,15 @@ class DiscriminatorConfig:
             f"widths: got {self.widths}; expected {wanted} numbers >= 1 (one a resolution)",
         )
         _require(self.c_dim >= 0, f"c_dim: got {self.c_dim}; expected 0 (unconditional) or more")
+
+    def divides(self, batch: int) -> bool:
+        """Whether the groups whose spread is a feature divide a batch.
+
+        >>> [DiscriminatorConfig().divides(n) for n in (2, 6, 8)]
+        [True, False, True]
+        """
+        group = batch if self.mbstd_group is None else min(self.mbstd_group, batch)
+        return self.mbstd_channels == 0 or batch % group == 0
 
     @property
     def block_widths(self) -> dict[int, int]:

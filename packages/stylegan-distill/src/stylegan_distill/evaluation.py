@@ -92,6 +92,10 @@ class _Setting:
     def pair(self) -> Generator:
         if self.teacher is None:
             raise UserInputError("teacher: missing; this metric compares with a teacher")
+        for name in ("resolution", "z_dim", "c_dim"):
+            own, theirs = (getattr(net.cfg, name) for net in (self.generator, self.teacher))
+            if own != theirs:
+                raise UserInputError(f"teacher: {name}: got {theirs}; the generator has {own}")
         return self.teacher
 
     def facts(self) -> dict[str, Any]:
@@ -207,11 +211,13 @@ def evaluate_generator(
         Metric -> its numbers and facts.
 
     Raises:
-        UserInputError: an unknown name, or something that a metric needs is missing.
+        UserInputError: an unknown name, numbers below 1, or something that a metric needs is missing or does not fit.
     """
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
         raise UserInputError(f"metrics: got {unknown[0]!r}; expected some of {', '.join(METRICS)}")
+    if count < 1 or batch < 1:
+        raise UserInputError(f"count, batch: got {count}, {batch}; expected numbers from 1 on")
     networks = networks or Networks()
     if networks.preset not in PRESETS:
         raise UserInputError(f"preset: got {networks.preset!r}; expected {' or '.join(PRESETS)}")

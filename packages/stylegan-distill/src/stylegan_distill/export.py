@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 import tenfold
 from stylegan_distill.networks import Generator
 from tenfold._errors import UserInputError
+from tenfold.io import check_output, staged
 
 __all__ = ["Deployed", "export_generator", "onnx_parity"]
 
@@ -82,21 +81,14 @@ def export_generator(
     Raises:
         UserInputError: another ending, no such folder, or a network that cannot be exported.
     """
-    if output.suffix not in (".onnx", ".pt2"):
-        raise UserInputError(f"{output}: output: got the ending {output.suffix!r}; expected .onnx or .pt2")
-    if not output.parent.is_dir():
-        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
+    check_output(output)
     module = Deployed(generator.eval(), noise, truncation_psi)
     program = _program(module)
-    # Written beside its place and moved there, so that nobody ever sees half a file.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        written = Path(folder) / output.name
+    with staged(output) as written:
         if output.suffix == ".pt2":
             torch.export.save(program, written)
         else:
             _write_onnx(program, module, written)
-        for file in Path(folder).iterdir():  # ONNX puts large weights into a second file
-            os.replace(file, output.parent / file.name)
     return module
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from tenfold._errors import UserInputError
+from tenfold._errors import MissingExtraError
+from tenfold.io import check_output, staged
 
-__all__ = ["image_grid", "labelled_rows", "to_pixels", "write_video"]
+__all__ = ["image_grid", "labelled_rows", "require_av", "to_pixels", "write_video"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -85,6 +85,19 @@ def labelled_rows(rows: Mapping[str, Tensor]) -> Pixels:
     return np.concatenate(parts)
 
 
+def require_av() -> Any:
+    """The package that writes videos.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError('videos need PyAV: pip install "stylegan-distill[video]"') from error
+    return av
+
+
 def write_video(path: Path, frames: Iterable[Pixels], fps: int = 24) -> int:
     """Write frames ``(H, W, 3)`` as an H.264 video; the file appears whole or not at all.
 
@@ -98,27 +111,19 @@ def write_video(path: Path, frames: Iterable[Pixels], fps: int = 24) -> int:
 
     Raises:
         UserInputError: another ending, or a folder that cannot be written.
-        ModuleNotFoundError: the package av is not installed (extra ``video``).
+        MissingExtraError: the package av is not installed (extra ``video``).
     """
-    import av
-
-    if path.suffix != ".mp4":
-        raise UserInputError(f"{path}: out: got the ending {path.suffix!r}; expected .mp4")
-    if not path.parent.is_dir():
-        raise UserInputError(f"{path}: out: the folder {path.parent} does not exist")
+    av = require_av()
+    check_output(path, (".mp4",), "out")
     count = 0
-    # Written beside its place and moved there, so that nobody ever sees half a file.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".video") as folder:
-        part = Path(folder) / path.name
-        with av.open(f"file:{part.absolute()}", "w") as sink:
-            stream = sink.add_stream("libx264", rate=fps)
-            stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
-            for frame in frames:
-                even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
-                if count == 0:
-                    stream.height, stream.width = even.shape[:2]
-                sink.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
-                count += 1
-            sink.mux(stream.encode())
-        os.replace(part, path)
+    with staged(path) as part, av.open(f"file:{part.absolute()}", "w") as sink:
+        stream = sink.add_stream("libx264", rate=fps)
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
+        for frame in frames:
+            even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
+            if count == 0:
+                stream.height, stream.width = even.shape[:2]
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+            count += 1
+        sink.mux(stream.encode())
     return count

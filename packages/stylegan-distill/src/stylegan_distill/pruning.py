@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stylegan_distill.config import StyleGAN2Config, StyleGAN3Config, narrow
 from stylegan_distill.directions import principal_components
 from stylegan_distill.losses import ContentMask
+from stylegan_distill.metrics.sampling import draw_noise
 from stylegan_distill.networks import (
     Generator,
     StyleGAN2Generator,
@@ -92,7 +93,8 @@ def _content_aware(
     layers = _layers(teacher)
     total: list[Tensor] = []
     for _ in range(max(1, samples // batch)):
-        images = teacher.synthesis(_codes(teacher, batch, rng))
+        ws = _codes(teacher, batch, rng)
+        images = teacher.synthesis(ws, noise=draw_noise(teacher, batch, rng))
         scores = _gradient_scores(layers, _salted(images, mask(images.detach()), rng))
         total = scores if not total else [a + b for a, b in zip(total, scores, strict=True)]
     return total
@@ -166,7 +168,7 @@ def channel_scores(
         batch: codes at a time; None: as above.
         mask: content of an image, for "cagan"; None: everything.
         alpha: step along a direction, for "dcp"; 10 in its StyleGAN3 branch.
-        seed: of the codes.
+        seed: of codes and noise.
 
     Returns:
         One (C,) for each of ``teacher.widths``.

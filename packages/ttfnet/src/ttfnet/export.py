@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold._errors import MissingExtraError, UserInputError
+from tenfold.io import check_output, staged
 from ttfnet.checkpoint import ModelInfo, load_detector
 from ttfnet.model import Detector, use_standard_operators
 
@@ -77,20 +76,14 @@ def export(
         max_det: Rows for each image.
         check: Compare with the checkpoint, and fail where they differ.
     """
-    if output.suffix not in _ENDINGS:
-        raise UserInputError(
-            f"{output}: output: got the ending {output.suffix!r}; expected one of {', '.join(_ENDINGS)}"
-        )
-    if not output.parent.is_dir():
-        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
+    check_output(output, _ENDINGS)
     if max_det < 1:
         raise UserInputError(f"max_det: got {max_det}; expected at least 1")
     model, info = load_detector(checkpoint)
     if info.resize == "original":  # an exported network has one input size
         info = replace(info, resize="letterbox")
-    # Written beside its place, checked there, and moved: nobody ever sees half a file or one that is wrong.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        written = Path(folder) / output.name
+    # Checked before it is in its place: nobody ever sees a file that is wrong.
+    with staged(output) as written:
         export_detector(model, info, written, dcn=dcn, dynamic=dynamic, half=half, max_det=max_det)
         if check:
             score, box, rows = parity(model, info, written, max_det)
@@ -103,8 +96,6 @@ def export(
             print(
                 f"check: {_CHECKED} pictures, scores within {score:.2g}, {rows:,} boxes within {box:.2g} pixels"
             )
-        for file in Path(folder).iterdir():  # large weights may lie in a second file
-            os.replace(file, output.parent / file.name)
     print(f"{checkpoint} -> {output}")
 
 

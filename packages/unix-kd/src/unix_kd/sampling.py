@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tenfold.train.processes import gather_values, rank_and_world
+
 __all__ = ["STRATEGIES", "MixBatch", "Strategy", "UncertaintyMixup", "correction_factor", "uncertainty"]
 
 Strategy = Literal["random", "least_confidence", "margin", "entropy"]
@@ -339,17 +341,15 @@ def _amount(value: float | int, n: int, nominal: int | None, rounding: Callable[
 
 def _chosen_together(scores: Tensor, k: int, reverse: bool) -> tuple[int, float]:
     """How many of the k·W most uncertain images of all W processes are here, and that over k."""
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
+    rank, world = rank_and_world()
+    if world == 1:
         return k, 1.0
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (scores.cpu(), k))
+    parts = gather_values((scores.cpu(), k))
     everyone = torch.cat([part[0] for part in parts])
     total = sum(part[1] for part in parts)
     ranked = torch.argsort(everyone, descending=not reverse, stable=True)[:total]
-    rank = dist.get_rank()
     first = sum(len(part[0]) for part in parts[:rank])
     mine = int(((ranked >= first) & (ranked < first + len(scores))).sum())
     # A process without any image of its own would have no loss: it keeps one.
     count = max(mine, 1)
-    return count, count * len(parts) / total
+    return count, count * world / total

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tenfold._errors import UserInputError
-from tenfold.io import write_bytes, write_json
+from tenfold.io import make_folder, write_bytes, write_json
 from tenfold.lidar.predict import point_range
 from xview3d import diagnostics
 from xview3d.centers import propose_centers
@@ -69,7 +69,7 @@ def diagnose(
         files |= drawn
     if effects:
         document["effects"] = [e._asdict() for e in diagnostics.branch_effect(model, batch)]
-    _make_folder(out)
+    make_folder(out)
     for name, content in files.items():
         write_bytes(out / name, content)
     write_json(out / "diagnose.json", _without_nan(document))
@@ -212,15 +212,17 @@ def centers(
     """
     from tenfold.lidar.predict import read_frame
 
-    clouds = [torch.from_numpy(read_frame(path, features=(), columns=columns).copy()) for path in frames]
+    if not frames:
+        raise UserInputError("frames: got none; expected one or more")
     if len(range) != 6:
         raise UserInputError(f"range: got {len(range)} numbers; expected six")
+    clouds = [torch.from_numpy(read_frame(path, features=(), columns=columns).copy()) for path in frames]
     places = torch.cat(clouds)[:, :2]
     try:
         found = propose_centers(places, range, number, step=step)
     except ValueError as error:
         raise UserInputError(str(error)) from error
-    cells = propose_cells(places, range)
+    cells = _occupied(places, range)
     before = diagnostics.cell_width(cells, [View()]).mean()
     views = [View()]
     print(f"egocentric view alone: the finest cells are {before:.2f} m wide on average")
@@ -230,7 +232,7 @@ def centers(
         print(f"with a centre at {center[0]:g}, {center[1]:g}, {center[2]:g}: {width:.2f} m")
 
 
-def propose_cells(places: torch.Tensor, limits: Sequence[float]) -> torch.Tensor:
+def _occupied(places: torch.Tensor, limits: Sequence[float]) -> torch.Tensor:
     """(K, 3) middles of the occupied square metres in range."""
     low, high = torch.tensor(list(limits[:2])), torch.tensor(list(limits[3:5]))
     inside = places[((places >= low) & (places <= high)).all(1)]
@@ -241,13 +243,6 @@ def propose_cells(places: torch.Tensor, limits: Sequence[float]) -> torch.Tensor
 def _use(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(max(1, threads))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserInputError(f"{folder}: out: cannot be created ({error.strerror or error})") from error
 
 
 def _without_nan(value: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tenfold.io import write_bytes
+from tenfold.io import make_folder, write_bytes
 from tenfold.lidar.data import collate
 from tenfold.lidar.demo import real_frames
 from tenfold.train.demo import DemoResult, print_demo, write_demo
@@ -55,10 +55,10 @@ def run_demo(
         progress: show bars.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserInputError: the folder cannot be written.
     """
     start = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     cloud = geometry.simulate_clouds(seed, _SCENES)
     shares = {name: 100 * geometry.shared_by_distance(cloud, f"geometry-{name}") for name in ("ego", "both")}
     arm = replace(ARMS["demo"], steps=steps)

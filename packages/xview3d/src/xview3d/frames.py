@@ -1,4 +1,4 @@
-"""One frame for the verbs `diagnose`, `bench` and `centers`: the user's own, or a simulated one."""
+"""One frame for the verbs `diagnose` and `bench`: the user's own, or a simulated one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tenfold.lidar.kitti import read_calibration, read_labels
 from tenfold.lidar.predict import build_from, features_of, point_range, read_frame
 from tenfold.lidar.simulator import KITTI_64, sample_scene, scan
 from tenfold.ops import points_in_boxes
+from xview3d.fusion import has_views
 from xview3d.presets import from_settings
 
 __all__ = ["Frame", "batch_of", "load_frame", "model_settings", "models_of"]
@@ -72,8 +73,8 @@ def models_of(config: str) -> tuple[nn.Module, nn.Module]:
         views = from_settings(base, settings.get("xview") or {}, settings["dataset"])
     except ValueError as error:
         raise UserInputError(f"{config}: model.xview: {error}") from error
-    if views is base:
-        raise UserInputError(f"{config}: model.xview: describes no view")
+    if not has_views(views):
+        raise UserInputError(f"{config}: model.xview: describes no view of `add_xview`")
     return base, views
 
 
@@ -83,10 +84,13 @@ def load_frame(
     """A file with labels in KITTI's format, or a simulated frame of a scanner with 64 beams.
 
     Raises:
-        UserInputError: unreadable files, or labels without a calibration.
+        UserInputError: unreadable files, labels without a calibration, or either without a frame.
     """
     features = features_of(model)
     if frame is None:
+        for name, file in (("labels", labels), ("calib", calib)):
+            if file is not None:
+                raise UserInputError(f"{file}: {name}: belongs to a frame; add --frame")
         seen = scan(sample_scene(seed), KITTI_64, seed)
         ahead = np.abs(np.arctan2(seen.points[:, 1], seen.points[:, 0])) < _ANGLE
         points = np.zeros((int(ahead.sum()), 3 + len(features)), np.float32)

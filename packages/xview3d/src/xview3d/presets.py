@@ -16,7 +16,6 @@ from xview3d.view import View
 
 __all__ = [
     "CONTROLS",
-    "bev_view",
     "from_settings",
     "kitti_views",
     "nuscenes_views",
@@ -88,21 +87,6 @@ def pointpillars_views() -> tuple[View, ...]:
     return (
         View(range=(0.0, -1.6, -3.0, 83.2, 1.6, 1.0), **shared),
         View((40.0, 0.0, 0.0), range=(0.0, -3.2, -3.0, 57.6, 3.2, 1.0), **shared),
-    )
-
-
-def bev_view(config: Any) -> View:
-    """No perspective at all: a second branch on the detector's own grid, as a control of capacity.
-
-    Args:
-        config: of the detector.
-    """
-    return View(
-        kind="cartesian",
-        range=config.point_range,
-        voxel=config.voxel_size,
-        max_points=config.max_points,
-        max_voxels=config.max_voxels,
     )
 
 
@@ -193,8 +177,7 @@ def from_settings(detector: nn.Module, settings: Mapping[str, Any], dataset: str
     Args:
         detector: without views.
         settings: arguments of `add_xview`; ``control`` names one of `CONTROLS`, whose arguments win; ``views`` may
-            be a number or mappings.
-            No view at all leaves the detector as it is.
+            be a number or mappings. No view at all leaves the detector as it is.
         dataset: whose released views a number means.
 
     Raises:
@@ -211,10 +194,11 @@ def from_settings(detector: nn.Module, settings: Mapping[str, Any], dataset: str
         if control not in CONTROLS:
             raise ValueError(f"xview: control: got {control!r}; expected one of {', '.join(CONTROLS)}")
         options |= CONTROLS[control]
-    views = views_from(options.pop("views", None), dataset, pillars=isinstance(detector, PointPillars))
-    if views == ():
-        return detector
+    listed = options.pop("views", None)
     try:
+        views = views_from(listed, dataset, pillars=isinstance(detector, PointPillars))
+        if views == ():
+            return detector
         if options.pop("point_level", False):
             return add_mvf(detector, views or (View(),), **options)
         return add_xview(detector, views, **options)

@@ -1,6 +1,9 @@
 """Training and evaluation of detectors with views; imports Lightning."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from tenfold._errors import UserInputError
@@ -46,12 +49,13 @@ class XViewTask(LidarTask):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Looks for dead branches, once."""
-        if self.global_step or not self.hparams["check_branches"] or not has_views(self.model):
+        if self.global_step or batch_idx or not self.hparams["check_branches"] or not has_views(self.model):
             return
         gated = self.model.xview.zero_init_views  # such views change nothing yet, by intention
         if not gated and self.model.config.__dict__.get("stages", "both") != "second":
             try:
-                assert_branches_work(self.model, batch)
+                with _behind_the_drop(self.model, batch) as seen:
+                    assert_branches_work(self.model, seen)
             except RuntimeError as error:
                 raise UserInputError(f"model.xview: {error}; model.check_branches=false goes on") from error
 
@@ -61,6 +65,20 @@ class XViewTask(LidarTask):
         bins = bins_of(self.records, self.model.class_names)
         if bins is not None and self.trainer.is_global_zero:
             print(bins)
+
+
+@contextmanager
+def _behind_the_drop(model: Any, batch: Any) -> Iterator[Any]:
+    """The batch as the seam sees it: under ``nus_drop_time`` without the age, which is then not dropped again."""
+    options = model.xview
+    if not options.nus_drop_time:
+        yield batch
+        return
+    model.xview = replace(options, nus_drop_time=False)
+    try:
+        yield {**batch, "points": batch["points"][:, :-1]}
+    finally:
+        model.xview = options
 
 
 def bins_of(records: Any, class_names: Any) -> RangeBins | None:

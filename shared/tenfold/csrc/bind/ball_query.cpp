@@ -11,8 +11,7 @@ namespace {
 constexpr int64_t kLimit = int64_t{1} << 31;
 
 struct Batch {
-  std::vector<RowRange> points;
-  std::vector<RowRange> centers;
+  TwoRanges ranges;  // of points and centres
   std::vector<BallElement> elements;
 };
 
@@ -30,22 +29,10 @@ void check_points(const Tensor& xyz, const Tensor& centers) {
 Batch make_batch(const Tensor& xyz, const Tensor& centers, const std::optional<Tensor>& lengths,
                  const std::optional<Tensor>& center_lengths, const std::optional<Tensor>& offsets,
                  const std::optional<Tensor>& center_offsets) {
-  for (const auto& o : {offsets, center_offsets}) {
-    if (!o.has_value()) continue;
-    check_int64_vector(*o, "ball_query: offsets: expected int64 of shape (B + 1,)");
-    check(o->size(0) >= 1, "ball_query: offsets: expected at least one entry");
-  }
-  check(batch_size(xyz, offsets) == batch_size(centers, center_offsets),
-        "ball_query: center_offsets: expected the batch size of offsets");
-  Batch batch;
-  const auto n = static_cast<size_t>(batch_size(xyz, offsets));
-  batch.points.resize(n);
-  batch.centers.resize(n);
-  row_ranges("ball_query", "", xyz, lengths, offsets, batch.points.data());
-  row_ranges("ball_query", "center_", centers, center_lengths, center_offsets, batch.centers.data());
-  for (size_t e = 0; e < n; ++e) {
-    const RowRange& p = batch.points[e];
-    const RowRange& c = batch.centers[e];
+  Batch batch{two_ranges("ball_query", "center_", xyz, centers, lengths, center_lengths, offsets, center_offsets), {}};
+  for (size_t e = 0; e < batch.ranges.first.size(); ++e) {
+    const RowRange& p = batch.ranges.first[e];
+    const RowRange& c = batch.ranges.second[e];
     batch.elements.push_back({p.begin, p.count, c.begin, c.count, c.rows});
   }
   return batch;
@@ -69,7 +56,7 @@ void run(Kernel kernel, const Tensor& xyz, const Tensor& centers, const Batch& b
   const bool point = args.bad_what == 1;
   const auto e = static_cast<size_t>(args.bad_element);
   value_error(std::string("ball_query: ") + (point ? "xyz: " : "centers: ") +
-              row_text(xyz, point ? batch.points[e] : batch.centers[e], args.bad_element, args.bad_row) +
+              row_text(xyz, point ? batch.ranges.first[e] : batch.ranges.second[e], args.bad_element, args.bad_row) +
               " is not finite; expected finite coordinates");
 }
 

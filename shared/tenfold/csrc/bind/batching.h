@@ -62,6 +62,33 @@ inline void row_ranges(const char* op, const char* name, const Tensor& t, const 
   for (int64_t e = 0; e < elements; ++e) range[e] = {o[e], o[e + 1] - o[e], o[e + 1] - o[e]};
 }
 
+inline void check_offsets(const std::string& op, const std::optional<Tensor>& offsets) {
+  if (!offsets.has_value()) return;
+  check_int64_vector(*offsets, (op + ": offsets: expected int64 of shape (B + 1,)").c_str());
+  check(offsets->size(0) >= 1, (op + ": offsets: expected at least one entry").c_str());
+}
+
+// Row ranges of two inputs with the same batch elements.
+struct TwoRanges {
+  std::vector<RowRange> first, second;
+};
+
+// `name` begins those of the second input's lengths and offsets.
+inline TwoRanges two_ranges(const char* op, const char* name, const Tensor& first, const Tensor& second,
+                            const std::optional<Tensor>& lengths, const std::optional<Tensor>& second_lengths,
+                            const std::optional<Tensor>& offsets, const std::optional<Tensor>& second_offsets) {
+  check_offsets(op, offsets);
+  check_offsets(op, second_offsets);
+  const int64_t elements = batch_size(first, offsets);
+  check(elements == batch_size(second, second_offsets),
+        (std::string(op) + ": " + name + "offsets: expected the batch size of offsets").c_str());
+  TwoRanges ranges{std::vector<RowRange>(static_cast<size_t>(elements)),
+                   std::vector<RowRange>(static_cast<size_t>(elements))};
+  row_ranges(op, "", first, lengths, offsets, ranges.first.data());
+  row_ranges(op, name, second, second_lengths, second_offsets, ranges.second.data());
+  return ranges;
+}
+
 // For messages: "row 3", or "row 3 of batch element 1" in a padded batch.
 inline std::string row_text(const Tensor& t, const RowRange& range, int64_t element, int64_t row) {
   if (t.dim() == 3) return "row " + std::to_string(row) + " of batch element " + std::to_string(element);

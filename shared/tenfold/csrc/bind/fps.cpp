@@ -75,10 +75,7 @@ Tensor fps_op(Tensor xyz, std::vector<int64_t> m, std::vector<int64_t> start, in
   check(xyz.dim() == 2 || xyz.dim() == 3, "farthest_point_sample: xyz: expected shape (N, C) or (B, N, C)");
   check(dims >= 1 && dims <= xyz.size(xyz.dim() - 1), "farthest_point_sample: dims: expected 1 to C");
   check(xyz.size(xyz.dim() - 2) < kLimit, "farthest_point_sample: xyz: expected fewer than 2^31 points");
-  if (offsets.has_value()) {
-    check_int64_vector(*offsets, "farthest_point_sample: offsets: expected int64 of shape (B + 1,)");
-    check(offsets->size(0) >= 1, "farthest_point_sample: offsets: expected at least one entry");
-  }
+  check_offsets(kOp, offsets);
   const Tensor p = as_contiguous(xyz);
   std::vector<RowRange> ranges(static_cast<size_t>(batch_size(p, offsets)));
   row_ranges(kOp, "", p, lengths, offsets, ranges.data());

@@ -11,8 +11,7 @@ namespace {
 constexpr int64_t kLimit = int64_t{1} << 31;
 
 struct Batch {
-  std::vector<RowRange> points;
-  std::vector<RowRange> queries;
+  TwoRanges ranges;  // of points and queries
   std::vector<KnnElement> elements;
 };
 
@@ -30,22 +29,10 @@ void check_points(const Tensor& ref, const Tensor& query) {
 Batch make_batch(const Tensor& ref, const Tensor& query, const std::optional<Tensor>& lengths,
                  const std::optional<Tensor>& query_lengths, const std::optional<Tensor>& offsets,
                  const std::optional<Tensor>& query_offsets) {
-  for (const auto& o : {offsets, query_offsets}) {
-    if (!o.has_value()) continue;
-    check_int64_vector(*o, "knn: offsets: expected int64 of shape (B + 1,)");
-    check(o->size(0) >= 1, "knn: offsets: expected at least one entry");
-  }
-  check(batch_size(ref, offsets) == batch_size(query, query_offsets),
-        "knn: query_offsets: expected the batch size of offsets");
-  Batch batch;
-  const auto n = static_cast<size_t>(batch_size(ref, offsets));
-  batch.points.resize(n);
-  batch.queries.resize(n);
-  row_ranges("knn", "", ref, lengths, offsets, batch.points.data());
-  row_ranges("knn", "query_", query, query_lengths, query_offsets, batch.queries.data());
-  for (size_t e = 0; e < n; ++e) {
-    const RowRange& p = batch.points[e];
-    const RowRange& q = batch.queries[e];
+  Batch batch{two_ranges("knn", "query_", ref, query, lengths, query_lengths, offsets, query_offsets), {}};
+  for (size_t e = 0; e < batch.ranges.first.size(); ++e) {
+    const RowRange& p = batch.ranges.first[e];
+    const RowRange& q = batch.ranges.second[e];
     batch.elements.push_back({p.begin, p.count, q.begin, q.count, q.rows});
   }
   return batch;
@@ -71,7 +58,7 @@ void run(Kernel kernel, const Tensor& ref, const Tensor& query, const Batch& bat
   const bool point = args.bad_what == 1;
   const auto e = static_cast<size_t>(args.bad_element);
   value_error(std::string("knn: ") + (point ? "ref: " : "query: ") +
-              row_text(ref, point ? batch.points[e] : batch.queries[e], args.bad_element, args.bad_row) +
+              row_text(ref, point ? batch.ranges.first[e] : batch.ranges.second[e], args.bad_element, args.bad_row) +
               " is not finite; expected finite coordinates");
 }
 

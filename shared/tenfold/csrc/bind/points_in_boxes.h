@@ -28,8 +28,7 @@ struct PointsBoxes {
   BoxNames names;
   Tensor points;
   Tensor boxes;
-  std::vector<RowRange> point_range;
-  std::vector<RowRange> box_range;
+  TwoRanges ranges;  // of points and boxes
   std::vector<BoxElement> elements;
   double margin;
   double z_margin;
@@ -54,22 +53,13 @@ inline PointsBoxes points_boxes(const BoxNames& names, const Tensor& points, con
   check(boxes.numel() / 7 < kRowLimit, "points_in_boxes: boxes: expected fewer than 2^31 boxes");
   check(margin >= 0 && margin < 1e30, "points_in_boxes: margin: expected a number from 0 to 1e30");
   check(z_margin >= 0 && z_margin < 1e30, "points_in_boxes: z_margin: expected a number from 0 to 1e30");
-  for (const auto& o : {offsets, box_offsets}) {
-    if (!o.has_value()) continue;
-    check_int64_vector(*o, "points_in_boxes: offsets: expected int64 of shape (B + 1,)");
-    check(o->size(0) >= 1, "points_in_boxes: offsets: expected at least one entry");
-  }
-  PointsBoxes inputs{names, as_contiguous(points), as_contiguous(boxes), {}, {}, {}, margin, z_margin, validate,
-                     points.dim() == 2};
-  const int64_t batch = batch_size(points, offsets);
-  check(batch == batch_size(boxes, box_offsets), "points_in_boxes: box_offsets: expected the batch size of offsets");
-  inputs.point_range.resize(static_cast<size_t>(batch));
-  inputs.box_range.resize(static_cast<size_t>(batch));
-  row_ranges(names.op, "", points, lengths, offsets, inputs.point_range.data());
-  row_ranges(names.op, names.prefix, boxes, box_lengths, box_offsets, inputs.box_range.data());
-  for (size_t e = 0; e < inputs.point_range.size(); ++e) {
-    const RowRange& p = inputs.point_range[e];
-    const RowRange& b = inputs.box_range[e];
+  PointsBoxes inputs{
+      names, as_contiguous(points), as_contiguous(boxes),
+      two_ranges(names.op, names.prefix, points, boxes, lengths, box_lengths, offsets, box_offsets),
+      {}, margin, z_margin, validate, points.dim() == 2};
+  for (size_t e = 0; e < inputs.ranges.first.size(); ++e) {
+    const RowRange& p = inputs.ranges.first[e];
+    const RowRange& b = inputs.ranges.second[e];
     inputs.elements.push_back({p.begin, p.count, p.rows, b.begin, b.count, b.rows});
   }
   return inputs;
@@ -108,7 +98,7 @@ void find_points(Kernel kernel, const PointsBoxes& inputs, const BoxOutputs& out
   const bool point = args.bad_what == 1;
   const auto e = static_cast<size_t>(args.bad_element);
   value_error(std::string(inputs.names.op) + ": " + (point ? "points" : inputs.names.boxes) + ": " +
-              row_text(inputs.points, point ? inputs.point_range[e] : inputs.box_range[e], args.bad_element,
+              row_text(inputs.points, point ? inputs.ranges.first[e] : inputs.ranges.second[e], args.bad_element,
                        args.bad_row) +
               (point ? " is not finite; expected finite coordinates" : " is not finite; expected finite numbers"));
 }

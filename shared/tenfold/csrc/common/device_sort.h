@@ -94,9 +94,11 @@ struct Sorted {
   int32_t* row;
 };
 
-// Sorts by the lowest `bits` bits of unsigned keys; `row` null stands for 0, 1, 2, ... The input is kept. n < 2^31.
+// Sorts by the lowest `bits` bits of unsigned keys; `row` null stands for 0, 1, 2, ... The input is kept.
 template <class Key>
 Sorted<Key> radix_sort(const Stream& stream, const Key* key, const int32_t* row, int64_t n, int bits) {
+  if (n >= int64_t{1} << 31)
+    throw std::runtime_error("[tenfold:ValueError]sort: expected fewer than 2^31 entries on CUDA");
   Key* keys[2] = {stream.scratch<Key>(n), stream.scratch<Key>(n)};
   int32_t* rows[2] = {stream.scratch<int32_t>(n), stream.scratch<int32_t>(n)};
   const unsigned tiles = blocks_for(n, kSortTile);

@@ -88,9 +88,6 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, Site site = Site::he
 inline int __any_sync(unsigned mask, int predicate, Site site = Site::here()) {
   return tenfold::emu::ballot(mask, predicate != 0, site) != 0;
 }
-inline int __all_sync(unsigned mask, int predicate, Site site = Site::here()) {
-  return tenfold::emu::ballot(mask, predicate != 0, site) == mask;
-}
 template <class T>
 inline T tenfold_shuffle(unsigned mask, T value, int source, Site site) {
   static_assert(sizeof(T) <= 8, "values of at most 64 bits are exchanged");
@@ -113,11 +110,6 @@ template <class T>
 inline T __shfl_up_sync(unsigned mask, T value, int delta, Site site = Site::here()) {
   const int lane = tenfold_lane();
   return tenfold_shuffle(mask, value, lane < delta ? lane : lane - delta, site);
-}
-template <class T>
-inline T __shfl_down_sync(unsigned mask, T value, int delta, Site site = Site::here()) {
-  const int lane = tenfold_lane();
-  return tenfold_shuffle(mask, value, lane + delta > 31 ? lane : lane + delta, site);
 }
 
 // Integers alone: the order of an atomic sum of floats would decide the result.
@@ -142,13 +134,6 @@ template <class T>
 inline T atomicMax(T* p, T v) {
   return tenfold_atomic(p, [v](T old) { return old < v ? v : old; });
 }
-template <class T>
-inline T atomicCAS(T* p, T expected, T v) {
-  return tenfold_atomic(p, [expected, v](T old) { return old == expected ? v : old; });
-}
 
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
-inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
-inline int __ffsll(long long v) { return __builtin_ffsll(v); }
-inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(static_cast<unsigned>(v)); }

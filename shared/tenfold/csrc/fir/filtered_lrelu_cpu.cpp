@@ -1,6 +1,7 @@
 // The alias-free activation without its upsampled map: rows at the activation's rate live only as long as the filter
 // down reads them. Along x they are kept as arrays of one phase each (rows.h), so no pass shuffles lanes.
 #include <algorithm>
+#include <numeric>
 
 #include "fir/activation.h"
 #include "fir/fir.h"
@@ -152,8 +153,8 @@ class Pipeline {
 
 template <class T>
 void filtered_lrelu(FilteredLreluArgs<T>& a) {
-  int64_t period = common_multiple(a.x.up, a.down);
-  if (a.v.data != nullptr) period = common_multiple(period, a.v.up);
+  int64_t period = std::lcm(a.x.up, a.down);
+  if (a.v.data != nullptr) period = std::lcm(period, a.v.up);
   const int64_t work = 16 * a.down * a.mid_width;
   const PlaneTasks split(a.planes, a.out_height, work);
   parallel_ranges(a.parallel, a.planes * split.blocks, split.group, [&](int64_t, int64_t begin, int64_t end) {

@@ -321,14 +321,4 @@ struct PlaneTasks {
   }
 };
 
-inline int64_t common_multiple(int64_t a, int64_t b) {
-  int64_t x = a, y = b;
-  while (y != 0) {
-    const int64_t rest = x % y;
-    x = y;
-    y = rest;
-  }
-  return a / x * b;
-}
-
 TENFOLD_END

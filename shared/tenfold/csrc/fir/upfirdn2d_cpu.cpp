@@ -1,5 +1,6 @@
 // Resampling, one output row after the other: rows are summed along y first, then shifted copies of the sum along x.
 #include <algorithm>
+#include <numeric>
 
 #include "fir/fir.h"
 #include "fir/rows.h"
@@ -10,7 +11,7 @@ namespace {
 
 template <class T>
 void resample(UpfirdnArgs<T>& a) {
-  const int64_t period = common_multiple(a.x_axis.up, a.x_axis.down);
+  const int64_t period = std::lcm(a.x_axis.up, a.x_axis.down);
   const int64_t work = 2 * a.filter.height * std::max(a.out_width, a.in_width);
   const PlaneTasks split(a.planes, a.out_height, work);
   parallel_ranges(a.parallel, a.planes * split.blocks, split.group, [&](int64_t, int64_t begin, int64_t end) {

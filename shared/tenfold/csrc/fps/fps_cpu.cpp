@@ -17,11 +17,6 @@ constexpr T infinity() {
   return std::numeric_limits<T>::infinity();
 }
 
-template <class T>
-bool finite_row(const T* p, int64_t dims) {
-  return all_finite(p, dims);
-}
-
 // ---- every point at every pick -------------------------------------------------------------------------
 
 // Points as columns with their distance to the nearest chosen point; -infinity where a point cannot be chosen.
@@ -34,7 +29,7 @@ class Plain {
     distance_ = scratch.take<T>(n);
     column_ = scratch.take<T>(n * dims);
     for (int64_t i = 0; i < n; ++i) {
-      const bool fine = finite_row(xyz + i * columns, dims);
+      const bool fine = all_finite(xyz + i * columns, dims);
       distance_[i] = fine ? infinity<T>() : -infinity<T>();
       for (int64_t a = 0; a < dims; ++a) column_[a * n + i] = fine ? xyz[i * columns + a] : T(0);
     }
@@ -116,7 +111,7 @@ void sample_plainly(const FpsArgs<T>& args, const FpsElement& e, int64_t row) {
 // The first sample: `start`, or the first finite point where that is not finite; -1 without any.
 template <class T>
 int64_t first_row(const FpsArgs<T>& args, const FpsElement& e) {
-  const auto finite = [&](int64_t i) { return finite_row(args.xyz + (e.begin + i) * args.columns, args.dims); };
+  const auto finite = [&](int64_t i) { return all_finite(args.xyz + (e.begin + i) * args.columns, args.dims); };
   if (e.count > 0 && finite(e.start)) return e.start;
   for (int64_t i = 0; i < e.count; ++i)
     if (finite(i)) return i;
@@ -139,7 +134,7 @@ void sample(const FpsArgs<T>& args, const FpsElement& e) {
 template <class T>
 int64_t first_bad(const FpsArgs<T>& args, const FpsElement& e) {
   for (int64_t i = 0; i < e.count; ++i)
-    if (!finite_row(args.xyz + (e.begin + i) * args.columns, args.dims)) return i;
+    if (!all_finite(args.xyz + (e.begin + i) * args.columns, args.dims)) return i;
   return -1;
 }
 

@@ -4,6 +4,7 @@
 
 #include "common/arena.h"
 #include "common/bytes.h"
+#include "common/row_groups.h"
 #include "common/stream.h"
 #include "common/table_check.h"
 #include "common/vec.h"
@@ -12,12 +13,8 @@ TENFOLD_BEGIN
 
 namespace {
 
-constexpr int64_t kTaskBytes = int64_t{1} << 20;  // read or written by one task
 constexpr int64_t kAhead = 8;                      // rows that are prefetched
 constexpr int64_t kFetched = 512;                  // bytes of a row that are
-
-// Groups per task for groups of so many bytes.
-int64_t piece_of(int64_t bytes) { return 1 + kTaskBytes / (bytes + 64); }
 
 template <class T>
 void prefetch_row(const T* feats, const IndexTable& t, int64_t entry, int64_t base, int64_t channels) {
@@ -90,12 +87,6 @@ void group(GroupArgs<T>& a) {
 }
 
 // ---- group_max -----------------------------------------------------------------------------------------
-
-// NaN wins over every number, and the first NaN over later ones; equal values leave the first.
-template <class T>
-bool better(T candidate, T best) {
-  return ((candidate > best) | (candidate != candidate)) & (best == best);
-}
 
 // Channels [begin, end).
 template <class T>

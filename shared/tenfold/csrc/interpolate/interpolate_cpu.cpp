@@ -2,15 +2,12 @@
 
 #include "common/arena.h"
 #include "common/bytes.h"
+#include "common/row_groups.h"
 #include "common/table_check.h"
 
 TENFOLD_BEGIN
 
 namespace {
-
-constexpr int64_t kTaskBytes = int64_t{1} << 20;
-
-int64_t piece_of(int64_t bytes) { return 1 + kTaskBytes / (bytes + 64); }
 
 template <class T>
 void add_scaled(T* __restrict to, const T* __restrict from, T w, int64_t channels) {

@@ -44,7 +44,7 @@ struct PrepareRect {
       r.rect.hx = 0.5 * static_cast<double>(row[size]);
       r.rect.hy = 0.5 * static_cast<double>(row[size + 1]);
       cosine_sine(format.aligned ? 0.0 : static_cast<double>(row[format.columns - 1]), r.rect.c, r.rect.s);
-      r.radius = sqrt(r.rect.hx * r.rect.hx + r.rect.hy * r.rect.hy) * (1.0 + 1e-12) + 1e-300;
+      r.radius = radius_above(r.rect.hx * r.rect.hx + r.rect.hy * r.rect.hy);
       if (format.columns == 7) {
         r.z = row[2];
         r.h = 0.5 * static_cast<double>(row[5]);

@@ -1,14 +1,13 @@
-// Lanes of doubles for arithmetic that is written once, as a template on V: plain double (CUDA, portable
-// builds, tails) or a native vector of 2, 4 or 8. Every function means the same for each lane of each V, and
-// nothing contracts a multiply and an add, so all widths give the same bits.
+// Lanes of doubles for arithmetic that is written once, as a template on V: plain double (devices, tails) or the native
+// vector of 2, 4 or 8 of common/vec.h. Every function means the same for each lane of each V, and nothing contracts a
+// multiply and an add, so all widths give the same bits.
 #pragma once
 #include <cstdint>
-#include <cstring>
 
 #include "common/isa.h"
 
-#if defined(__SSE4_1__) && !defined(__CUDACC__)
-#include <immintrin.h>
+#ifndef TENFOLD_DEVICE
+#include "common/vec.h"
 #endif
 
 TENFOLD_BEGIN
@@ -34,18 +33,17 @@ struct MaskOf<double> {
   using type = bool;
 };
 
-#if defined(__SSE4_1__) && !defined(__CUDACC__)
+
+#ifndef TENFOLD_DEVICE
+constexpr int kWide = kWidth<double>;
+static inline vdouble min_of(vdouble a, vdouble b) { return vmin(a, b); }
+static inline vdouble max_of(vdouble a, vdouble b) { return vmax(a, b); }
+static inline vdouble load_lanes(const double* p) { return vload(p); }
+static inline void store_lanes(double* p, vdouble v) { vstore(p, v); }
+
 #if defined(__AVX512F__)
-constexpr int kWide = 8;
-typedef double vdouble __attribute__((vector_size(64)));
 typedef __mmask8 dmask;
 // Masked forms of full width: the plain ones name an undefined source, which compilers warn about.
-static inline vdouble min_of(vdouble a, vdouble b) {
-  return (vdouble)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b);
-}
-static inline vdouble max_of(vdouble a, vdouble b) {
-  return (vdouble)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
-}
 static inline dmask less(vdouble a, vdouble b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ); }
 static inline dmask less_equal(vdouble a, vdouble b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LE_OQ);
@@ -65,12 +63,19 @@ static inline vdouble gather(const double* base, const int32_t* index) {
   return vdouble{base[index[0]], base[index[1]], base[index[2]], base[index[3]],
                  base[index[4]], base[index[5]], base[index[6]], base[index[7]]};
 }
-#elif defined(__AVX2__)
-constexpr int kWide = 4;
-typedef double vdouble __attribute__((vector_size(32)));
-typedef int64_t dmask __attribute__((vector_size(32)));
-static inline vdouble min_of(vdouble a, vdouble b) { return (vdouble)_mm256_min_pd((__m256d)a, (__m256d)b); }
-static inline vdouble max_of(vdouble a, vdouble b) { return (vdouble)_mm256_max_pd((__m256d)a, (__m256d)b); }
+#else
+typedef vlong dmask;
+static inline dmask less(vdouble a, vdouble b) { return (dmask)(a < b); }
+static inline dmask less_equal(vdouble a, vdouble b) { return (dmask)(a <= b); }
+static inline dmask equal(vdouble a, vdouble b) { return (dmask)(a == b); }
+static inline dmask both(dmask a, dmask b) { return a & b; }
+static inline dmask either(dmask a, dmask b) { return a | b; }
+static inline dmask lane_mask_of(uint32_t bits) {
+  dmask m{};
+  for (int i = 0; i < kWide; ++i) m[i] = bits >> i & 1 ? -1 : 0;
+  return m;
+}
+#if defined(__AVX2__)
 static inline vdouble select(dmask m, vdouble yes, vdouble no) {
   return (vdouble)_mm256_blendv_pd((__m256d)no, (__m256d)yes, (__m256d)m);
 }
@@ -82,54 +87,32 @@ static inline vdouble gather(const double* base, const int32_t* index) {
   return vdouble{base[index[0]], base[index[1]], base[index[2]], base[index[3]]};
 }
 #else
-constexpr int kWide = 2;
-typedef double vdouble __attribute__((vector_size(16)));
-typedef int64_t dmask __attribute__((vector_size(16)));
-static inline vdouble min_of(vdouble a, vdouble b) { return (vdouble)_mm_min_pd((__m128d)a, (__m128d)b); }
-static inline vdouble max_of(vdouble a, vdouble b) { return (vdouble)_mm_max_pd((__m128d)a, (__m128d)b); }
+#if defined(__SSE4_1__)
 static inline vdouble select(dmask m, vdouble yes, vdouble no) {
   return (vdouble)_mm_blendv_pd((__m128d)no, (__m128d)yes, (__m128d)m);
 }
 static inline uint32_t lane_bits(dmask m) { return static_cast<uint32_t>(_mm_movemask_pd((__m128d)m)); }
 static inline vdouble rounded(vdouble v, float) { return (vdouble)_mm_cvtps_pd(_mm_cvtpd_ps((__m128d)v)); }
+#else
+static inline vdouble select(dmask m, vdouble yes, vdouble no) { return m ? yes : no; }
+static inline uint32_t lane_bits(dmask m) { return static_cast<uint32_t>((m[0] & 1) | (m[1] & 2)); }
+static inline vdouble rounded(vdouble v, float) { return vdouble{rounded(v[0], 0.0f), rounded(v[1], 0.0f)}; }
+#endif
 static inline vdouble gather(const double* base, const int32_t* index) {
   return vdouble{base[index[0]], base[index[1]]};
 }
 #endif
-
-#if !defined(__AVX512F__)
-static inline dmask less(vdouble a, vdouble b) { return (dmask)(a < b); }
-static inline dmask less_equal(vdouble a, vdouble b) { return (dmask)(a <= b); }
-static inline dmask equal(vdouble a, vdouble b) { return (dmask)(a == b); }
-static inline dmask both(dmask a, dmask b) { return a & b; }
-static inline dmask either(dmask a, dmask b) { return a | b; }
-static inline dmask lane_mask_of(uint32_t bits) {
-  dmask m{};
-  for (int i = 0; i < kWide; ++i) m[i] = bits >> i & 1 ? -1 : 0;
-  return m;
-}
 #endif
 static inline bool any(dmask m) { return lane_bits(m) != 0; }
 static inline vdouble rounded(vdouble v, double) { return v; }
-static inline vdouble load_lanes(const double* p) {
-  vdouble v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-static inline void store_lanes(double* p, vdouble v) { std::memcpy(p, &v, sizeof v); }
 
 template <>
 struct MaskOf<vdouble> {
   using type = dmask;
 };
-#else
-constexpr int kWide = 1;
-typedef double vdouble;
-typedef bool dmask;
-static inline dmask lane_mask_of(uint32_t bits) { return bits & 1; }
-static inline vdouble load_lanes(const double* p) { return *p; }
-static inline void store_lanes(double* p, vdouble v) { *p = v; }
-static inline vdouble gather(const double* base, const int32_t* index) { return base[index[0]]; }
+
+// Bits of the first n of kWide lanes; n >= 1.
+static inline uint32_t first_bits(int64_t n) { return n >= kWide ? (1u << kWide) - 1 : (1u << n) - 1; }
 #endif
 
 template <class V>
@@ -139,8 +122,5 @@ template <class V>
 TENFOLD_HD inline V splat(double x) {
   return V{} + x;
 }
-
-// Bits of the first n of kWide lanes; n >= 1.
-static inline uint32_t first_bits(int64_t n) { return n >= kWide ? (1u << kWide) - 1 : (1u << n) - 1; }
 
 TENFOLD_END

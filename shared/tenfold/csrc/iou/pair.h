@@ -6,6 +6,10 @@
 
 TENFOLD_BEGIN
 
+TENFOLD_HD static inline Enclosure enclosure_of(LossKind kind) {
+  return kind == LossKind::iou ? Enclosure::none : kind == LossKind::giou ? Enclosure::hull : Enclosure::diagonal;
+}
+
 // Column of a flat box in a Solid.
 TENFOLD_HD static inline int flat_column(int k) { return k < 2 ? k : k == 4 ? kYaw : k + 1; }
 

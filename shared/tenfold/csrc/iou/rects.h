@@ -28,9 +28,6 @@ static inline RectArrays take_rects(Scratch& scratch, int64_t n) {
   return a;
 }
 
-// Circumscribed radius from its square; the excess keeps rounding from separating touching circles.
-static inline double radius_above(double squared) { return std::sqrt(squared) * (1.0 + 1e-12) + 1e-300; }
-
 // Writes one box; the yaw waits in c for finish_angles.
 template <class T>
 void put_rect(const RectArrays& a, int64_t at, const T* row, const RectFormat& format) {

@@ -19,6 +19,9 @@ struct Rect {
   V c, s;    // cosine and sine of the yaw
 };
 
+// Circumscribed radius from its square; the excess keeps rounding from separating touching circles.
+TENFOLD_HD static inline double radius_above(double squared) { return sqrt(squared) * (1.0 + 1e-12) + 1e-300; }
+
 constexpr double kYawLimit = 1e6;  // beyond it the three-part reduction below is no longer exact
 
 // Cosine and sine of |yaw| <= kYawLimit. One routine for every box on every device: were the two boxes' values

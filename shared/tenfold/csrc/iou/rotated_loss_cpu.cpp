@@ -27,9 +27,7 @@ void diou(RotatedLossArgs<T>& a) {
 
 template <class T>
 void backward(RotatedLossArgs<T>& a) {
-  const Enclosure enclosure = a.kind == LossKind::iou    ? Enclosure::none
-                              : a.kind == LossKind::giou ? Enclosure::hull
-                                                         : Enclosure::diagonal;
+  const Enclosure enclosure = enclosure_of(a.kind);
   parallel_ranges(a.parallel, a.n, kPairsPerTask, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       double gp[7] = {}, gt[7] = {};

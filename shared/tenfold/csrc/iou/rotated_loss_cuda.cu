@@ -46,10 +46,7 @@ struct Gradients {
 
 template <class T>
 void backward(RotatedLossArgs<T>& a) {
-  const Enclosure enclosure = a.kind == LossKind::iou    ? Enclosure::none
-                              : a.kind == LossKind::giou ? Enclosure::hull
-                                                         : Enclosure::diagonal;
-  each("rotated_iou_backward", *a.parallel.stream, a.n, Gradients<T>{a, enclosure});
+  each("rotated_iou_backward", *a.parallel.stream, a.n, Gradients<T>{a, enclosure_of(a.kind)});
 }
 
 }  // namespace

@@ -169,7 +169,7 @@ class LevelGrid {
     CellRange ys[GridAxis::kLevels];
     const int nx = x_.ranges(interval(b.x1, b.x2), xs);
     const int ny = y_.ranges(interval(b.y1, b.y2), ys);
-    int64_t budget = capacity_ / (4 * lanes::kCount<T>) + 64;  // beyond it reading everything is cheaper
+    int64_t budget = capacity_ / (4 * kWidth<T>) + 64;  // beyond it reading everything is cheaper
     for (int i = 0; i < nx; ++i) {
       const uint64_t pairs = pairs_[xs[i].level];
       const int64_t width = xs[i].last - xs[i].first + 1;

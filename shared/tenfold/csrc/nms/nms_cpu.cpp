@@ -1,6 +1,7 @@
 #include "nms/nms.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "common/arena.h"
 #include "common/radix.h"
@@ -256,7 +257,7 @@ class TiledSuppression {
     while (per_axis < Tiling::kMostPerAxis && (per_axis + 1) * (per_axis + 1) * kTile <= count_ + count_ / 4) ++per_axis;
     for (; per_axis > 1; --per_axis) {
       int p = per_axis;  // other cuts than those that left these boxes open
-      while (p < Tiling::kMostPerAxis && common_divisor(p, avoid) > 1) ++p;
+      while (p < Tiling::kMostPerAxis && std::gcd(p, avoid) > 1) ++p;
       const Tiling tiling(p, count_, [&](int64_t i) { return box(i); });
       if (few_on_borders(tiling)) return run_tiles(tiling, repeats, p);
     }
@@ -264,7 +265,6 @@ class TiledSuppression {
   }
 
  private:
-  static int common_divisor(int a, int b) { return b == 0 ? a : common_divisor(b, a % b); }
   int32_t rank_of(int64_t i) const { return from_ ? from_[i] : static_cast<int32_t>(i); }
   int64_t row_of(int64_t i) const { return unmarked(row_[rank_of(i)]); }
   Box<T> box(int64_t i) const { return box_at(a_, row_of(i)); }
@@ -355,7 +355,7 @@ void nms(NmsArgs<T>& a) {
   const int64_t m = rank_candidates(a, a.keep);
   const int64_t limit = a.max_out < 0 || a.max_out > m ? m : a.max_out;
   if (m == 0 || limit == 0) return;
-  if (a.labels != nullptr)
+  if (a.labels != nullptr || a.batch != nullptr)
     suppress_groups(a, a.keep, m, limit);
   else if (limit < m || a.iou_threshold >= 1 || !TiledSuppression<T>(a, a.keep, nullptr, m).run(1))
     a.kept = Suppression<T>(a, nullptr, a.keep, m, limit).run();

@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "common/arena.h"
-#include "nms/lanes.h"
+#include "common/vec.h"
 
 TENFOLD_BEGIN
 
@@ -57,10 +57,10 @@ struct BoxSlots {
     y1 = scratch.take<T>(capacity);
     x2 = scratch.take<T>(capacity);
     y2 = scratch.take<T>(capacity);
-    scaled = scratch.take<T>(capacity + lanes::kCount<T>);
+    scaled = scratch.take<T>(capacity + kWidth<T>);
     open = scratch.take<uint8_t>(capacity);
     // A vector may start at the last box.
-    for (int64_t i = 0; i < capacity + lanes::kCount<T>; ++i) scaled[i] = std::numeric_limits<T>::infinity();
+    for (int64_t i = 0; i < capacity + kWidth<T>; ++i) scaled[i] = std::numeric_limits<T>::infinity();
   }
   void put(int64_t at, const Box<T>& b, T scaled_area, bool is_open) {
     x1[at] = b.x1;
@@ -79,41 +79,41 @@ struct BoxSlots {
 
 template <class T>
 class Overlap {
-  using V = lanes::vec<T>;
-  static constexpr int kWidth = lanes::kCount<T>;
+  using V = vec<T>;
+  static constexpr int kStep = kWidth<T>;
 
  public:
   Overlap(const OverlapRule<T>& rule, const Box<T>& b, T area)
-      : x1_(lanes::set<T>(b.x1)), y1_(lanes::set<T>(b.y1)), x2_(lanes::set<T>(b.x2)), y2_(lanes::set<T>(b.y2)),
-        scaled_(lanes::set<T>(rule.scaled(area))), area_(area), threshold_(rule.threshold) {}
+      : x1_(vset(b.x1)), y1_(vset(b.y1)), x2_(vset(b.x2)), y2_(vset(b.y2)),
+        scaled_(vset(rule.scaled(area))), area_(area), threshold_(rule.threshold) {}
 
   // Calls hit(at, lanes) where boxes in [begin, end) suppress the candidate, until it returns true; whether it
   // did. Boxes up to one vector behind `end` may be tested too: every box in the slots outranks the candidate.
   template <class F>
   bool visit(const BoxSlots<T>& s, int64_t begin, int64_t end, F&& hit) const {
-    for (; begin + 4 * kWidth <= end; begin += 4 * kWidth) {
+    for (; begin + 4 * kStep <= end; begin += 4 * kStep) {
       const lane_mask m0 = maybe(s, begin);
-      const lane_mask m1 = maybe(s, begin + kWidth);
-      const lane_mask m2 = maybe(s, begin + 2 * kWidth);
-      const lane_mask m3 = maybe(s, begin + 3 * kWidth);
+      const lane_mask m1 = maybe(s, begin + kStep);
+      const lane_mask m2 = maybe(s, begin + 2 * kStep);
+      const lane_mask m3 = maybe(s, begin + 3 * kStep);
       if (__builtin_expect((m0 | m1 | m2 | m3) == 0, 1)) continue;
-      if (settle(s, begin, m0, hit) || settle(s, begin + kWidth, m1, hit) || settle(s, begin + 2 * kWidth, m2, hit) ||
-          settle(s, begin + 3 * kWidth, m3, hit))
+      if (settle(s, begin, m0, hit) || settle(s, begin + kStep, m1, hit) || settle(s, begin + 2 * kStep, m2, hit) ||
+          settle(s, begin + 3 * kStep, m3, hit))
         return true;
     }
-    for (; begin < end; begin += kWidth)
+    for (; begin < end; begin += kStep)
       if (settle(s, begin, maybe(s, begin), hit)) return true;
     return false;
   }
 
  private:
   V intersection(const BoxSlots<T>& s, int64_t at) const {
-    const V iw = lanes::min(lanes::load(s.x2 + at), x2_) - lanes::max(lanes::load(s.x1 + at), x1_);
-    const V ih = lanes::min(lanes::load(s.y2 + at), y2_) - lanes::max(lanes::load(s.y1 + at), y1_);
-    return lanes::max(iw, V{}) * ih;  // never positive where ih < 0
+    const V iw = vmin(vload(s.x2 + at), x2_) - vmax(vload(s.x1 + at), x1_);
+    const V ih = vmin(vload(s.y2 + at), y2_) - vmax(vload(s.y1 + at), y1_);
+    return vmax(iw, V{}) * ih;  // never positive where ih < 0
   }
   lane_mask maybe(const BoxSlots<T>& s, int64_t at) const {
-    return lanes::greater(intersection(s, at), lanes::load(s.scaled + at) + scaled_);
+    return vlt(vload(s.scaled + at) + scaled_, intersection(s, at));
   }
   template <class F>
   bool settle(const BoxSlots<T>& s, int64_t at, lane_mask lane, F&& hit) const {
@@ -122,9 +122,9 @@ class Overlap {
     return lane != 0 && hit(at, lane);
   }
   lane_mask certain(const BoxSlots<T>& s, int64_t at) const {
-    const V area = (lanes::load(s.x2 + at) - lanes::load(s.x1 + at)) * (lanes::load(s.y2 + at) - lanes::load(s.y1 + at));
+    const V area = (vload(s.x2 + at) - vload(s.x1 + at)) * (vload(s.y2 + at) - vload(s.y1 + at));
     const V inter = intersection(s, at);
-    return lanes::greater(inter / ((area + area_) - inter), lanes::set<T>(threshold_));
+    return vlt(vset(threshold_), inter / ((area + area_) - inter));
   }
 
   V x1_, y1_, x2_, y2_, scaled_;

@@ -45,7 +45,7 @@ struct PeakKey {
   Key* key;
   __device__ void operator()(int64_t at) const {
     const T value = a.heat[at];
-    const bool in = static_cast<double>(value) > a.threshold && is_peak(a.heat, a.height, a.width, a.kernel / 2, at);
+    const bool in = value > static_cast<T>(a.threshold) && is_peak(a.heat, a.height, a.width, a.kernel / 2, at);
     key[at] = in ? descending(value) : kNobody<Key>;
   }
 };

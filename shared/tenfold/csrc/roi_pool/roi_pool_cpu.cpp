@@ -6,6 +6,7 @@
 
 #include "common/arena.h"
 #include "common/bytes.h"
+#include "common/row_groups.h"
 
 TENFOLD_BEGIN
 
@@ -94,12 +95,6 @@ void point_backward(RoiPointArgs<T>& a) {
 }
 
 // ---- grid ------------------------------------------------------------------------------------------------
-
-// NaN wins over every number, and the first NaN over later ones.
-template <class T>
-bool better(T candidate, T best) {
-  return ((candidate > best) | (candidate != candidate)) & (best == best);
-}
 
 template <class T>
 void pool_box(const RoiGridArgs<T>& a, int64_t box, int64_t cells, int32_t* number) {

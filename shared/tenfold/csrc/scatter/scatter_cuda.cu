@@ -28,7 +28,6 @@ struct Reduction {
   Segments segments;
   T* out;
   int32_t* arg;
-  int32_t* count;
 
   // NaN wins over every number, and the first NaN over later ones.
   __device__ bool better(T candidate, T best) const {
@@ -73,7 +72,7 @@ void reduce_rows(ScatterArgs<T>& a, const Index* index) {
   const Segments segments = make_segments(stream, key, a.n, a.num);
   each("scatter_count", stream, a.num, SegmentCount{segments, a.count});
   each("scatter_reduce", stream, a.num * a.channels,
-               Reduction<T>{a.feats, a.channels, a.reduce, segments, a.out, a.arg, a.count});
+       Reduction<T>{a.feats, a.channels, a.reduce, segments, a.out, a.arg});
 }
 
 template <class T>

@@ -15,7 +15,6 @@ struct SparseConvArgs {
   const T* bias;         // (c_out) or null
   const int32_t* table;  // (K, out_rows)
   int64_t in_rows, out_rows, c_in, c_out, offsets;
-  bool validate;
   Parallel parallel;
   T* out;    // (out_rows, c_out)
   bool bad;  // out: a table entry is not below in_rows (nothing was read through it)

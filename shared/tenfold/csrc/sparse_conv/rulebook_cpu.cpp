@@ -1,6 +1,7 @@
 #include "sparse_conv/rulebook.h"
 
 #include <cstring>
+#include <numeric>
 
 #include "common/arena.h"
 #include "common/bytes.h"
@@ -262,13 +263,7 @@ struct AxisReach {
 
   AxisReach(Scratch& scratch, int64_t size, int64_t out_size, int64_t kernel, int64_t stride, int64_t padding,
             int64_t dilation) {
-    int64_t a = stride, b = dilation;  // kernel indices that serve one coordinate are stride / gcd apart
-    while (b != 0) {
-      const int64_t rest = a % b;
-      a = b;
-      b = rest;
-    }
-    const int64_t apart = stride / a;
+    const int64_t apart = stride / std::gcd(stride, dilation);  // of kernel indices that serve one coordinate
     most = (kernel + apart - 1) / apart;
     count = scratch.zeros<int32_t>(size);
     output = scratch.zeros<int32_t>(size * most);

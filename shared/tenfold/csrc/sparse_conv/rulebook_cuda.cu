@@ -104,11 +104,10 @@ struct Neighbour {
   }
 };
 
-// One (input row, offset): the output site that it reaches, in a.key.
+// One (input row, offset): the output site that it reaches.
 struct Reach {
   StridedArgs a;
   SiteKeys in, out;
-  const Sorted<uint64_t> sorted;
   uint64_t none;
   uint64_t* key;
   __device__ void operator()(int64_t e) const {
@@ -237,7 +236,7 @@ void rulebook_strided_sites(StridedArgs& a) {
   const SortedSites sites = sort_sites(stream, a.coords, a.n, a.grid);
   const uint64_t none = SiteKeys{a.out_grid}.outside();
   auto* key = stream.scratch<uint64_t>(a.pairs);
-  each("rulebook_reach", stream, a.pairs, Reach{a, SiteKeys{a.grid}, SiteKeys{a.out_grid}, sites.sorted, none, key});
+  each("rulebook_reach", stream, a.pairs, Reach{a, SiteKeys{a.grid}, SiteKeys{a.out_grid}, none, key});
   each("rulebook_repeated", stream, a.n, DropRepeated{sites.sorted, sites.outside, volume_of(a.geometry), none, key});
   const Sorted<uint64_t> sorted = radix_sort<uint64_t>(stream, key, nullptr, a.pairs, bits_for(none));
   auto* before = stream.scratch<int32_t>(a.pairs + 1);

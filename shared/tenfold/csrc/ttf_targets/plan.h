@@ -44,6 +44,44 @@ TENFOLD_HD static inline double importance_of(double area, BoxImportance mode) {
   }
 }
 
+// Whether a box takes part.
+TENFOLD_HD static inline bool is_drawn(const TtfTargetsArgs& a, const float* b, int64_t label) {
+  return label >= 0 && label < a.classes && is_finite(b[0]) && is_finite(b[1]) && is_finite(b[2]) && is_finite(b[3]) &&
+         b[2] > b[0] && b[3] > b[1];
+}
+
+TENFOLD_HD static inline double area_of(const float* b) {
+  return (static_cast<double>(b[2]) - b[0]) * (static_cast<double>(b[3]) - b[1]);
+}
+
+// Centre and sides of a box in cells of the map.
+struct BoxPlace {
+  int64_t cx, cy;
+  double w, h;
+  bool near;  // a centre that is not cannot reach the map: radii are below its distance
+};
+
+TENFOLD_HD static inline BoxPlace place_of(const TtfTargetsArgs& a, const float* b) {
+  BoxPlace p{};
+  const double stride = static_cast<double>(a.stride);
+  const double x1 = b[0], y1 = b[1], x2 = b[2], y2 = b[3];
+  const double middle_x = floor((x1 + x2) / 2 / stride), middle_y = floor((y1 + y2) / 2 / stride);
+  p.w = clipped_side(x1 / stride, x2 / stride, a.width);
+  p.h = clipped_side(y1 / stride, y2 / stride, a.height);
+  if (a.circular) p.w = p.h = p.w < p.h ? p.w : p.h;
+  const double far = 1e3 * static_cast<double>(a.width + a.height) + 2;
+  p.near = fabs(middle_x) <= far && fabs(middle_y) <= far;
+  if (!p.near) return p;
+  p.cx = static_cast<int64_t>(middle_x);
+  p.cy = static_cast<int64_t>(middle_y);
+  return p;
+}
+
+// What kernel values are multiplied by; `sum` of them over the cells.
+TENFOLD_HD static inline float scale_of(const TtfTargetsArgs& a, double area, double sum) {
+  return a.weight == CellWeight::one ? 1.0f : static_cast<float>(importance_of(area, a.importance) / sum);
+}
+
 // One box of an image. CUDA plans all of them before it draws; the CPU draws one after the other.
 struct BoxPlan {
   KernelSpan heat_x, heat_y;  // of the heat map
@@ -57,29 +95,19 @@ struct BoxPlan {
 TENFOLD_HD static inline BoxPlan plan_box(const TtfTargetsArgs& a, const float* b, int64_t label) {
   BoxPlan p{};
   p.label = label;
-  if (label < 0 || label >= a.classes) return p;
-  if (!(is_finite(b[0]) && is_finite(b[1]) && is_finite(b[2]) && is_finite(b[3]))) return p;
-  if (!(b[2] > b[0]) || !(b[3] > b[1])) return p;
-  p.area = (static_cast<double>(b[2]) - b[0]) * (static_cast<double>(b[3]) - b[1]);
-  const double stride = static_cast<double>(a.stride);
-  const double x1 = b[0], y1 = b[1], x2 = b[2], y2 = b[3];
-  const double middle_x = floor((x1 + x2) / 2 / stride), middle_y = floor((y1 + y2) / 2 / stride);
-  double w = clipped_side(x1 / stride, x2 / stride, a.width), h = clipped_side(y1 / stride, y2 / stride, a.height);
-  if (a.circular) w = h = w < h ? w : h;
-  const double far = 1e3 * static_cast<double>(a.width + a.height) + 2;
-  if (!(fabs(middle_x) <= far && fabs(middle_y) <= far)) return p;
+  if (!is_drawn(a, b, label)) return p;
+  p.area = area_of(b);
+  const BoxPlace at = place_of(a, b);
+  if (!at.near) return p;
   p.used = 1;
-  const int64_t cx = static_cast<int64_t>(middle_x), cy = static_cast<int64_t>(middle_y);
-  p.heat_x = kernel_span(cx, a.alpha * w, a.width);
-  p.heat_y = kernel_span(cy, a.alpha * h, a.height);
-  p.x = kernel_span(cx, a.beta * w, a.width);
-  p.y = kernel_span(cy, a.beta * h, a.height);
+  p.heat_x = kernel_span(at.cx, a.alpha * at.w, a.width);
+  p.heat_y = kernel_span(at.cy, a.alpha * at.h, a.height);
+  p.x = kernel_span(at.cx, a.beta * at.w, a.width);
+  p.y = kernel_span(at.cy, a.beta * at.h, a.height);
   const int64_t columns = p.x.end - p.x.begin, rows = p.y.end - p.y.begin;
   if (columns <= 0 || rows <= 0) return p;
-  const double omega = importance_of(p.area, a.importance);
-  p.scale = a.weight == CellWeight::gaussian ? static_cast<float>(omega / (p.y.sum() * p.x.sum()))
-            : a.weight == CellWeight::flat   ? static_cast<float>(omega / static_cast<double>(columns * rows))
-                                             : 1.0f;
+  const bool gaussian = a.weight == CellWeight::gaussian;
+  p.scale = scale_of(a, p.area, gaussian ? p.y.sum() * p.x.sum() : static_cast<double>(columns * rows));
   return p;
 }
 

@@ -40,18 +40,11 @@ struct Maps {
 };
 
 void draw(const TtfTargetsArgs& a, const Maps& maps, const float* box, int64_t label, double area, float* room) {
-  const double stride = static_cast<double>(a.stride);
-  const double x1 = box[0], y1 = box[1], x2 = box[2], y2 = box[3];
-  const double middle_x = std::floor((x1 + x2) / 2 / stride), middle_y = std::floor((y1 + y2) / 2 / stride);
-  double w = clipped_side(x1 / stride, x2 / stride, a.width);
-  double h = clipped_side(y1 / stride, y2 / stride, a.height);
-  if (a.circular) w = h = w < h ? w : h;
-  // A centre this far outside cannot reach the map: radii are below it.
-  const double far = 1e3 * static_cast<double>(a.width + a.height) + 2;
-  if (!(std::fabs(middle_x) <= far && std::fabs(middle_y) <= far)) return;
-  const int64_t cx = static_cast<int64_t>(middle_x), cy = static_cast<int64_t>(middle_y);
+  const BoxPlace place = place_of(a, box);
+  if (!place.near) return;
   float* const room_y = room + a.width;
-  Span gx = gaussian(cx, a.alpha * w, a.width, room), gy = gaussian(cy, a.alpha * h, a.height, room_y);
+  Span gx = gaussian(place.cx, a.alpha * place.w, a.width, room);
+  Span gy = gaussian(place.cy, a.alpha * place.h, a.height, room_y);
   float* const heat = maps.heat + label * a.height * a.width;
   for (int64_t y = gy.begin; y < gy.end; ++y) {
     const float value = gy.value[y - gy.begin];
@@ -62,21 +55,19 @@ void draw(const TtfTargetsArgs& a, const Maps& maps, const float* box, int64_t l
     }
   }
   if (a.beta != a.alpha) {
-    gx = gaussian(cx, a.beta * w, a.width, room);
-    gy = gaussian(cy, a.beta * h, a.height, room_y);
+    gx = gaussian(place.cx, a.beta * place.w, a.width, room);
+    gy = gaussian(place.cy, a.beta * place.h, a.height, room_y);
   }
   if (gx.end <= gx.begin || gy.end <= gy.begin) return;
-  const double omega = importance_of(area, a.importance);
   const int64_t columns = gx.end - gx.begin;
-  const float cells = static_cast<float>(omega / static_cast<double>(columns * (gy.end - gy.begin)));
-  const float scale = a.weight == CellWeight::gaussian ? static_cast<float>(omega / (gy.sum() * gx.sum()))
-                      : a.weight == CellWeight::flat   ? cells
-                                                       : 1.0f;
+  const bool gaussian_weight = a.weight == CellWeight::gaussian;
+  const double cells = static_cast<double>(columns * (gy.end - gy.begin));
+  const float scale = scale_of(a, area, gaussian_weight ? gy.sum() * gx.sum() : cells);
   for (int64_t y = gy.begin; y < gy.end; ++y) {
     const int64_t at = y * a.width + gx.begin;
     const float value = gy.value[y - gy.begin];
     float* weight = maps.weight + at;
-    if (a.weight == CellWeight::gaussian) {
+    if (gaussian_weight) {
       for (int64_t x = 0; x < columns; ++x) weight[x] = value * gx.value[x] * scale;
     } else {
       for (int64_t x = 0; x < columns; ++x) weight[x] = scale;
@@ -103,9 +94,8 @@ void one_image(const TtfTargetsArgs& a, int64_t image) {
   int64_t n = 0;
   for (int64_t m = 0; m < a.boxes_per_image; ++m) {
     const float* b = boxes + 4 * m;
-    if (labels[m] < 0 || labels[m] >= a.classes || !all_finite(b, 4) || !(b[2] > b[0]) || !(b[3] > b[1])) continue;
-    const double area = (static_cast<double>(b[2]) - b[0]) * (static_cast<double>(b[3]) - b[1]);
-    order[n++] = {area, static_cast<int32_t>(m)};
+    if (!is_drawn(a, b, labels[m])) continue;
+    order[n++] = {area_of(b), static_cast<int32_t>(m)};
   }
   std::sort(order, order + n, [](const Drawn& p, const Drawn& q) {
     return p.area != q.area ? p.area > q.area : p.row < q.row;

@@ -51,7 +51,7 @@ struct TakeSorted {
   }
 };
 
-// Rows that repeat a cell: place + 1 of the row, so that the lowest row wins.
+// Rows that repeat a cell; the lowest wins.
 struct Repeated {
   Sorted<uint64_t> sorted;
   unsigned long long* first;  // row << 32 | the row that it repeats

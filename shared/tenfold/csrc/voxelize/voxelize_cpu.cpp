@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "common/arena.h"
@@ -89,6 +90,13 @@ inline int keep_inside(const uint64_t* key, const int32_t* inside, int count, in
   return m;
 }
 
+// The lowest T that is not below `cells`: a number of cells that T rounds down would leave the last one out.
+template <class T>
+T end_of(int64_t cells) {
+  const T end = static_cast<T>(cells);
+  return static_cast<int64_t>(end) < cells ? std::nextafter(end, std::numeric_limits<T>::infinity()) : end;
+}
+
 // Writes key and row of the points inside the grid, in order, and returns their number. The output has room for
 // kBlock and a vector more.
 template <class T, class Key>
@@ -96,9 +104,7 @@ int quantise_block(const T* points, int64_t channels, int64_t row, int count, co
                    const CellKeys<Key>& key_of, Key* keys, int32_t* rows) {
   T x[kBlock], y[kBlock], z[kBlock];
   split_rows(points + row * channels, channels, count, x, y, z);
-  // A number of cells that is no T rounds to one: the comparison stays right, because no T lies between.
-  const T end_x = static_cast<T>(grid.cells[0]), end_y = static_cast<T>(grid.cells[1]),
-          end_z = static_cast<T>(grid.cells[2]);
+  const T end_x = end_of<T>(grid.cells[0]), end_y = end_of<T>(grid.cells[1]), end_z = end_of<T>(grid.cells[2]);
   Key key[kBlock];
   int32_t inside[kBlock];
   for (int i = 0; i < count; ++i) {

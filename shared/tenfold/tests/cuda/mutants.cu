@@ -326,6 +326,11 @@ const Case kCases[] = {
        return 0u;
      }},
     {"sort", run_sort},
+    {"too much to sort",
+     [] {
+       Memory m;
+       return static_cast<uint32_t>(*radix_sort<uint32_t>(m.stream, nullptr, nullptr, int64_t{1} << 31, 8).key);
+     }},
     {"scan", run_scan},
     {"two sums", run_two_sums},
     {"suppress", run_suppress},

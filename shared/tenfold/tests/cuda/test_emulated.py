@@ -125,6 +125,7 @@ def test_forms_that_no_case_draws(emulator):
         ops.ball_query_multi(xyz, xyz[:30], (0.4, 0.9), (4, 16))
         ops.nms_rotated_padded(boxes, scores, 0.3, 12)
         ops.points_in_boxes_padded(xyz, boxes, 9)
+        ops.topk_peaks(torch.tensor([[[[0.1, 0.3, 0.2]]]]), 3, kernel=1, threshold=0.1)
         ops.voxelize(xyz, *cells, out=ops.voxelize(xyz, *cells))
     names = {call.name.removeprefix("tenfold::") for call in calls}
     assert names >= {"ball_query_multi", "nms_rotated_padded", "points_in_boxes_padded", "voxelize_out"}

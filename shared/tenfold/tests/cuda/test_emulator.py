@@ -50,6 +50,7 @@ MISTAKES = {
     "scratch nobody wrote, unseen": r"depends on the order",
     "scratch nobody wrote": r"nobody wrote",
     "sort": None,
+    "too much to sort": r"expected fewer than 2\^31 entries",
     "scan": None,
     "two sums": None,
     "suppress": None,

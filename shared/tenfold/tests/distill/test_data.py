@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import sys
 import zipfile
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tenfold._errors import UserInputError
+from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.distill import create_model, few_shot_indices, load_classifier, noisy_labels, save_classifier
 from tenfold.distill.checkpoints import clean_state_dict
 from tenfold.distill.data import (
@@ -22,7 +23,7 @@ from tenfold.distill.data import (
     read_image_folder,
     write_cifar,
 )
-from tenfold.distill.loop import topk_correct
+from tenfold.distill.loop import logits_of, topk_correct
 from tenfold.distill.protocols import read_indices, write_indices
 from tenfold.distill.strokes import BACKGROUND, MEAN, PRESETS, STD, Strokes, strokes
 from tenfold.io import CheckpointMismatchError
@@ -135,6 +136,35 @@ def test_small_images_from_a_folder_and_from_a_zip(tmp_path):
     (tmp_path / "d" / "train" / "ant" / "0.png").write_bytes(b"nothing")
     with pytest.raises(UserInputError, match=r"0.png"):
         read_image_folder(tmp_path / "d", "train")
+
+
+def test_a_damaged_member_of_a_zip_is_named(tmp_path, monkeypatch):
+    folder_of(tmp_path / "d")
+    path = tmp_path / "d.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (tmp_path / "d").rglob("*.png"):
+            archive.write(file, file.relative_to(tmp_path / "d"))
+    content = path.read_bytes()
+    bee = content.index(b"bee/1.png") + 30  # in the stored image, whose sum no longer fits
+    (tmp_path / "bad.zip").write_bytes(content[:bee] + bytes([content[bee] ^ 1]) + content[bee + 1 :])
+    with pytest.raises(UserInputError, match=r"bad\.zip: train/bee/1\.png: is no sound image"):
+        read_image_folder(tmp_path / "bad.zip", "train")
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(MissingExtraError, match="needs Pillow"):  # the image is not to blame
+        read_image_folder(path, "train")
+
+
+@pytest.mark.parametrize("files", [(), ("notes.txt",)], ids=["empty", "no image"])
+def test_a_class_folder_without_images_is_refused_as_torchvision_does(tmp_path, files):
+    folder_of(tmp_path)
+    (tmp_path / "train" / "cow").mkdir()
+    for name in files:
+        (tmp_path / "train" / "cow" / name).touch()
+    with pytest.raises(FileNotFoundError, match="cow"):
+        require("torchvision").datasets.ImageFolder(tmp_path / "train")
+    for read in (read_image_folder, lambda *where: FolderImages(*where, ResizedCrop(24))):
+        with pytest.raises(UserInputError, match=r"cow: holds no image; expected train/<class>/<image>"):
+            read(tmp_path, "train")
 
 
 def test_cifar10_sample_is_read():
@@ -279,6 +309,16 @@ def test_topk_counts_ties_for_the_label_and_nan_never():
     assert topk_correct(logits, torch.tensor([1, 2, 0]), 2).tolist() == [True, True, False]
 
 
+def test_logits_are_those_of_eval_mode_and_every_module_keeps_its_own():
+    data = ImageArrays(tiny(8, side=8), Augment().plain(), random=False)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(192), torch.nn.Dropout(0.5))
+    model[1].eval()  # frozen statistics inside a network in training
+    x, *_ = data.__getitems__(range(8))
+    torch.testing.assert_close(logits_of(model, data, 3), x.flatten(1) / (1 + 1e-5) ** 0.5)
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+
+
 # ---- checkpoints ---------------------------------------------------------------------------------
 
 
@@ -292,7 +332,7 @@ def test_our_own_file_and_its_sidecar(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet20", "wrn_16_2", "vgg8", "ResNet50", "MobileNetV2", "ShuffleV1", "ShuffleV2"]
+    "arch", ["resnet20", "wrn_16_2", "vgg8", "ResNet18", "MobileNetV2", "ShuffleV1", "ShuffleV2"]
 )
 def test_state_dicts_of_the_published_code_load(arch, tmp_path):
     """As RepDistiller stores them: options beside the weights, the classifier of MobileNetV2 in a list."""

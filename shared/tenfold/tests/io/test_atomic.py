@@ -7,7 +7,16 @@ import pytest
 
 import tenfold.io.atomic as atomic
 from tenfold._errors import UserInputError
-from tenfold.io import atomic_write, check_folder, make_folder, write_bytes, write_json, write_text
+from tenfold.io import (
+    atomic_write,
+    check_folder,
+    check_output,
+    make_folder,
+    staged,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -180,3 +189,33 @@ def test_a_folder_is_checked_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UserInputError, match=r"is not writable"):
         check_folder(tmp_path / "a")
+
+
+def test_an_output_is_checked_before_the_work(tmp_path):
+    check_output(tmp_path / "a.pt2")
+    with pytest.raises(
+        UserInputError, match=r"a\.txt: output: got the ending '\.txt'; expected \.onnx or \.pt2"
+    ):
+        check_output(tmp_path / "a.txt")
+    with pytest.raises(UserInputError, match=r"out: got the ending ''; expected \.mp4"):
+        check_output(tmp_path / "a", (".mp4",), "out")
+    with pytest.raises(UserInputError, match=r"expected \.a, \.b or \.c"):
+        check_output(tmp_path / "a", (".a", ".b", ".c"))
+    with pytest.raises(UserInputError, match=r"output: the folder .* does not exist"):
+        check_output(tmp_path / "none" / "a.onnx")
+
+
+def test_staged_files_appear_together_or_not_at_all(tmp_path):
+    target = tmp_path / "a.onnx"
+    target.write_text("old")
+    with pytest.raises(UnicodeError), staged(target) as written:
+        written.with_name("a.onnx.data").write_text("\ud800", "utf-8")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.onnx", "old")]
+    with staged(target) as written:
+        written.write_text("new")
+        written.with_name("a.onnx.data").write_text("weights")
+        assert target.read_text() == "old"
+    assert sorted((file.name, file.read_text()) for file in tmp_path.iterdir()) == [
+        ("a.onnx", "new"),
+        ("a.onnx.data", "weights"),
+    ]

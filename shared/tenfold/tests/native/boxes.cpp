@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <numeric>
 
 #include "boxes.h"
 #include "iou/iou.h"
@@ -10,7 +9,6 @@
 using namespace tenfold;
 using native::finite;
 using native::ground_boxes;
-using native::Random;
 
 namespace {
 

@@ -1,13 +1,10 @@
 #include <algorithm>
-#include <cstdlib>
 #include <numeric>
 
 #include "harness.h"
 #include "host/greedy_capi.h"
 #include "host/grouping_capi.h"
 #include "host/precision_capi.h"
-
-using native::Random;
 
 NATIVE_TEST(host_partition) {
   const int64_t n = 1 + random.integer(8);

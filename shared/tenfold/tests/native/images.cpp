@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <numeric>
 
 #include "bilinear/bilinear.h"
 #include "colour/colour.h"
@@ -8,7 +7,6 @@
 #include "ttf_targets/ttf_targets.h"
 
 using namespace tenfold;
-using native::Random;
 
 NATIVE_TEST(peaks) {
   const int64_t groups = random.integer(2), planes = random.integer(3), height = random.size(24), width = random.size(40);

@@ -5,7 +5,6 @@
 using namespace tenfold;
 using native::finite;
 using native::ground_boxes;
-using native::Random;
 
 namespace {
 

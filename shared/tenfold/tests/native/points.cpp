@@ -9,7 +9,6 @@
 #include "voxelize/voxelize.h"
 
 using namespace tenfold;
-using native::Random;
 
 namespace {
 

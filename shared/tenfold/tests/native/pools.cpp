@@ -4,7 +4,6 @@
 #include "roi_pool/roi_pool.h"
 
 using namespace tenfold;
-using native::Random;
 
 NATIVE_TEST(roi_point_pool) {
   const int64_t elements = 1 + random.integer(1), per = random.size(8), n = 1 + random.size(40), k = random.size(12);

@@ -17,6 +17,8 @@ from tenfold.io import field, read_json, read_points
 
 __all__ = ["CustomDetection", "MMDet3DDetection"]
 
+_IGNORED = -1  # label of mmdetection3d
+
 
 def _numbers(path: Path, name: str, value: Any, columns: int) -> np.ndarray:
     try:
@@ -57,9 +59,12 @@ class CustomDetection:
         ]
         if not self._rows:
             raise UserInputError(f"{self.path}: scenes: none of the split {split!r}")
-        self.names: Sequence[str] = [
-            field(self.document, f"scenes[{k}].id", str, path=self.path) for k in self._rows
-        ]
+        ids = [field(self.document, f"scenes[{k}].id", str, path=self.path) for k in range(len(entries))]
+        first: dict[str, int] = {}
+        for k, name in enumerate(ids):
+            if first.setdefault(name, k) != k:  # `prepare` would write one over the other
+                raise UserInputError(f"{self.path}: scenes[{k}].id: got {name!r}, as scenes[{first[name]}]")
+        self.names: Sequence[str] = [ids[k] for k in self._rows]
         objects = [self._objects(k, names) for k in range(len(entries))]
         self.labels = _label_set(names, objects)
         self._boxes = dict(enumerate(objects))
@@ -160,13 +165,24 @@ class MMDet3DDetection:
         align = np.eye(4)
         if entry.get("axis_align_matrix") is not None:
             align = _numbers(self.path, f"{where}.axis_align_matrix", entry["axis_align_matrix"], 4)
+            if align.shape != (4, 4):
+                raise UserInputError(
+                    f"{self.path}: {where}.axis_align_matrix: got {len(align)} rows; expected 4"
+                )
         points = transform_points(cloud.xyz.astype(np.float64), align).astype(np.float32)
         rows, labels = [], []
         for k, _ in enumerate(entry.get("instances", [])):
-            box = field(self.document, f"{where}.instances[{k}].bbox_3d", list, path=self.path)
-            rows.append(box)
-            labels.append(field(self.document, f"{where}.instances[{k}].bbox_label_3d", int, path=self.path))
-        columns = len(rows[0]) if rows else 7
+            label = field(self.document, f"{where}.instances[{k}].bbox_label_3d", int, path=self.path)
+            if label == _IGNORED:
+                continue
+            if not 0 <= label < len(self.labels.names):
+                raise UserInputError(
+                    f"{self.path}: {where}.instances[{k}].bbox_label_3d: got {label}; expected 0 to "
+                    f"{len(self.labels.names) - 1}, or {_IGNORED} for what is ignored"
+                )
+            rows.append(field(self.document, f"{where}.instances[{k}].bbox_3d", list, path=self.path))
+            labels.append(label)
+        columns = 6 if rows and len(rows[0]) == 6 else 7
         boxes = _numbers(self.path, f"{where}.instances", rows, columns)
         middle = (0.5, 0.5, 0.5)
         boxes = boxes_from_axis_aligned(boxes) if columns == 6 else boxes_from_mmdet3d(boxes, origin=middle)

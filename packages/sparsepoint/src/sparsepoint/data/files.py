@@ -44,7 +44,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserInputError(f"{path}: file: cannot be read ({error})") from error
-    reader = csv.DictReader(io.StringIO(text), delimiter="\t")
+    reader = csv.DictReader(io.StringIO(text), delimiter="\t", restval="")  # of rows that end early
     for name in columns:
         if name not in (reader.fieldnames or ()):
             raise UserInputError(

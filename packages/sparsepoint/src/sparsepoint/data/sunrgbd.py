@@ -28,7 +28,7 @@ _PREFIX = "/n/fs/sun3d/data"
 _MAX_DEPTH = 8.0
 _META = {"v2": "SUNRGBDMeta3DBB_v2.mat", "v1": "SUNRGBDtoolbox/Metadata/SUNRGBDMeta.mat"}
 _SPLITS = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
-_SIZES = {"train": "alltrain", "val": "alltest", "test": "alltest"}
+_LISTS = {"train": "alltrain", "val": "alltest", "test": "alltest"}
 
 
 def read_struct(path: Path, name: str) -> Any:
@@ -114,7 +114,7 @@ class SUNRGBDDetection:
     Args:
         root: the folder with ``SUNRGBD/``, ``SUNRGBDtoolbox/`` and ``SUNRGBDMeta3DBB_v2.mat``, as downloaded; or
             VoteNet's folder of ``<number>_bbox.npy`` and ``<number>_pc.npz`` with a list ``<split>.txt``.
-        split: "train" or "val" (the official test half).
+        split: "train", or "val" or "test": the official test half.
         labels: "v1" or "v2" annotations: figures of the two must not be compared.
 
     Raises:
@@ -123,9 +123,9 @@ class SUNRGBDDetection:
 
     def __init__(self, root: str | Path, split: str = "train", labels: Literal["v1", "v2"] = "v2") -> None:
         self.root, self.version = Path(root), labels
-        if split not in _SIZES or labels not in _META:
+        if split not in _LISTS or labels not in _META:
             raise UserInputError(
-                f"{root}: split, labels: got {split!r}, {labels!r}; expected train or val, and v1 or v2"
+                f"{root}: split, labels: got {split!r}, {labels!r}; expected train, val or test, and v1 or v2"
             )
         self.labels: LabelSet = LABEL_SETS["sunrgbd"]
         self.prepared = next(self.root.glob("*_bbox.npy"), None) is not None
@@ -143,7 +143,7 @@ class SUNRGBDDetection:
 
     def _folders(self, split: str) -> set[str]:
         path = self.root / _SPLITS
-        listed = np.atleast_1d(read_struct(path, _SIZES[split]))
+        listed = np.atleast_1d(read_struct(path, _LISTS[split]))
         return {_relative(str(word)).rstrip("/") for word in listed.tolist()}
 
     def __len__(self) -> int:
@@ -199,6 +199,10 @@ class SUNRGBDDetection:
             rows = np.zeros((0, 8))
         if rows.ndim != 2 or rows.shape[1] != 8:
             raise UserInputError(f"{path}: array: got shape {rows.shape}; expected (G, 8)")
+        known = range(len(self.labels.names))
+        wrong = [number for number in rows[:, 7].tolist() if number not in known]
+        if wrong:
+            raise UserInputError(f"{path}: array: got class {wrong[0]:g}; expected 0 to {len(known) - 1}")
         colours = 255 * cloud[:, 3:6].astype(np.float32) if cloud.shape[1] >= 6 else None
         return Scene(
             name,

@@ -43,9 +43,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return load_native(file)
     with file.open("rb") as stream:
         start = stream.read(len(_LEGACY))
-    if start.startswith(_ZIP) or start == _LEGACY:
-        return _from_torch(read_torch(file), file)
-    return _from_pickle(read_pickle(file), file)
+    is_torch = start.startswith(_ZIP) or start == _LEGACY
+    content = read_torch(file) if is_torch else read_pickle(file)
+    try:
+        return (_from_torch if is_torch else _from_pickle)(content, file)
+    except UserInputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        # Names and shapes are the file's; what a reader stumbles over is not there or not what it should be.
+        raise UserInputError(f"{path}: checkpoint: its tensors do not fit ({error!r})") from error
 
 
 def _from_torch(content: Any, path: Path) -> Checkpoint:

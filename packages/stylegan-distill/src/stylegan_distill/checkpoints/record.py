@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +10,9 @@ from torch import nn
 
 from stylegan_distill.config import DiscriminatorConfig, GeneratorConfig, StyleGAN2Config
 from stylegan_distill.networks import Generator, StyleGAN2Generator, StyleGAN3Generator, StyleGANDiscriminator
+from tenfold._errors import UserInputError
 
-__all__ = ["Checkpoint", "build"]
+__all__ = ["Checkpoint", "build", "checked"]
 
 
 @dataclass
@@ -47,3 +49,11 @@ def build(cfg: GeneratorConfig | DiscriminatorConfig) -> Any:
         return StyleGANDiscriminator(cfg).eval()
     kind: Any = StyleGAN2Generator if isinstance(cfg, StyleGAN2Config) else StyleGAN3Generator
     return kind(cfg).eval()
+
+
+def checked(where: str, make: Callable[[], Any]) -> Any:
+    """What ``make`` gives; the user's error, with the place in the file, where its values are refused."""
+    try:
+        return make()
+    except ValueError as error:
+        raise UserInputError(f"{where}: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from stylegan_distill.checkpoints.nvidia import discriminator_config
-from stylegan_distill.checkpoints.record import Checkpoint, build
+from stylegan_distill.checkpoints.record import Checkpoint, build, checked
 from stylegan_distill.config import StyleGAN2Config
 from tenfold._errors import UserInputError
 from tenfold.io import convert_state_dict, load_strict
@@ -107,14 +107,17 @@ def _generator(given: Mapping[str, Any], average: Any, where: str) -> Any:
             widths.append(len(converted[key]))
     sizes = [len(converted[f"mapping.fc{i}.weight"]) for i in range(layers)]
     last = f"synthesis.b{4 * 2**blocks}.conv1.weight"
-    cfg = StyleGAN2Config(
-        4 * 2**blocks,
-        z_dim=converted["mapping.fc0.weight"].shape[1],
-        w_dim=sizes[-1],
-        mapping_layers=layers,
-        mapping_widths=None if set(sizes) == {sizes[-1]} else tuple(sizes),
-        widths=tuple(widths),
-        second_conv_kernel=converted[last].shape[2] if blocks else 3,
+    cfg = checked(
+        where,
+        lambda: StyleGAN2Config(
+            4 * 2**blocks,
+            z_dim=converted["mapping.fc0.weight"].shape[1],
+            w_dim=sizes[-1],
+            mapping_layers=layers,
+            mapping_widths=None if set(sizes) == {sizes[-1]} else tuple(sizes),
+            widths=tuple(widths),
+            second_conv_kernel=converted[last].shape[2] if blocks else 3,
+        ),
     )
     module = build(cfg)
     # Filters are designed; stored noise maps are missing in old files, and then stay our random ones.
@@ -163,6 +166,6 @@ def _discriminator(given: Mapping[str, Any], where: str) -> Any:
         (r"final_linear\.1\.(weight|bias)", r"b4.out.\1"),
     ]
     converted = convert_state_dict(state, _used(rules, state))
-    module = build(discriminator_config(converted))
+    module = build(checked(where, lambda: discriminator_config(converted)))
     load_strict(module, converted, allow_missing=(r".*resample_filter",), source=where)
     return module

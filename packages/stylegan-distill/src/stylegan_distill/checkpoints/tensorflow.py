@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stylegan_distill.checkpoints.nvidia import discriminator_config
-from stylegan_distill.checkpoints.record import Checkpoint, build
+from stylegan_distill.checkpoints.record import Checkpoint, build, checked
 from stylegan_distill.checkpoints.unpickle import TFNetwork
 from stylegan_distill.config import DiscriminatorConfig, StyleGAN2Config
 from tenfold._errors import UserInputError
@@ -115,7 +115,7 @@ def _generator(net: TFNetwork, where: str) -> Any:
         widths += [len(state[f"synthesis.b{side}.{part}.weight"]) for part in parts]
     sizes = [len(state[f"mapping.fc{i}.weight"]) for i in range(layers)]
     embed = state.get("mapping.embed.weight")
-    cfg = _checked(
+    cfg = checked(
         where,
         lambda: StyleGAN2Config(
             sides[-1],
@@ -133,14 +133,7 @@ def _generator(net: TFNetwork, where: str) -> Any:
             conv_clamp=options.get("conv_clamp"),
         ),
     )
-    return _loaded(cfg, state, source, extra=("lod",))
-
-
-def _checked(where: str, make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except ValueError as error:
-        raise UserInputError(f"{where}: {error}") from error
+    return _loaded(cfg, state, source)
 
 
 def _sides(source: _Source, prefix: str, conv: str) -> list[int]:
@@ -222,11 +215,11 @@ def _discriminator(net: TFNetwork, where: str) -> Any:
     def config() -> DiscriminatorConfig:
         return discriminator_config(state, conv_clamp=options.get("conv_clamp"), mbstd_group=group)
 
-    return _loaded(_checked(where, config), state, source, extra=("lod",))
+    return _loaded(checked(where, config), state, source)
 
 
-def _loaded(cfg: Any, state: dict[str, Tensor], source: _Source, extra: Sequence[str]) -> Any:
-    left = sorted(set(source.variables) - source.used - {*extra, *(f"synthesis/{e}" for e in extra)})
+def _loaded(cfg: Any, state: dict[str, Tensor], source: _Source) -> Any:
+    left = sorted(set(source.variables) - source.used - {"lod", "synthesis/lod"})
     if left:
         raise UserInputError(f"{source.where}: {left[0]}: unexpected variable ({len(left)} in all)")
     module = build(cfg)

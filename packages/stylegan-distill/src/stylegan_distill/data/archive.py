@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,10 +33,10 @@ class ImageSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._zip: zipfile.ZipFile | None = None
-        if path.suffix == ".zip":
-            self._zip = _opened(path)
-            names = [n for n in self._zip.namelist() if Path(n).suffix.lower() in IMAGE_ENDINGS]
+        self._is_zip = path.suffix == ".zip"
+        self._held: tuple[int, zipfile.ZipFile] | None = None
+        if self._is_zip:
+            names = [n for n in self._archive().namelist() if Path(n).suffix.lower() in IMAGE_ENDINGS]
             self._names = sorted(names)
             if not self._names:
                 raise UserInputError(f"{path}: data: holds no images")
@@ -50,6 +51,15 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self._names)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": None}
+
+    def _archive(self) -> zipfile.ZipFile:
+        """The zip file, opened by this process: workers that shared one would read at each other's places."""
+        if self._held is None or self._held[0] != os.getpid():
+            self._held = (os.getpid(), _opened(self.path))
+        return self._held[1]
+
     def pixels(self, index: int) -> Pixels:
         """One image ``(R, R, 3)``; grey ones are repeated.
 
@@ -57,7 +67,7 @@ class ImageSource:
             UserInputError: a damaged image, or one of another size than the first.
         """
         name = self._names[index]
-        image = read_image(self.path / name) if self._zip is None else self._unpacked(name)
+        image = read_image(self.path / name) if not self._is_zip else self._unpacked(name)
         height, width = image.shape[:2]
         if height != width or (self.resolution and width != self.resolution):
             wanted = f"{self.resolution} x {self.resolution}" if self.resolution else "a square"
@@ -66,25 +76,20 @@ class ImageSource:
             )
         return image
 
-    def all_pixels(self, limit: int | None = None) -> Pixels:
-        """The first ``limit`` images, or all, in memory: ``(N, R, R, 3)``."""
-        count = len(self) if limit is None else min(limit, len(self))
-        return np.stack([self.pixels(k) for k in range(count)])
-
     def _unpacked(self, name: str) -> Pixels:
         from PIL import Image
 
-        assert self._zip is not None
         try:
-            with Image.open(io.BytesIO(self._zip.read(name))) as image:
+            with Image.open(io.BytesIO(self._archive().read(name))) as image:
                 return np.asarray(image.convert("RGB"))
         except Exception as error:  # Pillow has no closed list of what a damaged image raises
             raise UserInputError(f"{self.path}: {name}: is no sound image") from error
 
     def _document(self) -> dict[str, Any]:
         try:
-            if self._zip is not None:
-                text = self._zip.read("dataset.json") if "dataset.json" in self._zip.namelist() else b"{}"
+            if self._is_zip:
+                archive = self._archive()
+                text = archive.read("dataset.json") if "dataset.json" in archive.namelist() else b"{}"
             else:
                 table = self.path / "dataset.json"
                 text = table.read_bytes() if table.is_file() else b"{}"
@@ -100,11 +105,27 @@ class ImageSource:
             return None
         try:
             by_name = {str(name): label for name, label in table}
-            return [by_name[name] for name in self._names]
+            found = [by_name[name] for name in self._names]
         except (TypeError, ValueError, KeyError) as error:
             raise UserInputError(
                 f"{self.path}: dataset.json: labels: expected [file, label] of every image"
             ) from error
+        if not (_are_classes(found) or _are_vectors(found)):
+            raise UserInputError(
+                f"{self.path}: dataset.json: labels: expected whole numbers from 0 on, or lists of numbers, all of one "
+                "length"
+            )
+        return found
+
+
+def _are_classes(labels: list[Any]) -> bool:
+    return all(type(label) is int and label >= 0 for label in labels)
+
+
+def _are_vectors(labels: list[Any]) -> bool:
+    lengths = {len(label) if isinstance(label, list) else None for label in labels}
+    numbers = (value for label in labels if isinstance(label, list) for value in label)
+    return len(lengths) == 1 and None not in lengths and all(type(v) in (int, float) for v in numbers)
 
 
 def _opened(path: Path) -> zipfile.ZipFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,12 @@ def read_mnist(folder: str | Path, limit: int | None = None, *, train: bool = Tr
         raise UserInputError(f"{folder}: data: expected {stem}.gz")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            head = np.frombuffer(file.read(16), ">i4")
-            if len(head) != 4 or head[0] != 2051 or tuple(head[2:]) != (28, 28):
+            head = np.frombuffer(file.read(16).ljust(16, b"\0"), ">i4")
+            if head[0] != 2051 or tuple(head[2:]) != (28, 28):
                 raise UserInputError(f"{path}: header: expected MNIST's images of 28 x 28")
             count = int(head[1]) if limit is None else min(limit, int(head[1]))
             pixels = np.frombuffer(file.read(count * 784), np.uint8)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserInputError(f"{path}: data: is damaged or truncated ({error})") from error
     if pixels.size != count * 784:
         raise UserInputError(f"{path}: data: got {pixels.size // 784} images; expected {count}")

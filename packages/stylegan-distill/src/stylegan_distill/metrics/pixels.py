@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio, right and as it was published."""
+"""Distances of pixels: mean difference, and the peak signal-to-noise ratio, right and as it was published."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stylegan_distill.features import to_uint8
 
-__all__ = ["psnr"]
+__all__ = ["mean_l1", "psnr"]
 
 
 def psnr(x: Tensor, y: Tensor, mask: Tensor | None = None, *, legacy_uint8: bool = False) -> float:

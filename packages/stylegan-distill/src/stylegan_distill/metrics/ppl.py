@@ -57,11 +57,13 @@ def noise_lpips(
     """The "PPL" column of the paper's table: the effect of noise maps, not a path length.
 
     Its code steps 1e-4 in w, draws *independent* noise for the two images and never divides by the step squared: noise
-    makes all of the value. It is near 0 for StyleGAN3, which has none.
+    makes all of the value. It is near 0 for StyleGAN3, which has none. The value is called ``noise_lpips`` for the
+    published metric and count, else ``noise_<metric>``.
     """
     values = _steps(generator, metric, pairs, batch, seed, "w", "full", 1e-4, shared_noise=False)
     facts = {"pairs": pairs, "seed": seed, "features": getattr(metric, "fingerprint", "")}
-    return Measured({"noise_lpips": trimmed_mean(values)}, facts)
+    published = metric.name == "lpips_vgg" and pairs >= 5000
+    return Measured({"noise_lpips" if published else f"noise_{metric.name}": trimmed_mean(values)}, facts)
 
 
 def _steps(

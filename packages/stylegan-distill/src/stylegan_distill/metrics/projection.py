@@ -17,6 +17,9 @@ from stylegan_distill.networks import Generator
 
 __all__ = ["Projection", "project_image"]
 
+# In place of an infinite ratio, which JSON cannot hold.
+_EQUAL = 999.0
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -27,8 +30,8 @@ class Projection:
         noise: the maps that were found with it; empty for StyleGAN3.
         image: ``(1, 3, R, R)``.
         losses: value of the loss at every iteration.
-        values: ``psnr``, ``psnr_legacy_uint8``, the perceptual distance, and with a mask ``ca_psnr`` and ``ca_<name>``
-            inside it.
+        values: ``psnr``, ``psnr_legacy_uint8`` (999 for equal images), the perceptual distance, and with a mask
+            ``ca_psnr`` and ``ca_<name>`` inside it.
     """
 
     ws: Tensor
@@ -121,11 +124,11 @@ def _ramp(t: float) -> float:
 def _values(image: Tensor, target: Tensor, metric: LPIPS, mask: Tensor | None) -> dict[str, float]:
     clamped = image.clamp(-1, 1)
     values = {
-        "psnr": psnr(image, target),
-        "psnr_legacy_uint8": psnr(image, target, legacy_uint8=True),
+        "psnr": min(psnr(image, target), _EQUAL),
+        "psnr_legacy_uint8": min(psnr(image, target, legacy_uint8=True), _EQUAL),
         metric.name: float(metric(clamped, target).mean()),
     }
     if mask is not None:
-        values["ca_psnr"] = psnr(image, target, mask)
+        values["ca_psnr"] = min(psnr(image, target, mask), _EQUAL)
         values[f"ca_{metric.name}"] = float(metric(clamped * mask, target * mask).mean())
     return values

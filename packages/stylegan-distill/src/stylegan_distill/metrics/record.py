@@ -21,9 +21,8 @@ class Measured:
         values: name -> number; the name says what may be compared with it (``fid50k_full``, ``fd_tiny``).
         facts: preset, hash of the feature network, counts, seed, filter of the data.
 
-    >>> found = Measured({"fd_tiny": 0.25}, {"seed": 0})
-    >>> found["fd_tiny"], found.line()
-    (0.25, '{"fd_tiny": 0.25, "seed": 0}')
+    >>> Measured({"fd_tiny": 0.25}, {"seed": 0})["fd_tiny"]
+    0.25
     """
 
     values: Mapping[str, float]
@@ -32,12 +31,8 @@ class Measured:
     def __getitem__(self, name: str) -> float:
         return self.values[name]
 
-    def line(self) -> str:
-        """All of it as one line of JSON."""
-        return json.dumps({**self.values, **self.facts})
 
-
-def append_jsonl(path: Path, records: Mapping[str, Any]) -> None:
+def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
     """Add one line to a file of JSON lines; the file is replaced as a whole, so no line is ever half there."""
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
-    write_text(path, old + json.dumps(records) + "\n")
+    write_text(path, old + json.dumps(record) + "\n")

@@ -128,14 +128,13 @@ def resample(images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     low = place.floor().long()
     total = torch.zeros_like(images, dtype=torch.float64)
     weights = torch.zeros(side, side, dtype=torch.float64)
-    exact = (place == low).all(-1)
     inside = torch.ones(side, side, dtype=torch.bool)
     for dy in range(1 - _LOBES, _LOBES + 1):
         for dx in range(1 - _LOBES, _LOBES + 1):
             at = low + torch.tensor([dx, dy])
             weight = _lanczos(place[..., 0] - at[..., 0]) * _lanczos(place[..., 1] - at[..., 1])
             fits = ((at >= 0) & (at < side)).all(-1)
-            inside &= fits | (weight.abs() < 1e-12) | (exact & (weight == 0))
+            inside &= fits | (weight.abs() < 1e-12)
             at = at.clamp(0, side - 1).to(images.device)
             total += images[..., at[..., 1], at[..., 0]] * weight.to(images.device)
             weights += weight

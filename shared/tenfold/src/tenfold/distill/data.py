@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tenfold._errors import MissingExtraError, UserInputError
+from tenfold._errors import UserInputError
 from tenfold.io import make_folder, read_image, restricted_load, write_bytes
+from tenfold.io.images import load_pillow
 from tenfold.train.resume import sample_generator
 
 __all__ = [
@@ -251,7 +252,8 @@ def read_image_folder(
         per_class: read only the first so many images of each class.
 
     Raises:
-        UserInputError: no such folder, no classes, or an image that is damaged or of another size.
+        UserInputError: no such folder, no classes, a class folder without images, or an image that is
+            damaged or of another size.
     """
     listed = _list_zip(Path(root), split) if Path(root).suffix == ".zip" else _list_folder(Path(root), split)
     names = tuple(sorted(listed))
@@ -274,11 +276,11 @@ class _Source:
     def read(self) -> Pixels:
         if self.archive is None:
             return read_image(self.name)
-        data = _open_zip(self.archive).read(self.name)
+        pillow, archive = load_pillow().Image, _open_zip(self.archive)
         try:
-            with _pillow().open(io.BytesIO(data)) as image:
+            with pillow.open(io.BytesIO(archive.read(self.name))) as image:
                 return np.asarray(image.convert("RGB"))
-        except Exception as error:  # Pillow has no closed list of what a damaged image raises
+        except Exception as error:  # neither zipfile nor Pillow has a closed list of what damage raises
             raise UserInputError(f"{self.archive}: {self.name}: is no sound image") from error
 
 
@@ -315,15 +317,11 @@ def _list_folder(root: Path, split: str) -> dict[str, list[_Source]]:
         found[inner.name] = [_Source(file) for file in files]
     if not any(found.values()):
         raise UserInputError(f"{folder}: holds no <class>/<image>")
+    # It would count as a class that nothing belongs to; torchvision's ImageFolder refuses it too.
+    for name, sources in found.items():
+        if not sources:
+            raise UserInputError(f"{folder / name}: holds no image; expected {split}/<class>/<image>")
     return found
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError('reading images needs Pillow: pip install "tenfold[cli]"') from error
-    return Image
 
 
 # ---- augmentation --------------------------------------------------------------------------------
@@ -406,7 +404,7 @@ class ResizedCrop:
 
     def __call__(self, image: Pixels, rng: Rng | None) -> Tensor:
         """``(H, W, 3)`` of any size to ``(3, size, size)`` float32."""
-        pillow = _pillow()
+        pillow = load_pillow().Image
         picture = pillow.fromarray(image)
         if self.train:
             if rng is None:
@@ -542,7 +540,7 @@ class FolderImages(_Samples):
         fixed_views: see `ImageArrays`.
 
     Raises:
-        UserInputError: no such folder, or nothing in it.
+        UserInputError: no such folder, nothing in it, or a class folder without images.
     """
 
     def __init__(

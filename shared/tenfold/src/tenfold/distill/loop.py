@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.distill.data import Augment, ImageArrays, batch_as_is
+from tenfold.train.modes import evaluating
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import step_with_warmup
 
@@ -73,14 +74,9 @@ def train(
 
 @torch.no_grad()
 def logits_of(model: nn.Module, data: ImageArrays, batch_size: int = 500) -> Tensor:
-    """``(N, C)`` in eval mode; the model's mode is as before afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        parts = [model(x) for x, _, _ in batches(data, batch_size, shuffle=False, drop_last=False)]
-    finally:
-        model.train(training)
-    return torch.cat(parts)
+    """``(N, C)`` in eval mode; every module's own mode is as before afterwards."""
+    with evaluating(model):
+        return torch.cat([model(x) for x, _, _ in batches(data, batch_size, shuffle=False, drop_last=False)])
 
 
 def accuracy(model: nn.Module, data: ImageArrays) -> float:

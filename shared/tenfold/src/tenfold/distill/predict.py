@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.distill.checkpoints import Classifier, load_classifier, save_classifier
 from tenfold.distill.data import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, Augment
-from tenfold.io import make_folder, read_image, write_bytes
+from tenfold.io import check_output, make_folder, read_image, staged, write_bytes
 
 __all__ = ["classify", "export", "predict"]
 
@@ -127,12 +125,7 @@ def export(checkpoint: Path, output: Path, arch: str | None = None, size: int | 
         arch: Name of the network, where the checkpoint does not say.
         size: Side of the images; by default the one it was trained at.
     """
-    if output.suffix not in (".onnx", ".pt2", ".pt", ".safetensors"):
-        raise UserInputError(
-            f"{output}: output: got the ending {output.suffix!r}; expected .onnx, .pt2, .pt or .safetensors"
-        )
-    if not output.parent.is_dir():
-        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
+    check_output(output, (".onnx", ".pt2", ".pt", ".safetensors"))
     found = load_classifier(checkpoint, arch=arch)
     if output.suffix in (".pt", ".safetensors"):
         facts = {k: v for k, v in found.facts.items() if k in ("mean", "std", "size", "class_names")}
@@ -144,17 +137,13 @@ def export(checkpoint: Path, output: Path, arch: str | None = None, size: int | 
 
 
 def _export_program(found: Classifier, example: torch.Tensor, output: Path) -> None:
-    # Written beside its place and moved there, so that nobody ever sees half a file.
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        written = Path(folder) / output.name
+    with staged(output) as written:
         program = torch.export.export(found.model, (example,), dynamic_shapes=({0: batch},))
         if output.suffix == ".pt2":
             torch.export.save(program, written)
         else:
             _onnx(program, written)
-        for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
-            os.replace(file, output.parent / file.name)
 
 
 def _onnx(program: Any, path: Path) -> None:

@@ -5,7 +5,16 @@ Every reader answers a damaged file with one sentence, a `tenfold._errors.UserIn
 field.
 """
 
-from tenfold.io.atomic import atomic_write, check_folder, make_folder, write_bytes, write_json, write_text
+from tenfold.io.atomic import (
+    atomic_write,
+    check_folder,
+    check_output,
+    make_folder,
+    staged,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from tenfold.io.checkpoint import (
     CheckpointMismatchError,
     KeyReport,
@@ -27,6 +36,7 @@ __all__ = [
     "UnsafePickleError",
     "atomic_write",
     "check_folder",
+    "check_output",
     "convert_state_dict",
     "field",
     "file_hash",
@@ -40,6 +50,7 @@ __all__ = [
     "read_points",
     "restricted_load",
     "save_checkpoint",
+    "staged",
     "unpack_rgb",
     "write_bytes",
     "write_image",

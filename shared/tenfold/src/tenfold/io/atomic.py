@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -142,6 +143,54 @@ def check_folder(folder: StrPath, argument: str = "out") -> None:
         reason = f"{there} is not writable"
     if reason:
         bad_file(path, argument, f"cannot be created ({reason})")
+
+
+def check_output(path: StrPath, endings: Sequence[str] = (".onnx", ".pt2"), argument: str = "output") -> None:
+    """Say before the work that a file cannot be written.
+
+    Args:
+        path: the file.
+        endings: allowed ones.
+        argument: what the user calls it, for the message.
+
+    Raises:
+        UserInputError: another ending, or no such folder.
+
+    Example:
+        >>> check_output("network.onnx")
+    """
+    target = Path(path)
+    if target.suffix not in endings:
+        allowed = " or ".join(part for part in (", ".join(endings[:-1]), endings[-1]) if part)
+        bad_file(path, argument, f"got the ending {target.suffix!r}; expected {allowed}")
+    if not target.parent.is_dir():
+        bad_file(path, argument, f"the folder {target.parent} does not exist")
+
+
+@contextmanager
+def staged(path: StrPath) -> Iterator[Path]:
+    """A place for the file `path` in a new folder beside it; what the block leaves there moves to its own place.
+
+    For writers that want a path, or that write a second file: nobody ever sees half a file, and after an error
+    the old ones are there and nothing else.
+
+    Args:
+        path: the file to create or replace; its folder must exist.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> target = pathlib.Path(tempfile.mkdtemp()) / "network.onnx"
+        >>> with staged(target) as written:
+        ...     written.name, written.write_bytes(b"graph"), target.exists()
+        ('network.onnx', 5, False)
+        >>> [file.name for file in target.parent.iterdir()]
+        ['network.onnx']
+    """
+    target = Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".staged") as folder:
+        yield Path(folder) / target.name
+        for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
+            os.replace(file, target.parent / file.name)
 
 
 def write_bytes(path: StrPath, data: bytes | bytearray | memoryview) -> None:

@@ -16,7 +16,8 @@ from tenfold.io.atomic import write_bytes
 _WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
-def _pillow() -> ModuleType:
+def load_pillow() -> ModuleType:
+    """The package PIL with its modules Image and ImageOps, or a `MissingExtraError` that says what to install."""
     try:
         import PIL.Image
         import PIL.ImageOps
@@ -49,7 +50,7 @@ def read_image(path: StrPath) -> npt.NDArray[np.uint8]:
         >>> read_image(file).shape, read_image(file)[0, 0].tolist()
         ((2, 3, 3), [7, 7, 7])
     """
-    pillow = _pillow()
+    pillow = load_pillow()
     data = read_file(path)
     try:
         with warnings.catch_warnings():
@@ -109,7 +110,7 @@ def write_image(path: StrPath, pixels: npt.NDArray[np.uint8], *, quality: int = 
 
     Example: see `read_image`.
     """
-    pillow = _pillow()
+    pillow = load_pillow()
     if pixels.dtype != np.uint8:
         raise TypeError(
             f"write_image: pixels: got {pixels.dtype}; expected uint8; scale floats to 0-255 first"

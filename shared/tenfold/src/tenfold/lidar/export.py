@@ -1,15 +1,14 @@
 """The verb `export`."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from torch import nn
 
 from tenfold._errors import UserInputError
+from tenfold.io import check_output, staged
 from tenfold.lidar.predict import load_detector
 
-__all__ = ["check_output", "export", "write_dense"]
+__all__ = ["export", "write_dense"]
 
 
 def export(checkpoint: Path, output: Path) -> None:
@@ -27,18 +26,6 @@ def export(checkpoint: Path, output: Path) -> None:
     print(f"dense part of {checkpoint} -> {output}")
 
 
-def check_output(output: Path) -> None:
-    """Refuse a file that `write_dense` cannot write.
-
-    Raises:
-        UserInputError: another ending than .onnx and .pt2, or no such folder.
-    """
-    if output.suffix not in (".onnx", ".pt2"):
-        raise UserInputError(f"{output}: output: got the ending {output.suffix!r}; expected .onnx or .pt2")
-    if not output.parent.is_dir():
-        raise UserInputError(f"{output}: output: the folder {output.parent} does not exist")
-
-
 def write_dense(model: nn.Module, output: Path, checkpoint: Path) -> None:
     """`tenfold.lidar.export_dense` into a file that appears whole or not at all.
 
@@ -52,12 +39,8 @@ def write_dense(model: nn.Module, output: Path, checkpoint: Path) -> None:
     """
     from tenfold.lidar import export_dense
 
-    # Written beside its place and moved there, so that nobody ever sees half a file.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as folder:
-        written = Path(folder) / output.name
+    with staged(output) as written:
         try:
             export_dense(model, written)
         except ValueError as error:
             raise UserInputError(f"{checkpoint}: {error}") from error
-        for file in Path(folder).iterdir():  # ONNX may put large weights into a second file
-            os.replace(file, output.parent / file.name)
