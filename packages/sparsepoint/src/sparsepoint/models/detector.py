@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -273,10 +273,10 @@ class VoteNet(nn.Module):
         score_thr: float | Sequence[float] = 0.05,
         max_dets: int | None = None,
         single_label: bool = False,
-        nms: float | None = 0.25,
+        nms: float | Literal["config"] | None = "config",
         stages: int | None = None,
     ) -> list[Detections3D]:
-        """Detections of every scene, best first; see `SparsePoint.predict`. Here ``nms`` is on by default."""
+        """Detections of every scene, best first; see `SparsePoint.predict`. By default ``nms`` is the settings'."""
         found = self(points).candidates
         results = dense_detections(
             found.objectness,
@@ -285,7 +285,7 @@ class VoteNet(nn.Module):
             points[..., :3],
             score_thr=score_thr,
             single_label=single_label,
-            nms=nms,
+            nms=self.config.nms if nms == "config" else nms,
         )
         return results if max_dets is None else [r.pick(torch.arange(len(r))[:max_dets]) for r in results]
 
