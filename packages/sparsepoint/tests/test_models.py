@@ -81,6 +81,9 @@ def test_proposals_share_one_feature_and_lie_between_the_percentiles():
     assert len(LearnableProposals3d(9, 8, init="grid").boxes_norm.unique(dim=0)) == 9
     chosen = LearnableProposals3d(4, 8, boxes="fps")(points)[0][0, :, :3]
     assert all((points[0] == c).all(1).any() for c in chosen)
+    few = LearnableProposals3d(5, 8, boxes="fps")(points[:, :3])[0][:, :, :3]
+    assert len(few[0, :3].unique(dim=0)) == 3
+    assert (few[:, 3:] == points[:, :1]).all()  # what is too much shares the first point
 
 
 def brute_pool(box, points, feats, side, most=95):
