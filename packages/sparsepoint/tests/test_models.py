@@ -280,6 +280,18 @@ def test_the_dense_baseline_suppresses_as_its_settings_say():
     assert sum(given(None)) > sum(given(0.0))
 
 
+def test_who_votes():
+    """Networks with votes ask for the votes of the scenes in training, the others do not."""
+    for preset, overrides in (
+        ("tiny", {}),
+        ("tiny", {"feature_source": "votes"}),
+        ("tiny_votenet", {}),
+        ("srdet", {"backbone": "tiny", "initial_proposals": 20}),
+    ):
+        config = small_config(preset, **overrides)
+        assert config.votes == (built(config).votes is not None)
+
+
 def test_bad_settings_and_shapes_are_named():
     for words, match in (
         ({"preset": "yolo"}, "preset: got 'yolo'"),

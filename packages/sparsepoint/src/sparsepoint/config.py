@@ -152,6 +152,11 @@ class SparsePointConfig:
         """Whether this is the dense baseline."""
         return self.preset.endswith("votenet")
 
+    @property
+    def votes(self) -> bool:
+        """Whether the network votes for centres: its training then needs the votes of the scenes."""
+        return self.dense or self.preset == "srdet" or self.feature_source != "seeds"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint."""
         return asdict(self)

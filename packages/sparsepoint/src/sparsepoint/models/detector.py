@@ -51,7 +51,7 @@ class SparsePoint(nn.Module):
         settings = self.config
         self.backbone = make_backbone(settings)
         channels = self.backbone.out_channels
-        self.votes = NoiseSuppression(channels) if self._votes else None
+        self.votes = NoiseSuppression(channels) if settings.votes else None
         self.local = (
             SetAbstraction(channels, [[channels]], radii=[0.3], nsamples=[16], normalize_xyz=True)
             if settings.local_aggregation
@@ -94,10 +94,6 @@ class SparsePoint(nn.Module):
             else DirectCoder(settings.heading_bins)
         )
         self._initialise()
-
-    @property
-    def _votes(self) -> bool:
-        return self.config.preset == "srdet" or self.config.feature_source != "seeds"
 
     @property
     def class_names(self) -> tuple[str, ...]:
