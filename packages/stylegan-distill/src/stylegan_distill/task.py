@@ -29,7 +29,7 @@ from stylegan_distill.metrics.fid import FeatureStats, compute_fid
 from stylegan_distill.metrics.sampling import draw_codes, generated_images
 from stylegan_distill.networks import Generator
 from stylegan_distill.pruning import ScoreMethod, channel_scores
-from stylegan_distill.student import Init, build_generator, make_student
+from stylegan_distill.student import Init, build_generator, check_inherited, make_student
 from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_image
 from tenfold.train.processes import gather_values
@@ -426,12 +426,8 @@ class DistillTask(_Task):
             return load_generator(h["student"]).train()
         scores = None
         if h["init"] == "inherit":
-            kernel = getattr(teacher.cfg, "second_conv_kernel", None)
-            if h["second_conv_kernel"] not in (None, kernel):
-                raise UserInputError(
-                    f"model.second_conv_kernel: got {h['second_conv_kernel']}; inherited channels keep the teacher's "
-                    f"{kernel}"
-                )
+            # Before the scores, which take long.
+            check_inherited(teacher, h["second_conv_kernel"], h["fourier"])
             scores = channel_scores(teacher, h["scores"], samples=h["score_samples"], mask=mask, seed=seed)
         distillation = {"steps": h["mapping_steps"]} if h["init"] == "mapping_distilled" else {}
         return make_student(
