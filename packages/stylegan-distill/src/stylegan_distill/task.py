@@ -32,18 +32,9 @@ from stylegan_distill.pruning import ScoreMethod, channel_scores
 from stylegan_distill.student import Init, build_generator, check_inherited, make_student
 from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_image
-from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader, sample_generator
 
 __all__ = ["DistillTask", "GanTask", "ImageData"]
-
-
-def _together(stats: FeatureStats) -> FeatureStats:
-    """Of all processes. They lie on the CPU, from where NCCL sums nothing: processes on GPUs hand them over whole."""
-    found = FeatureStats()
-    for part in gather_values(stats):
-        found.merge(part)
-    return found
 
 
 class _Images(Dataset[tuple[Tensor, Tensor]]):
@@ -263,7 +254,7 @@ class _Task(LightningModule):
         fake = FeatureStats()
         for images in generated_images(average, share, batch=32, seed=world * 1000 + self.global_rank):
             fake.add(self._net(images))
-        found = compute_fid(_together(self._real), _together(fake), self._net)
+        found = compute_fid(self._real.all_reduce(), fake.all_reduce(), self._net)
         ((name, value),) = found.values.items()
         self.log(f"{stage}/{name}", value, prog_bar=True, rank_zero_only=True)
         if stage == "val" and not self.trainer.sanity_checking:
