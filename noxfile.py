@@ -348,12 +348,15 @@ def wheels(session: nox.Session) -> None:
 
 
 def _thin_environment(session: nox.Session, name: str, *requirements: str) -> str:
-    """A small environment with just these requirements; returns its python."""
+    """A small environment with just these requirements, made anew when they change; returns its python."""
     folder = ROOT / ".nox" / name
-    python = str(folder / "bin" / "python")
-    if not Path(python).exists():
+    python, stamp = str(folder / "bin" / "python"), folder / "requirements.txt"
+    wanted = "\n".join(Path(word).read_text() if word.endswith(".txt") else word for word in requirements)
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
         session.run(sys.executable, "-m", "venv", str(folder), external=True)
         session.run(python, "-m", "pip", "install", "-q", "--no-compile", *requirements, external=True)
+        stamp.write_text(wanted)
     return python
 
 

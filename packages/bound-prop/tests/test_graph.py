@@ -244,6 +244,13 @@ def test_knees_switch_without_a_new_trace():
         torch.testing.assert_close(found.lower, net(x))
 
 
+def test_rows_shared_by_all_examples_go_through_chunks():
+    bounded, x = BoundedModule(nn.Linear(3, 2), torch.zeros(1, 3)), torch.randn(5, 3)
+    rows, ball = torch.randn(1, 4, 2), LpBall(x, 0.1)
+    whole, parts = (bounded.compute_bounds(ball, rows, batch_chunk=size) for size in (None, 2))
+    torch.testing.assert_close(parts.lower, whole.lower)
+
+
 def test_batch_statistics_of_the_clean_batch():
     torch.manual_seed(0)
     net = (

@@ -1,5 +1,7 @@
 """Outward rounding: bounds in float64 against exact rational arithmetic."""
 
+import math
+from decimal import Decimal, getcontext
 from fractions import Fraction
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bound_prop import BoundedModule, Box, LpBall
+from bound_prop import BoundedModule, Box, LpBall, UnsupportedOperationError
 
 METHODS = ("ibp", "crown-ibp", "crown-lbp", "crown", "alpha-crown")
 
@@ -103,3 +105,40 @@ def test_other_norms_are_outward_too(nets, norm):
         assert (sound.lower < plain.lower).all()
         assert (sound.upper > plain.upper).all()
         assert (plain.lower - sound.lower < 1e-9).all()
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown-lbp"])
+def test_a_normalisation_whose_shift_cancels(method):
+    # mean * scale and bias are 1e8 times their difference: that difference is known to 1e-8 of itself alone.
+    norm = nn.BatchNorm1d(1).double().eval()
+    with torch.no_grad():
+        norm.running_mean.fill_(1e8 / 3)
+        norm.running_var.fill_(0.7)
+        norm.weight.fill_(1.1)
+        norm.bias.copy_(norm.running_mean * norm.weight * torch.rsqrt(norm.running_var + norm.eps))
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    net = nn.Sequential(norm, nn.ReLU())
+    found = BoundedModule(net, x).compute_bounds(LpBall(x + 1, 0.0), method=method, rounding="outward")
+    getcontext().prec = 60
+    weight, bias, mean, var = (
+        Decimal(float(v))
+        for v in (norm.weight.detach(), norm.bias.detach(), norm.running_mean, norm.running_var)
+    )
+    value = (1 - mean) * weight / (var + Decimal(norm.eps)).sqrt() + bias
+    assert Decimal(float(found.lower)) <= value <= Decimal(float(found.upper))
+    assert float(found.upper - found.lower) < 1e-5
+
+
+def test_softplus_is_what_it_says_beyond_torch_s_threshold():
+    x = torch.tensor([[21.0]], dtype=torch.float64)
+    bounded = BoundedModule(nn.Sequential(nn.Softplus()), x)
+    found = bounded.compute_bounds(LpBall(x, 0.0), method="crown", rounding="outward")
+    assert float(found.lower) <= 21.0 < 21.0 + math.log1p(math.exp(-21.0)) <= float(found.upper)
+    with pytest.raises(UnsupportedOperationError, match="threshold"):
+        BoundedModule(nn.Softplus(threshold=5), x)
+
+
+def test_a_misspelt_rounding_is_refused():
+    bounded = BoundedModule(nn.Linear(2, 2), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="rounding: got 'outwards'"):
+        bounded.compute_bounds(LpBall(torch.zeros(1, 2), 0.1), rounding="outwards")

@@ -219,6 +219,9 @@ def test_readers(tmp_path):
     np.insert(rows, 0, [3, 1, 2], axis=1).tofile(binary / "test_batch.bin")
     torch.testing.assert_close(cifar10(binary, "test").images, from_pickle.images)
     assert from_pickle.labels.tolist() == [3, 1, 2]
+    (folder / "test_batch").write_bytes(pickle.dumps({b"data": rows, b"labels": [3, 10, 2]}))
+    with pytest.raises(UserInputError, match="test_batch: labels: expected whole numbers from 0 to 9"):
+        cifar10(tmp_path, "test")
     from PIL import Image
 
     for name, mode in (("n02", "RGB"), ("n01", "L")):

@@ -150,6 +150,48 @@ def test_onnx_refusals(tmp_path, write_layers):
             assert "c.onnx" in str(error) or "module" in str(error), name  # noqa: PT017
 
 
+def one_node(path, kind, outputs, constants=(), opset=18, **attributes):
+    """A file whose one node reads x (1, 7) and constants."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = [f"c{k}" for k in range(len(constants))]
+    node = helper.make_node(kind, ["x", *names], [f"y{k}" for k in range(outputs)], **attributes)
+    nodes = [node] if outputs == 1 else [node, helper.make_node("Concat", node.output[::-1], ["y"], axis=1)]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 7]) for name in ("x", nodes[-1].output[0])
+    ]
+    weights = [numpy_helper.from_array(v, n) for v, n in zip(constants, names, strict=True)]
+    graph = helper.make_graph(nodes, "one", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
+def test_a_split_into_unequal_parts(tmp_path):
+    x = torch.arange(7.0)
+    for name, opset, more in (("new", 18, {"num_outputs": 3}), ("listed", 11, {"split": [3, 3, 1]})):
+        network = load_onnx(one_node(tmp_path / f"{name}.onnx", "Split", 3, opset=opset, axis=1, **more))
+        expected = torch.tensor([6.0, 3, 4, 5, 0, 1, 2])
+        torch.testing.assert_close(network.graph.forward(x[None, None])[0], expected)
+        torch.testing.assert_close(network.run(x), expected)
+
+
+def test_what_would_be_read_wrongly_is_refused(tmp_path, monkeypatch):
+    from onnx import TensorProto
+
+    from bound_prop.graph import onnx as reader
+
+    whole = one_node(tmp_path / "cast.onnx", "Cast", 1, to=TensorProto.INT64)
+    with pytest.raises(UnsupportedOperationError, match="Cast to int64"):
+        load_onnx(whole)
+    negative = one_node(tmp_path / "neg.onnx", "Neg", 1)
+    load_onnx(negative)
+    monkeypatch.setitem(reader._HANDLERS, "Neg", reader._same)
+    with pytest.raises(UserInputError, match=r"neg.onnx: model: onnxruntime computes other outputs"):
+        load_onnx(negative)
+
+
 def unsafe_below(box, threshold, outputs=3):
     """y_0 <= threshold."""
     row = torch.zeros(1, outputs, dtype=torch.float64)

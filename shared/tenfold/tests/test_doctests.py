@@ -9,6 +9,18 @@ import pytest
 import tenfold
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+# Rooms in which every one of these modules shows how it is used: a test over nothing would pass.
+SHOWN = {
+    "eval": ("_kitti_records", "_nuscenes_records", "kitti", "nuscenes", "range_bins", "voc3d"),
+    "geometry": ("boxes", "calibration", "coders", "convert"),
+    "host": ("_greedy", "_grouping", "_iou", "_points", "_precision"),
+    "lidar": (
+        *("augment", "custom", "data", "frames", "kitti", "tta"),
+        *("nuscenes.classes", "nuscenes.submission", "nuscenes.tables"),
+        *("simulator", "simulator.camera", "simulator.kitti_writer", "simulator.motion"),
+        *("simulator.nuscenes_writer", "simulator.scan", "simulator.scene"),
+    ),
+}
 
 
 def modules():
@@ -24,6 +36,8 @@ def test_examples(name, tmp_path, monkeypatch):
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=OPTIONS)
     assert result.failed == 0
+    room, _, part = name.removeprefix("tenfold.").partition(".")
+    assert result.attempted or part not in SHOWN.get(room, ())
 
 
 def test_a_wrong_example_is_caught():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bound_prop.sets import Box, InputSet, LpBall, simplest
 
-__all__ = ["PGD", "corner_search", "pgd_errors"]
+__all__ = ["PGD", "pgd_errors"]
 
 Network = Callable[[Tensor], Tensor]
 
@@ -112,7 +112,7 @@ class _Step:
                 f"PGD: region: got a ball of norm {ball.norm}; expected a box, norm infinity or 2"
             )
         radius = ball.radii.view(-1, *[1] * (x.ndim - 1))
-        size = radius / 10 if not isinstance(self.size, float) else self.size
+        size = radius / 10 if isinstance(self.size, Tensor) else self.size
         moved = x + size * gradient / _norm(gradient).clamp(min=1e-12) - ball.center
         return ball.center + moved * (radius / _norm(moved).clamp(min=1e-12)).clamp(max=1.0)
 
@@ -137,9 +137,3 @@ def pgd_errors(network: Network, region: InputSet, labels: Tensor, attack: PGD) 
         lambda outputs: outputs.argmax(1) != labels,
     )
     return hit
-
-
-def corner_search(network: Network, box: Box, rows: Tensor, violation: Callable[[Tensor], Tensor]) -> Tensor:
-    """Violation ``(B,)`` at the corner of each box where linear functions ``rows (B, *input)`` are smallest."""
-    corner = torch.where(rows > 0, box.lower, box.upper)
-    return violation(network(corner))

@@ -169,6 +169,8 @@ class BoundedModule(nn.Module):
             "steps": steps,
             "hidden_steps": hidden_steps,
         }
+        if rounding not in ("nearest", "outward"):
+            raise ValueError(f"compute_bounds: rounding: got {rounding!r}; expected 'nearest' or 'outward'")
         size = len(region) if batch_chunk is None else batch_chunk
         if size < 1:
             raise ValueError(f"compute_bounds: batch_chunk: got {size}; expected at least 1")
@@ -184,8 +186,8 @@ class BoundedModule(nn.Module):
                 compute(
                     self.graph,
                     region if size >= len(region) else region[rows],
-                    None if C is None else C[rows],
-                    None if rhs is None else rhs[rows],
+                    C if C is None or len(C) == 1 else C[rows],
+                    rhs if rhs is None or len(rhs) == 1 else rhs[rows],
                     intermediate=own,
                     **call,
                 )
@@ -504,8 +506,8 @@ class Sweep:
         if isinstance(op, LinearOp):
             # Centre and radius add up to the largest magnitude: one bound for both errors.
             size = op.absolute(*(rounding.largest(b) for b in boxes))
-            bias = op.bias(self.like)
-            size = size if bias is None else size + bias.abs()
+            bias = op.bias_size(self.like)
+            size = size if bias is None else size + bias
             return rounding.widen(box, 3 * rounding.gamma(op.terms) * size)
         ulps = op.make(self.like).ulps if isinstance(op, Unary) else 8.0
         return rounding.widen(box, ulps * rounding.EPS * rounding.largest(box))
@@ -643,8 +645,8 @@ class Sweep:
         sizes = [self._state_magnitude(s) for s in states]
         if isinstance(node.op, LinearOp):
             size, terms = node.op.absolute(*sizes), node.op.terms
-            bias = node.op.bias(size)
-            size = size if bias is None else size + bias.abs()
+            bias = node.op.bias_size(size)
+            size = size if bias is None else size + bias
         else:
             planes = self._planes_of(index)
             if isinstance(node.op, ops.MaxPool):
@@ -688,16 +690,17 @@ class Sweep:
 
     def _store(self, index: int, box: Interval) -> None:
         if self.intersect:
-            self._walk_intervals(index)
-            inner = self._ibp_boxes[index]
+            inner = self._plain_boxes()[index]
             box = torch.maximum(box[0], inner[0]), torch.minimum(box[1], inner[1])
         self.boxes[index] = box
 
-    def _walk_intervals(self, index: int) -> None:
+    def _plain_boxes(self) -> dict[int, Interval]:
+        """Intervals of interval propagation alone, for `intersect`."""
         if not hasattr(self, "_ibp_boxes"):
             plain = Sweep(self.graph, self.region, lines=self.lines, outward=self.outward)
             plain._intervals()
             self._ibp_boxes = plain.boxes
+        return self._ibp_boxes
 
     def _backward_intervals(self, how: str) -> None:
         depth = int(how.partition(":")[2]) if ":" in how else None
@@ -931,7 +934,7 @@ class Sweep:
         bias = op.bias(a)
         constant = None if bias is None else a.flatten(2) @ bias.expand(node.shape).flatten()
         if charge is not None:
-            self._charge_linear(index, op, a, bias, charge)
+            self._charge_linear(index, op, a, charge)
         return parts, constant
 
     def _magnitude(self, index: int) -> Tensor:
@@ -941,12 +944,10 @@ class Sweep:
             self.magnitudes[index] = rounding.largest(self.boxes[index])
         return self.magnitudes[index]
 
-    def _charge_linear(
-        self, index: int, op: LinearOp, a: Tensor, bias: Tensor | None, charge: list[Tensor]
-    ) -> None:
+    def _charge_linear(self, index: int, op: LinearOp, a: Tensor, charge: list[Tensor]) -> None:
         node = self.graph.nodes[index]
-        size = op.absolute(*(self._magnitude(i) for i in node.inputs))
-        size = size if bias is None else size + bias.abs()
+        size, bias = op.absolute(*(self._magnitude(i) for i in node.inputs)), op.bias_size(a)
+        size = size if bias is None else size + bias
         terms = op.terms + (math.prod(node.shape) if bias is not None else 0) + len(self.graph.nodes)
         charge.append(rounding.gamma(terms) * ops._dot(a.abs(), size))
 

@@ -164,7 +164,7 @@ def _pickles(folder: Path, names: list[str]) -> list[tuple[np.ndarray[Any, Any],
         )
         if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or labels is None:
             raise UserInputError(f"{folder / name}: data: expected (N, 3072) pixels with labels")
-        parts.append((data, np.asarray(labels)))
+        parts.append((data, _ten_classes(np.asarray(labels), folder / name)))
     return parts
 
 
@@ -175,8 +175,14 @@ def _binaries(folder: Path, names: list[str]) -> list[tuple[np.ndarray[Any, Any]
         if data.size == 0 or data.size % 3073:
             raise UserInputError(f"{folder / name}.bin: size: {data.size} bytes are no multiple of 3073")
         rows = data.reshape(-1, 3073)
-        parts.append((rows[:, 1:], rows[:, 0]))
+        parts.append((rows[:, 1:], _ten_classes(rows[:, 0], folder / f"{name}.bin")))
     return parts
+
+
+def _ten_classes(labels: np.ndarray[Any, Any], file: Path) -> np.ndarray[Any, Any]:
+    if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() <= 9):
+        raise UserInputError(f"{file}: labels: expected whole numbers from 0 to 9")
+    return labels
 
 
 def _from_zip(path: Path, split: Split) -> Images:
@@ -194,8 +200,16 @@ def _from_zip(path: Path, split: Split) -> Images:
         raise UserInputError(f"{path}: {split}: expected {split}/<class>/*.jpg")
     labels = [_class_index(name.split("/")[-2], path) for name in names]
     kind = "JPEG re-encoded" if names[0].lower().endswith(".jpg") else "from image files"
+    _check_one_size([(image.shape[:2], f"{path}:{name}") for image, name in zip(pixels, names, strict=True)])
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(255)
     return Images(images.contiguous(), torch.tensor(labels), _CIFAR_NAMES, f"CIFAR-10 ({kind})")
+
+
+def _check_one_size(found: list[tuple[tuple[int, ...], str]]) -> None:
+    first, one = found[0]
+    for size, name in found:
+        if size != first:
+            raise UserInputError(f"{name}: size: got {size}; expected {first}, that of {one}")
 
 
 def _decode(data: bytes, name: str) -> np.ndarray[Any, Any]:
@@ -215,13 +229,15 @@ def _class_index(name: str, path: Path) -> int:
 
 
 def _from_folder(folder: Path, names: tuple[str, ...], title: str) -> Images:
-    images, labels = [], []
+    images, labels, found = [], [], []
     for index, name in enumerate(names):
         for file in sorted((folder / name).glob("*")):
             images.append(torch.from_numpy(np.array(read_image(file))).permute(2, 0, 1))
             labels.append(index)
+            found.append((tuple(images[-1].shape[1:]), str(file)))
     if not images:
         raise UserInputError(f"{folder}: images: there are none in folders named by class")
+    _check_one_size(found)
     return Images(torch.stack(images).float().div_(255), torch.tensor(labels), names, title)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from bound_prop.attack import PGD
 from bound_prop.bounds import BoundedModule
 from bound_prop.data import Images, load
-from bound_prop.evaluation import Report, evaluate, verified
+from bound_prop.evaluation import Report, evaluate
 from tenfold._errors import UserInputError
 
 __all__ = [
@@ -274,8 +274,3 @@ def _random_attack(network: Any, unsafe: Any, seed: int, count: int = 20000) -> 
         if bool((part.violation(outputs) <= 0).any()):
             return True
     return False
-
-
-def verified_percent(margins: Tensor) -> float:
-    """Percent of images whose lowest margin bound ``(N,)`` verifies them."""
-    return 100.0 * float(verified(margins[:, None]).double().mean())

@@ -339,22 +339,15 @@ class SShaped(Activation):
         return Lines(down, low - down * lower, up, high - up * upper)
 
     def steep(self, lower: Tensor, upper: Tensor) -> Lines:
-        """Tangents at the middle where the function bends one way, else tangents from the far end."""
-        return self._tangents(lower, upper, centred=False)
-
-    def adaptive(self, lower: Tensor, upper: Tensor) -> Lines:
-        """As `steep`, but tangents touch at the middle wherever that is valid: there they enclose the least area."""
-        return self._tangents(lower, upper, centred=True)
-
-    def _tangents(self, lower: Tensor, upper: Tensor, *, centred: bool) -> Lines:
+        """Tangents at the middle, where they enclose the least area, or as near to it as one is valid."""
         low, high = self.function(lower), self.function(upper)
         chord = _chord(lower, upper, low, high, self.derivative(lower))
         middle = (lower + upper) / 2
         slope = self.derivative(middle)
         tangent = slope, self.function(middle) - slope * middle
         secant = chord, low - chord * lower
-        up_slope, up_bias = self._from_end(lower, upper, chord, secant[1], centred)
-        down_slope, down_bias = self._from_end(-upper, -lower, chord, -secant[1], centred, mirrored=True)
+        up_slope, up_bias = self._from_end(lower, upper, chord, secant[1])
+        down_slope, down_bias = self._from_end(-upper, -lower, chord, -secant[1], mirrored=True)
         concave, convex = lower >= 0, upper <= 0
         return Lines(
             torch.where(convex, tangent[0], torch.where(concave, secant[0], down_slope)),
@@ -364,12 +357,12 @@ class SShaped(Activation):
         )
 
     def _from_end(
-        self, lower: Tensor, upper: Tensor, chord: Tensor, bias: Tensor, centred: bool, mirrored: bool = False
+        self, lower: Tensor, upper: Tensor, chord: Tensor, bias: Tensor, mirrored: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Upper line through ``(lower, f(lower))`` that touches the concave part, or the chord.
+        """Upper line that touches the concave part at the middle, or where the one from ``(lower, f(lower))`` does.
 
-        ``centred`` moves the touching point to the middle where that lies beyond it: the tangents of the concave part
-        beyond it are all valid. ``mirrored`` treats z -> -f(-z), which turns the lower line into an upper one.
+        The tangents of the concave part from there on are all valid; where none is, the chord. ``mirrored`` treats
+        z -> -f(-z), which turns the lower line into an upper one.
         """
         sign = -1.0 if mirrored else 1.0
 
@@ -387,7 +380,7 @@ class SShaped(Activation):
                 above = slope(touch) * (touch - lower) > value(touch) - start
                 near, far = torch.where(above, touch, near), torch.where(above, far, touch)
             # The far side of the last bracket: there the tangent lies above the curve at `lower`.
-            touch = torch.maximum(far, (lower + upper) / 2) if centred else far
+            touch = torch.maximum(far, (lower + upper) / 2)
         use_chord = self.derivative(sign * upper) >= chord
         tangent = slope(touch)
         # Lifted to pass above both the touching point and the end, whatever the bisection has left.

@@ -20,7 +20,6 @@ Method = Literal[
     "clean", "pgd", "ibp", "crown-ibp", "lbp", "crown-lbp", "max-crown-ibp", "max-crown-lbp", "sabr", "cc-ibp",
     "mtl-ibp", "exp-ibp",
 ]  # fmt: skip
-_BOUND = {"crown-ibp": "crown-ibp", "lbp": "lbp", "crown-lbp": "crown-lbp"}
 _WITH_ATTACK = ("pgd", "sabr", "cc-ibp", "mtl-ibp", "exp-ibp")
 _METHODS = (
     *("clean", "pgd", "ibp", "crown-ibp", "lbp", "crown-lbp", "max-crown-ibp", "max-crown-lbp"),

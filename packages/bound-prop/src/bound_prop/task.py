@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -384,7 +385,10 @@ class RobustTask(LightningModule):
         document = {
             "settings": json.loads(json.dumps(dict(self.hparams), default=list)),
             "select": "last epoch",
-            "errors": {f"{eps:g}": report.summary() for eps, report in self.reports.items()},
+            "errors": {
+                f"{eps:g}": {name: v if math.isfinite(v) else None for name, v in report.summary().items()}
+                for eps, report in self.reports.items()
+            },
         }
         for eps, report in self.reports.items():
             write_csv(report, folder / f"images-eps{eps:g}.csv")

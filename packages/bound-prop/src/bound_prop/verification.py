@@ -91,7 +91,7 @@ def verify(
     rows = rows.to(region.center)
     count = len(region)
     limits = torch.zeros(rows.shape[:2]).to(rows) if rhs is None else rhs.to(rows)
-    best = torch.full((count,), -math.inf, dtype=rows.dtype)
+    best = torch.full((count,), -math.inf, dtype=rows.dtype, device=rows.device)
     results: list[Verdict | None] = [None] * count
     was = bounded.training
     bounded.eval()

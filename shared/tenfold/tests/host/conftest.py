@@ -20,7 +20,9 @@ def both_bindings(monkeypatch):
     def call(function):
         results = []
         for load in LOADERS.values():
-            monkeypatch.setattr(_backend, "_backend", load())
+            loaded = load()
+            assert loaded is not None
+            monkeypatch.setattr(_backend, "_backend", loaded)
             results.append(function())
         return results
 

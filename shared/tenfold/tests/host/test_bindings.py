@@ -1,6 +1,5 @@
 """The two bindings of the C functions: same results, checked arguments, no torch."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tenfold
 from tenfold import host
 from tenfold.build import cache_folder
 from tenfold.host import _backend
+from tenfold.testing import child_environment
 
 
 def kitti_case(seed: int, frames: int = 12):
@@ -45,19 +44,10 @@ def run(case):
     return scores, counts.true_positives, counts.false_positives, counts.misses, counts.similarity
 
 
-@pytest.fixture
-def ctypes_backend(monkeypatch):
-    monkeypatch.setattr(_backend, "_backend", _backend.load_ctypes())
-
-
-def test_bindings_agree_bit_for_bit(monkeypatch):
-    assert _backend.load_pybind() is not None
+def test_bindings_agree_bit_for_bit(both_bindings):
     for seed in range(50):
-        case = kitti_case(seed)
-        monkeypatch.setattr(_backend, "_backend", _backend.load_pybind())
-        first = run(case)
-        monkeypatch.setattr(_backend, "_backend", _backend.load_ctypes())
-        for a, b in zip(first, run(case), strict=True):
+        first, second = both_bindings(lambda case=kitti_case(seed): run(case))
+        for a, b in zip(first, second, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -176,10 +166,6 @@ def test_ctypes_serves_where_the_module_is_missing():
     code = "import sys; from tenfold import host; import numpy as np\n"
     code += "z = np.zeros(1, np.int64); e = np.zeros(0); s = np.zeros(0, np.int8)\n"
     code += "print(host.match_kitti_scores(z, z, e, s, s, e, .5), 'torch' in sys.modules)"
-    env = {
-        **os.environ,
-        "TENFOLD_HOST_BINDING": "ctypes",
-        "PYTHONPATH": str(Path(tenfold.__file__).parents[1]),
-    }
+    env = child_environment({"TENFOLD_HOST_BINDING": "ctypes"})
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["[]", "False"], done.stderr

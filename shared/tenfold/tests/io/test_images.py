@@ -9,7 +9,7 @@ from PIL import Image
 
 from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.io import read_image, write_image
-from tenfold.testing import sample_data
+from tenfold.testing import child_environment, sample_data
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -171,6 +171,7 @@ def test_without_pillow(tmp_path, monkeypatch):
 
 def test_importing_the_room_loads_neither_torch_nor_pillow():
     code = "import sys, tenfold.io; print([m for m in ('torch', 'PIL', 'pytest') if m in sys.modules])"
-    env = {"PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True, timeout=60
+    )
     assert done.stdout == "[]\n", done.stderr

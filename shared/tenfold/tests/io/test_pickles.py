@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tenfold._errors import UserInputError
 from tenfold.io import UnsafePickleError, restricted_load
+from tenfold.testing import child_environment
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -403,6 +404,6 @@ def test_no_memory_for_claimed_sizes():
         assert "torch" not in sys.modules
         """
     code = textwrap.dedent(code).replace("ATTACKS", repr(list(ATTACKS.values())))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
+    env = child_environment({"OPENBLAS_NUM_THREADS": "1"})
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -70,7 +70,7 @@ def test_wrong_variants_are_caught(name):
     kernels.assert_caught(CHECKS, WRONG[name])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_equals_reference(data):
     draw = data.draw

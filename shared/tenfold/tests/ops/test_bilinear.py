@@ -162,7 +162,7 @@ def test_valid_rows_only():
     assert not p.grad[~valid].any()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw
@@ -225,12 +225,9 @@ def test_operator_checks():
     kernels.check_op(OPS.bilinear_sample.default, (feat.requires_grad_(), uv, valid, 0, True))
     kernels.check_op(OPS.bilinear_sample.default, (feat.detach(), uv.requires_grad_(), None, 1, False))
     grad = torch.randn(2, 10, 3)
-    kernels.check_op(
-        OPS.bilinear_sample_backward.default, (grad, feat.detach(), uv.detach(), valid, 2, True, False)
-    )
-    kernels.check_op(
-        OPS.bilinear_sample_backward.default, (grad, feat.detach(), uv.detach(), None, 0, False, True)
-    )
+    for rest in ((valid, 2, True, False), (None, 0, False, True)):
+        back = (grad, feat.detach(), uv.detach(), *rest)
+        kernels.check_op(OPS.bilinear_sample_backward.default, back, traced=False)
 
 
 def test_compile():
@@ -291,9 +288,7 @@ def test_non_finite_positions():
 @pytest.mark.skipif(_native.cpu_level() == 0, reason="counts the kernels' scratch bytes")
 def test_no_scratch():
     feat, uv = scene(1, 64, 60, 70, 5000)
-    _native.scratch_peak()
-    bilinear_sample(feat, uv)
-    assert _native.scratch_peak() == 0
+    assert kernels.scratch_bytes(lambda: bilinear_sample(feat, uv)) == 0
 
 
 F4, P3 = torch.zeros(2, 3, 4, 5), torch.zeros(2, 7, 2)

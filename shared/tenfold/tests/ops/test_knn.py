@@ -1,6 +1,5 @@
 """knn, three_nn, interpolation_weights: brute force in NumPy (bit-equal), SciPy's kd-tree, wrong variants."""
 
-import multiprocessing
 import time
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.spatial import cKDTree
 import tenfold
 from tenfold import _native, ref
 from tenfold.ops import interpolation_weights, knn, three_interpolate, three_nn
-from tenfold.testing import kernels, sample_data, stride_variants
+from tenfold.testing import kernels, stride_variant
 
 
 def numpy_knn(points, query, k, *, last=False, contracted=False, squared=True):
@@ -27,9 +26,11 @@ def numpy_knn(points, query, k, *, last=False, contracted=False, squared=True):
             d2 = (d.astype(np.float64) ** 2).sum(axis=1).astype(points.dtype)
         else:
             d2 = (d[:, 0] * d[:, 0] + d[:, 1] * d[:, 1]) + d[:, 2] * d[:, 2]
-        number = np.arange(len(points))
-        order = np.lexsort((-number if last else number, d2))[:k]
-        order = order[d2[order] < np.inf]
+        farthest = np.partition(d2, k - 1)[k - 1] if k < len(d2) else np.inf
+        # Candidates in ascending order; where the k-th is not finite, all that are.
+        near = np.flatnonzero(d2 <= farthest if farthest < np.inf else d2 < np.inf)
+        near = near[::-1] if last else near
+        order = near[np.argsort(d2[near], kind="stable")][:k]
         dist2[row, : len(order)], idx[row, : len(order)] = d2[order], order
     return torch.from_numpy(dist2 if squared else np.sqrt(dist2)), torch.from_numpy(idx)
 
@@ -86,16 +87,15 @@ def test_equals_numpy(k, dtype):
         kernels.assert_same(knn(points, query, k), numpy_knn(points, query, k))
 
 
-def test_real_frame():
-    path = sample_data("kitti", "training", "velodyne", "000000.bin")
-    points = torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, 4)[:, :3].copy())
+def test_real_frame(kitti_frame):
+    points = kitti_frame()[:, :3].contiguous()
     query = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:20_000]]
     tree, rows = cKDTree(points.double().numpy()), slice(0, 20_000, 200)
     for k in (3, 16):
-        dist2, idx = (result[rows] for result in knn(points, query, k))
-        kernels.assert_same((dist2, idx), numpy_knn(points, query[rows], k))
-        expected, _ = tree.query(query[rows].double().numpy(), k)
-        np.testing.assert_allclose(dist2.double().sqrt().numpy(), expected, rtol=1e-5, atol=1e-6)
+        dist2, idx = knn(points, query, k)
+        kernels.assert_same((dist2[rows], idx[rows]), numpy_knn(points, query[rows], k))
+        expected, _ = tree.query(query[::20].double().numpy(), k)
+        np.testing.assert_allclose(dist2[::20].double().sqrt().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_three_nn():
@@ -136,7 +136,7 @@ def test_a_linear_function_is_interpolated_between_its_bounds():
     assert bool((got <= corners.amax(dim=1) + 1e-5).all())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw
@@ -158,7 +158,7 @@ def test_fuzz(data):
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     points, query = points.to(dtype), query.to(dtype)
     if n:
-        points = list(stride_variants(points))[draw(st.integers(0, 2))][1]
+        points = stride_variant(points, draw(st.integers(0, 2)))
     k = draw(st.sampled_from([1, 3, 8, 16, 20, 33, 64]))
     with tenfold.validation("meta"):
         kernels.assert_same(knn(points, query, k), ref.knn(points, query, k))
@@ -182,13 +182,13 @@ def test_uneven_clouds():
 @pytest.mark.parametrize("k", [8, 40])
 def test_many_equal_points(k):
     """No more work than for others: leaves as far as the last neighbour, but with higher indices, are skipped."""
-    points = torch.cat([torch.ones(200_000, 3), cloud(10_000, 8, scale=100)])
+    points = torch.cat([torch.ones(100_000, 3), cloud(10_000, 8, scale=100)])
     begin = time.process_time()
     dist2, idx = knn(points, points, k)
-    assert time.process_time() - begin < 20.0  # it took minutes
-    assert idx[:200_000].unique(dim=0).tolist() == [list(range(k))]
-    assert int(dist2[:200_000].count_nonzero()) == 0
-    rows = slice(200_000, 200_040)
+    assert time.process_time() - begin < 6.0  # all pairs would be 10^10 distances
+    assert idx[:100_000].unique(dim=0).tolist() == [list(range(k))]
+    assert int(dist2[:100_000].count_nonzero()) == 0
+    rows = slice(100_000, 100_040)
     kernels.assert_same((dist2[rows], idx[rows]), numpy_knn(points, points[rows], k))
 
 
@@ -287,7 +287,7 @@ def test_operator_checks():
     points, offsets = cloud(200), torch.tensor([0, 100, 200])
     op = torch.ops.tenfold.knn.default
     kernels.check_op(op, (points, points[:9], 4, None, None, None, None, False, True))
-    kernels.check_op(op, (points, points, 4, None, None, offsets, offsets, True, True))
+    kernels.check_op(op, (points, points, 4, None, None, offsets, offsets, True, True), traced=False)
 
 
 def test_compiles_without_graph_breaks():
@@ -312,18 +312,8 @@ def test_no_gradient_autocast_and_half():
     kernels.assert_same(knn(half, half, 4), knn(half.float(), half.float(), 4))
 
 
-def _in_child(queue):
-    queue.put(knn(cloud(2000), cloud(2000), 4)[1].tolist())
-
-
 def test_forked_workers():
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    worker = context.Process(target=_in_child, args=(queue,))
-    worker.start()
-    assert queue.get(timeout=60) == knn(cloud(2000), cloud(2000), 4)[1].tolist()
-    worker.join(60)
-    assert worker.exitcode == 0
+    kernels.check_forked(lambda: knn(cloud(2000), cloud(2000), 4))
 
 
 @pytest.mark.skipif(_native.cpu_level() == 0, reason="counts the kernels' scratch bytes")
@@ -334,9 +324,8 @@ def test_scratch_bound(n):
         for query in (points[:300], points, points.flip(0)):
             # Whoever sorts queries sorts a few thousand at a time, or a sixteenth of the points.
             chunk = 0 if query is points else min(len(query), max(4096, n // 16))
-            _native.scratch_peak()
-            knn(points, query, 8)
-            assert _native.scratch_peak() <= 32 * n + 40 * chunk + 32_768
+            taken = kernels.scratch_bytes(lambda points=points, query=query: knn(points, query, 8))
+            assert taken <= 32 * n + 40 * chunk + 32_768
 
 
 P, Q, PADDED = cloud(6), cloud(2), cloud(6).view(2, 3, 3)

@@ -69,7 +69,7 @@ def test_compiles_as_one_graph(pipeline, dynamic):
     torch._dynamo.reset()
     model = pipeline()
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for n, seed in ((60, 0), (60, 1), (90, 2)):
+    for n, seed in ((60, 0), (90 if dynamic else 60, 1)):
         same(compiled(cloud(n, seed)), model(cloud(n, seed)))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import tenfold
 from tenfold import _native, ref
 from tenfold.ops import points_in_boxes, points_in_boxes_padded
-from tenfold.testing import kernels, require, sample_data, stride_variants
+from tenfold.testing import kernels, require, sample_data, stride_variant
 
 
 def numpy_mask(
@@ -189,9 +190,8 @@ def test_against_open3d():
         assert inside(-1e-4) <= found <= inside(1e-4)
 
 
-def test_kitti_frame():
-    path = min(sample_data("kitti", "training", "velodyne").glob("*.bin"))
-    points = torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, 4)[:, :3].copy())
+def test_kitti_frame(kitti_frame):
+    points = kitti_frame()[:, :3].contiguous()
     g = torch.Generator().manual_seed(0)
     centers = points[torch.randint(0, len(points), (60,), generator=g)]
     boxes = torch.cat(
@@ -200,9 +200,8 @@ def test_kitti_frame():
     assert_all_forms(points, boxes, numpy_mask(points, boxes))
 
 
-def test_nuscenes_frame():
-    sweep = min(sample_data("nuscenes").glob("*LIDAR_TOP*.bin"))
-    points = torch.from_numpy(np.fromfile(sweep, np.float32).reshape(-1, 5)[:, :3].copy())
+def test_nuscenes_frame(nuscenes_sweep):
+    points = nuscenes_sweep()[:, :3].contiguous()
     instances = json.loads(sample_data("nuscenes", "sample.json").read_text())["data_list"][0]["instances"]
     boxes = torch.tensor([one["bbox_3d"] for one in instances], dtype=torch.float32)
     assert_all_forms(points, boxes, numpy_mask(points, boxes))
@@ -213,7 +212,7 @@ def test_nuscenes_frame():
     assert bool((difference <= 1 + 0.1 * recorded).all())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_fuzz(data):
     draw = data.draw
@@ -240,7 +239,7 @@ def test_fuzz(data):
     boxes = boxes.to(dtype)
     variant = draw(st.integers(0, 2))
     if n and m and variant:
-        points, boxes = list(stride_variants(points))[variant][1], list(stride_variants(boxes))[variant][1]
+        points, boxes = stride_variant(points, variant), stride_variant(boxes, variant)
     margin, z_margin = draw(st.sampled_from([0.0, 1e-5, 0.1])), draw(st.sampled_from([0.0, 0.1]))
     with tenfold.validation("meta"):
         mask = ref.points_in_boxes_mask(points, boxes, margin, z_margin)
@@ -444,9 +443,8 @@ def test_scratch_bound():
         points, boxes = scene(n, 50, size=30.0)
         hits = int(points_in_boxes(points, boxes, mode="mask").sum())
         for mode in ("first", "mask", "csr"):
-            _native.scratch_peak()
-            points_in_boxes(points, boxes, mode=mode)
-            assert _native.scratch_peak() <= 24 * n + 8 * hits + 128 * len(boxes) + 4096, mode
+            call = partial(points_in_boxes, points, boxes, mode=mode)
+            assert kernels.scratch_bytes(call) <= 24 * n + 8 * hits + 128 * len(boxes) + 4096, mode
 
 
 # ---- messages

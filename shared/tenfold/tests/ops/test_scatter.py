@@ -1,6 +1,7 @@
 """scatter: contract, oracles (torch, a NumPy loop), reference, gradients, wrong variants."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tenfold
-from tenfold import _native, ref
+from tenfold import ref
 from tenfold.ops import scatter
 from tenfold.testing import kernels
 
@@ -204,7 +205,7 @@ def test_equals_reference(request):
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 @pytest.mark.parametrize(
-    ("n", "channels", "num"), [(60_000, 64, 12_000), (300_000, 5, 60_000), (300_000, 4, 3), (20_000, 130, 1)]
+    ("n", "channels", "num"), [(25_000, 64, 5_000), (300_000, 5, 60_000), (300_000, 4, 3), (20_000, 130, 1)]
 )
 def test_threads(n, channels, num, reduce):
     """Also one giant segment; the other half of the index is in order."""
@@ -218,13 +219,16 @@ def test_threads(n, channels, num, reduce):
     kernels.check_threads(lambda: torch.ops.tenfold.scatter_backward(grad, index, *result[1:], CODE[reduce]))
 
 
-def test_two_threads_equal_the_reference():
-    """Sizes at which the work is split, against the loop."""
-    feats, index = rows(13_000, 40, 2_000, coarse=True)
-    for reduce in REDUCTIONS:
+@pytest.mark.parametrize(
+    ("n", "channels", "num", "reductions"), [(600, 1000, 5, REDUCTIONS), (17_000, 31, 2_000, ("mean", "max"))]
+)
+def test_two_threads_equal_the_reference(n, channels, num, reductions):
+    """Two megabytes, at which the work is split by channels or by segments, against the loop."""
+    feats, index = rows(n, channels, num, coarse=True)
+    for reduce in reductions:
         with kernels.threads(2):
-            result = RAW(feats, index, 2_000, CODE[reduce], True, True)
-        kernels.assert_same(ref.scatter(feats, index, 2_000, CODE[reduce], True, False), result)
+            result = RAW(feats, index, num, CODE[reduce], True, True)
+        kernels.assert_same(ref.scatter(feats, index, num, CODE[reduce], True, False), result)
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
@@ -259,12 +263,12 @@ def test_row_order_matters_little():
 def test_opcheck(reduce):
     for n, num, grad in [(30, 8, True), (0, 4, False), (5, 0, False)]:
         feats, index = rows(n, 3, num)
-        kernels.check_op(RAW, [feats.requires_grad_(grad), index, num, CODE[reduce], grad, True])
+        args = [feats.requires_grad_(grad), index, num, CODE[reduce], grad, True]
+        kernels.check_op(RAW, args, traced=grad)
     feats, index = rows(30, 3, 8)
     result = RAW(feats, index, 8, CODE[reduce], True, True)
-    kernels.check_op(
-        torch.ops.tenfold.scatter_backward.default, [result[0], index, *result[1:], CODE[reduce]]
-    )
+    back = [result[0], index, *result[1:], CODE[reduce]]
+    kernels.check_op(torch.ops.tenfold.scatter_backward.default, back, traced=False)
 
 
 def test_compile():
@@ -419,14 +423,11 @@ def test_raw_op_misuse_raises():
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_scratch_is_bounded(reduce, count):
-    with kernels.threads(count):
-        for n, channels, num in [
-            (10_000, 64, 2000),
-            (20_000, 64, 2000),
-            (300_000, 5, 10),
-            (50_000, 16, 100_000),
-        ]:
-            feats, index = rows(n, channels, num)
-            _native.scratch_peak()
-            scatter(feats, index, num, reduce)
-            assert _native.scratch_peak() <= 8 * (n + num) + 100_000
+    for n, channels, num in [
+        (10_000, 64, 2000),
+        (20_000, 64, 2000),
+        (300_000, 5, 10),
+        (50_000, 16, 100_000),
+    ]:
+        call = partial(scatter, *rows(n, channels, num), num, reduce)
+        assert kernels.scratch_bytes(call, count) <= 8 * (n + num) + 100_000

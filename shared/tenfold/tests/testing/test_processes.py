@@ -25,7 +25,7 @@ for step in range(start, 6):
     SAVE
     print("step", step, flush=True)
     time.sleep(WAIT if step == 3 and not start else 0)
-print("sum", sum(range(int(state.read_text()) + 0)), flush=True)
+print("sum", sum(range(int(state.read_text()))), flush=True)
 """
 ATOMIC = "pathlib.Path('new').write_text(str(step + 1)); os.replace('new', 'state')"
 

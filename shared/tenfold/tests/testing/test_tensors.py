@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.testing import assert_bit_equal, stride_variants, threads, undrawn
+from tenfold.testing import assert_bit_equal, stride_variant, stride_variants, threads, undrawn
 
 NAN = torch.tensor([float("nan")])
 
@@ -95,6 +95,15 @@ def test_variants_have_the_same_values(tensor):
         assert (
             variant.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr() or not tensor.numel()
         )
+
+
+def test_one_variant_is_that_of_its_number():
+    values = torch.tensor([[1.0, 2.0]] * 3)
+    layouts = [(v.stride(), v.storage_offset()) for _, v in stride_variants(values)]
+    found = [stride_variant(values, number) for number in range(len(layouts) + 1)]
+    assert [(v.stride(), v.storage_offset()) for v in found] == [*layouts, layouts[-1]]
+    for variant in found:
+        assert_bit_equal(variant, values)
 
 
 def test_variants_are_what_their_names_say():

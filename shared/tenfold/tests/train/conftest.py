@@ -1,9 +1,10 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tenfold.testing import child_environment
 
 HERE = Path(__file__).parent
 
@@ -17,8 +18,7 @@ def _toy_package(monkeypatch):
 @pytest.fixture
 def environment():
     """Environment of a subprocess that runs the same sources as this process, on one thread."""
-    path = os.pathsep.join([str(HERE), *(item for item in sys.path if item)])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return child_environment({"PYTHONDONTWRITEBYTECODE": "1"})
 
 
 @pytest.fixture

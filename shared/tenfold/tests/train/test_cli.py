@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from tenfold._errors import MissingExtraError, UserInputError
-from tenfold.testing import child_environment, disk_full, two_gloo_ranks
+from tenfold.testing import call_apart, child_environment, full_disk, threads, two_gloo_ranks
 from tenfold.train._parsers import normalise_arguments
 from tenfold.train.cli import App, Verb, classify
 
@@ -42,10 +41,8 @@ def cli(tmp_path, monkeypatch, capfd):
 @pytest.fixture
 def one_thread():
     """The number of threads of the subprocesses, so that sums are taken in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with threads(1):
+        yield
 
 
 def weights(path):
@@ -80,7 +77,7 @@ def test_importing_the_room_loads_neither_lightning_nor_torch(environment):
         "assert not {'torch', 'lightning', 'jsonargparse'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-    assert disk_full(parts_without_lightning, limit_bytes=2**20).value == []
+    assert call_apart(parts_without_lightning).value == []
 
 
 def parts_without_lightning():
@@ -336,8 +333,8 @@ def command_line(words):
 def test_sigkill_inside_an_epoch_then_resume_is_bit_equal(cli, one_thread, tmp_path):
     recipe = ["fit", "--config", "line", "checkpoint_every_n_steps=1", "trainer.logger=false"]
     killed = [*recipe, "trainer.default_root_dir=killed", "model.trace=killed.trace", "model.kill_at=8"]
-    # In batch 3 of the second epoch; a child of its own is what is wanted here, the limit is far away.
-    assert disk_full(command_line, killed, limit_bytes=2**30).returncode == -signal.SIGKILL
+    # In batch 3 of the second epoch.
+    assert call_apart(command_line, killed).returncode == -signal.SIGKILL
     assert (tmp_path / "killed.trace").read_text().count("\n") == 9
     stored = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)
     assert 6 < stored["global_step"] <= 8
@@ -360,12 +357,8 @@ def test_a_full_disk_is_exit_2_and_leaves_the_previous_checkpoint(cli, tmp_path)
     assert cli("fit", "--config", "line", "trainer.max_epochs=1", "trainer.logger=false")[0] == 0
     path = tmp_path / "runs" / "toypkg" / "checkpoints" / "last.ckpt"
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
+    with full_disk(len(before) // 2):
         code, _, own = cli("fit", "--config", "line", "--ckpt_path", "last", "trainer.logger=false")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 2, own
     assert re.search(r"last\.ckpt: .*File too large", own), own
     assert path.read_bytes() == before

@@ -1,10 +1,10 @@
 import os
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from tenfold.testing import require
 from tenfold.viz import (
     Bar,
     Cell,
@@ -234,15 +234,8 @@ def test_provenance_names_what_is_missing():
 
 @pytest.fixture(scope="module")
 def browser():
-    required = "chromium" in os.environ.get("TENFOLD_REQUIRE", "").split(",")
-    path = shutil.which("chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        path = None
-    if path is None:
-        (pytest.fail if required else pytest.skip)("chromium and playwright are needed to open the page")
-    with sync_playwright() as driver:
+    path = require("chromium")
+    with require("playwright.sync_api").sync_playwright() as driver:
         instance = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield instance
         instance.close()
@@ -282,7 +275,4 @@ def test_page_in_a_browser(browser, tmp_path, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert complaints == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    shots = os.environ.get("TENFOLD_SCREENSHOTS")
-    if shots:
-        page.screenshot(path=os.path.join(shots, f"report-{width}-{scheme}.png"), full_page=True)
     page.close()

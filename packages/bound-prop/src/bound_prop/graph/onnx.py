@@ -6,6 +6,7 @@ a batch axis, and reshapes that move it, need no special case.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,26 @@ def load_onnx(path: str | Path) -> OnnxNetwork:
     reader = _Reader(file, GraphBuilder(shape), constants, inputs[0].name)
     for number, node in enumerate(model.graph.node):
         reader.node(number, node)
-    return OnnxNetwork(file, reader.finish(model.graph.output[0].name), shape, inputs[0].name)
+    network = OnnxNetwork(file, reader.finish(model.graph.output[0].name), shape, inputs[0].name)
+    if inputs[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+        _check_same(network)
+    return network
+
+
+def _check_same(network: OnnxNetwork) -> None:
+    """Compares the graph with onnxruntime, where that is installed, on a few inputs."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return
+    generator = torch.Generator().manual_seed(0)
+    inputs = 0.5 * torch.randn(3, math.prod(network.input_shape), generator=generator)
+    expected = torch.stack([network.run(x).float() for x in inputs])
+    got = network.graph.forward(inputs.view(3, *network.input_shape)).flatten(1).float()
+    slack = 1e-4 * (1 + float(expected.abs().max()))
+    if not torch.allclose(got, expected, rtol=1e-3, atol=slack, equal_nan=True):
+        raise UserInputError(
+            f"{network.path}: model: onnxruntime computes other outputs than the operations read from it;"
+            " please report this file"
+        )
 
 
 class _Reader:
@@ -106,6 +126,8 @@ class _Reader:
         elif not any(isinstance(x, Value) for x in inputs):
             result = self._folded(node, inputs)
         elif node.op_type in _HANDLERS:
+            if node.op_type == "Split":  # the number of parts was an attribute only later
+                attributes.setdefault("num_outputs", len(node.output))
             try:
                 result = _HANDLERS[node.op_type](self.build, inputs, attributes)
             except UnsupportedOperationError:
@@ -242,9 +264,9 @@ def _conv(build: Build, xs: list[Any], a: dict[str, Any], transposed: bool = Fal
 def _batch_norm(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
     gain, bias, mean, variance = (_tensor(v).double() for v in xs[1:5])
     scale = gain / torch.sqrt(variance + a.get("epsilon", 1e-5))
-    shift = bias - mean * scale
     shape = (1, -1, *[1] * (len(xs[0].shape) - 2))
-    return build.scale(xs[0], Const.of(scale.view(shape)), Const.of(shift.view(shape)))
+    shift, size = bias - mean * scale, bias.abs() + (mean * scale).abs()
+    return build.scale(xs[0], *(Const.of(value.view(shape)) for value in (scale, shift, size)))
 
 
 def _add(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
@@ -354,6 +376,8 @@ def _average_pool(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
     strides = list(a.get("strides", [1] * rank))
     if rank not in (1, 2):
         build.refuse(f"average pooling over {rank} axes", "only 1d and 2d pooling are supported")
+    if any(step != 1 for step in a.get("dilations", ())):
+        build.refuse("an average pooling with dilations", "export without them")
     pool: Callable[..., Tensor] = (
         torch.nn.functional.avg_pool1d if rank == 1 else torch.nn.functional.avg_pool2d
     )
@@ -477,7 +501,8 @@ def _split(build: Build, xs: list[Any], a: dict[str, Any]) -> list[Value]:
         parts = _ints(a["split"] if "split" in a else xs[1])
     else:
         count = a["num_outputs"]
-        parts = [size // count] * count
+        step = -(-size // count)  # the last part may be smaller
+        parts = [min(step, size - k * step) for k in range(count)]
     starts = np.cumsum([0, *parts])
     return [
         _moved(build, xs[0], lambda t, s=int(s), n=n: t.narrow(axis, s, n))  # type: ignore[misc]
@@ -500,6 +525,15 @@ def _pow(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
 
 def _smooth(kind: str) -> Callable[..., Value]:
     return lambda build, xs, a: build.smooth(xs[0], kind)
+
+
+def _cast(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
+    from onnx import TensorProto
+
+    if a["to"] not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        kind = TensorProto.DataType.Name(a["to"]).lower()
+        build.refuse(f"a Cast to {kind}", "only float and double hold the values as they are")
+    return _same(build, xs, a)
 
 
 def _same(build: Build, xs: list[Any], a: dict[str, Any]) -> Value:
@@ -545,8 +579,9 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "Unsqueeze": _unsqueeze,
     "Concat": _concat,
     "Slice": _slice,
+    "Split": _split,
     "Pad": _pad,
     "Gather": _gather,
-    "Split": _split,
-    **dict.fromkeys(("Identity", "Cast", "Dropout"), _same),
+    "Cast": _cast,
+    **dict.fromkeys(("Identity", "Dropout"), _same),
 }

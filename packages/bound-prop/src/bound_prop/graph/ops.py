@@ -96,6 +96,11 @@ class LinearOp(Operation):
         """B without a batch axis, or None."""
         return None
 
+    def bias_size(self, like: Tensor) -> Tensor | None:
+        """Magnitude to which the rounding errors of b are relative, where b is itself computed: at least that of b."""
+        bias = self.bias(like)
+        return None if bias is None else bias.abs()
+
     def forward(self, *xs: Tensor) -> Tensor:
         y, bias = self.linear(*xs), self.bias(xs[0])
         return y if bias is None else y + bias
@@ -216,10 +221,13 @@ class Conv(LinearOp):
 
 
 class Scale(LinearOp):
-    """``x * scale + shift`` with constants that broadcast to the features."""
+    """``x * scale + shift`` with constants that broadcast to the features.
 
-    def __init__(self, scale: Const | None, shift: Const | None) -> None:
-        self.scale, self.shift = scale, shift
+    ``shift_size``: see `bias_size`; for a shift that is a difference of larger numbers.
+    """
+
+    def __init__(self, scale: Const | None, shift: Const | None, shift_size: Const | None = None) -> None:
+        self.scale, self.shift, self.shift_size = scale, shift, shift_size
 
     def linear(self, *xs: Tensor) -> Tensor:
         return xs[0] if self.scale is None else xs[0] * self.scale.like(xs[0])
@@ -232,6 +240,9 @@ class Scale(LinearOp):
 
     def bias(self, like: Tensor) -> Tensor | None:
         return None if self.shift is None else self.shift.like(like)
+
+    def bias_size(self, like: Tensor) -> Tensor | None:
+        return super().bias_size(like) if self.shift_size is None else self.shift_size.like(like)
 
 
 class BatchNorm(LinearOp):
@@ -260,7 +271,8 @@ class BatchNorm(LinearOp):
                 unbiased = variance.detach() * (count / max(count - 1, 1))
                 module.running_var.lerp_(unbiased.to(module.running_var), rate)
 
-    def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _affine(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale, shift, and the magnitude that the shift's rounding errors are relative to."""
         module: Any = self.module
         mean, variance = self.batch or (module.running_mean, module.running_var)
         mean, variance = mean.to(like), variance.to(like)
@@ -268,7 +280,10 @@ class BatchNorm(LinearOp):
         if module.weight is not None:
             scale = scale * module.weight.to(like)
         shift = -mean * scale
-        return scale, shift if module.bias is None else shift + module.bias.to(like)
+        size = shift.abs()
+        if module.bias is not None:
+            shift, size = shift + module.bias.to(like), size + module.bias.to(like).abs()
+        return scale, shift, size
 
     def _shaped(self, values: Tensor) -> Tensor:
         return values.view(-1, *[1] * (self.rank - 1))
@@ -284,6 +299,9 @@ class BatchNorm(LinearOp):
 
     def bias(self, like: Tensor) -> Tensor | None:
         return self._shaped(self._affine(like)[1])
+
+    def bias_size(self, like: Tensor) -> Tensor | None:
+        return self._shaped(self._affine(like)[2])
 
 
 class Reshape(LinearOp):

@@ -326,20 +326,23 @@ def _batch_norm(
     eps: float = 1e-5,
     *rest: Any,
 ) -> Value:
-    if isinstance(weight, Tensor | Const) and isinstance(mean, Tensor | Const):
-        pass
-    gain, centre, spread = _const(weight), _const(mean), _const(var)
-    offset = None if bias is None else _const(bias)
+    centre, spread = _const(mean), _const(var)
+    gain, offset = (None if const is None else _const(const) for const in (weight, bias))
     shape = (-1, *[1] * (len(x.shape) - 1))
 
     def scale() -> Tensor:
-        return (gain() * torch.rsqrt(spread() + eps)).view(shape)
+        slope = torch.rsqrt(spread() + eps)
+        return (slope if gain is None else slope * gain()).view(shape)
 
     def shift() -> Tensor:
-        base = -centre() * gain() * torch.rsqrt(spread() + eps)
-        return (base if offset is None else base + offset()).view(shape)
+        base = -centre().view(shape) * scale()
+        return base if offset is None else base + offset().view(shape)
 
-    return build.scale(x, Const(scale), Const(shift))
+    def shift_size() -> Tensor:
+        base = (centre().view(shape) * scale()).abs()
+        return base if offset is None else base + offset().view(shape).abs()
+
+    return build.scale(x, Const(scale), Const(shift), Const(shift_size))
 
 
 def _add(build: Build, x: Any, y: Any, *, alpha: float = 1) -> Any:
@@ -537,6 +540,8 @@ def _smooth(kind: str) -> Callable[..., Value]:
 def _softplus(build: Build, x: Value, beta: float = 1, threshold: float = 20) -> Value:
     if beta != 1:
         build.refuse(f"softplus with beta {beta}", "scale its input instead")
+    if threshold != 20:
+        build.refuse(f"softplus with threshold {threshold}", "only torch's own, 20, is supported")
     return build.smooth(x, "softplus")
 
 

@@ -23,7 +23,7 @@ def scatter(
             )
     result = feats.new_zeros((num, feats.shape[1]))
     arg = torch.full((num, feats.shape[1]), -1, dtype=torch.int32, device=feats.device)
-    count = torch.zeros(num, dtype=torch.int32, device=feats.device)
+    seen = [0] * num
     for row, segment in enumerate(index.tolist()):
         if not 0 <= segment < num:
             continue
@@ -33,13 +33,12 @@ def scatter(
         else:
             better = (value > best) if reduce == MAX else (value < best)
             take = (
-                (better | value.isnan()) & ~best.isnan()
-                if int(count[segment])
-                else torch.ones_like(value).bool()
+                (better | value.isnan()) & ~best.isnan() if seen[segment] else torch.ones_like(value).bool()
             )
             result[segment] = torch.where(take, value, best)
             arg[segment] = torch.where(take, row, arg[segment])
-        count[segment] += 1
+        seen[segment] += 1
+    count = torch.tensor(seen, dtype=torch.int32, device=feats.device)
     if reduce == MEAN:
         result /= count.clamp(min=1)[:, None]
     if not (need_arg and reduce in (MAX, MIN)):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from tenfold.testing.ranks import RankError, averaged_gradients, two_gloo_ranks
     from tenfold.testing.reliability import PackageReliability, Prediction
-    from tenfold.testing.tensors import assert_bit_equal, stride_variants, threads, undrawn
+    from tenfold.testing.tensors import assert_bit_equal, stride_variant, stride_variants, threads, undrawn
     from tenfold.testing.training import (
         QUIET_WORDS,
         assert_training_resumes,
@@ -89,6 +89,7 @@ __all__ = [
     "run_page_examples",
     "sample_data",
     "sigkill_and_resume",
+    "stride_variant",
     "stride_variants",
     "threads",
     "two_gloo_ranks",
@@ -125,7 +126,7 @@ __getattr__, __dir__ = lazy_names(
         ],
         ".ranks": ["RankError", "averaged_gradients", "two_gloo_ranks"],
         ".reliability": ["PackageReliability", "Prediction"],
-        ".tensors": ["assert_bit_equal", "stride_variants", "threads", "undrawn"],
+        ".tensors": ["assert_bit_equal", "stride_variant", "stride_variants", "threads", "undrawn"],
         ".training": [
             "QUIET_WORDS",
             "assert_training_resumes",

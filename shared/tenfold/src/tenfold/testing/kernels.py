@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from tenfold.testing.tensors import stride_variants, threads
 __all__ = [
     "assert_caught",
     "assert_same",
+    "check_forked",
     "check_levels",
     "check_op",
     "check_strides",
@@ -129,6 +131,29 @@ def check_strides(call: Callable[..., Any], *inputs: Tensor) -> None:
             assert_same(expected, call(*changed), what=f"input {position}, {name}")
 
 
-def check_op(op: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
-    """Run all of torch.library.opcheck on one set of arguments."""
-    torch.library.opcheck(op, tuple(args), kwargs or {})
+def check_forked(call: Callable[[], Any]) -> None:
+    """Assert that ``call()`` returns the same bits in a process forked off this one, which has made the call."""
+    expected = call()
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    worker = context.Process(target=lambda: writer.send([t.numpy() for t in _tensors(call())]))
+    worker.start()
+    writer.close()
+    assert reader.poll(60), "a forked process does not answer"
+    found = reader.recv()
+    worker.join()
+    assert_same(_tensors(expected), [torch.from_numpy(array) for array in found], what="a forked process")
+
+
+def check_op(op: Any, args: Sequence[Any], *, traced: bool = True) -> None:
+    """Run torch.library.opcheck on one set of arguments.
+
+    Args:
+        op: an overload, such as ``torch.ops.tenfold.nms.default``.
+        args: its arguments.
+        traced: also trace the operator, and its backward where an input requires a gradient, for compilation. That
+            takes most of the time; further arguments of an operator differ in what its meta function returns,
+            which is compared in any case.
+    """
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    torch.library.opcheck(op, tuple(args), test_utils=[*checks, *["test_aot_dispatch_dynamic"] * traced])

@@ -1,7 +1,9 @@
 """Comparing tensors bit by bit, and offering an op the same values in every memory layout."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -110,27 +112,57 @@ def stride_variants(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         >>> [(name, t.stride()) for name, t in stride_variants(torch.ones(2, 3))][:3]
         [('contiguous', (3, 1)), ('offset', (3, 1)), ('transposed', (1, 2))]
     """
-    values = tensor.detach()
-    yield "contiguous", values.clone(memory_format=torch.contiguous_format)
-    poison = _poison(values.dtype)
-    padded = torch.full((values.numel() + 14,), poison, dtype=values.dtype, device=values.device)
-    inside = padded[7 : 7 + values.numel()].view(values.shape)
-    yield "offset", inside.copy_(values)
+    for name, make in _layouts(tensor.detach()):
+        yield name, make()
+
+
+def stride_variant(tensor: torch.Tensor, number: int) -> torch.Tensor:
+    """One of `stride_variants`, the last where there are fewer; the others are not made.
+
+    Example:
+        >>> stride_variant(torch.ones(2, 3), 2).stride()
+        (1, 2)
+    """
+    *_, (_, make) = islice(_layouts(tensor.detach()), number + 1)
+    return make()
+
+
+def _layouts(values: torch.Tensor) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+    yield "contiguous", partial(values.clone, memory_format=torch.contiguous_format)
+    yield "offset", partial(_offset, values)
     if values.dim() >= 2:
-        swapped = values.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-        yield "transposed", swapped.transpose(0, 1)
+        yield "transposed", partial(_transposed, values)
     if values.dim() == 4:
-        yield "channels last", values.clone(memory_format=torch.channels_last)
+        yield "channels last", partial(values.clone, memory_format=torch.channels_last)
     for axis in range(values.dim()):
-        shape = list(values.shape)
-        shape[axis] = 2 * shape[axis] + 1
-        spread = torch.full(shape, poison, dtype=values.dtype, device=values.device)
-        every_second = [slice(None)] * values.dim()
-        every_second[axis] = slice(1, None, 2)
-        yield f"every second along {axis}", spread[tuple(every_second)].copy_(values)
+        yield f"every second along {axis}", partial(_every_second, values, axis)
     for axis in range(values.dim()):
         if values.shape[axis] > 1 and _equal_slices(values, axis):
-            yield f"expanded along {axis}", values.narrow(axis, 0, 1).clone().expand(values.shape)
+            yield f"expanded along {axis}", partial(_expanded, values, axis)
+
+
+def _offset(values: torch.Tensor) -> torch.Tensor:
+    padded = torch.full(
+        (values.numel() + 14,), _poison(values.dtype), dtype=values.dtype, device=values.device
+    )
+    return padded[7 : 7 + values.numel()].view(values.shape).copy_(values)
+
+
+def _transposed(values: torch.Tensor) -> torch.Tensor:
+    return values.transpose(0, 1).clone(memory_format=torch.contiguous_format).transpose(0, 1)
+
+
+def _every_second(values: torch.Tensor, axis: int) -> torch.Tensor:
+    shape = list(values.shape)
+    shape[axis] = 2 * shape[axis] + 1
+    spread = torch.full(shape, _poison(values.dtype), dtype=values.dtype, device=values.device)
+    every_second = [slice(None)] * values.dim()
+    every_second[axis] = slice(1, None, 2)
+    return spread[tuple(every_second)].copy_(values)
+
+
+def _expanded(values: torch.Tensor, axis: int) -> torch.Tensor:
+    return values.narrow(axis, 0, 1).clone().expand(values.shape)
 
 
 def _poison(dtype: torch.dtype) -> Any:
