@@ -1,5 +1,7 @@
 """Networks: published sizes, the pooling and proposals by hand, and what must hold of every detector."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sparsepoint_tiny import built, rooms_batch, small_config
@@ -79,6 +81,9 @@ def test_proposals_share_one_feature_and_lie_between_the_percentiles():
     assert len(LearnableProposals3d(9, 8, init="grid").boxes_norm.unique(dim=0)) == 9
     chosen = LearnableProposals3d(4, 8, boxes="fps")(points)[0][0, :, :3]
     assert all((points[0] == c).all(1).any() for c in chosen)
+    few = LearnableProposals3d(5, 8, boxes="fps")(points[:, :3])[0][:, :, :3]
+    assert len(few[0, :3].unique(dim=0)) == 3
+    assert (few[:, 3:] == points[:, :1]).all()  # what is too much shares the first point
 
 
 def brute_pool(box, points, feats, side, most=95):
@@ -256,6 +261,37 @@ def test_dense_post_processing():
     torch.testing.assert_close(hull[0, 3:5], torch.tensor([2.0795, 1.1705]), atol=1e-4, rtol=0)
 
 
+def test_the_dense_baseline_suppresses_as_its_settings_say():
+    """Another number, or None for nothing at all; what a call says itself counts more."""
+    model = built(small_config("tiny_votenet")).eval()
+    points = rooms_batch(model.config).points
+
+    def found(nms):
+        model.config = replace(model.config, nms=nms)
+        return [len(f) for f in model.predict(points, score_thr=0.0)]
+
+    def given(nms):
+        return [len(f) for f in model.predict(points, score_thr=0.0, nms=nms)]
+
+    usual = found(0.25)
+    assert usual == given(0.25)
+    assert found(None) == given(None)
+    assert found(0.0) == given(0.0)
+    assert sum(given(None)) > sum(given(0.0))
+
+
+def test_who_votes():
+    """Networks with votes ask for the votes of the scenes in training, the others do not."""
+    for preset, overrides in (
+        ("tiny", {}),
+        ("tiny", {"feature_source": "votes"}),
+        ("tiny_votenet", {}),
+        ("srdet", {"backbone": "tiny", "initial_proposals": 20}),
+    ):
+        config = small_config(preset, **overrides)
+        assert config.votes == (built(config).votes is not None)
+
+
 def test_bad_settings_and_shapes_are_named():
     for words, match in (
         ({"preset": "yolo"}, "preset: got 'yolo'"),
@@ -265,6 +301,7 @@ def test_bad_settings_and_shapes_are_named():
         ({"grids": ()}, "grids"),
         ({"depth": 3}, "depth: unknown"),
         ({"num_points": 0}, "num_points: got 0"),
+        ({"nms": 1.5}, "nms: got 1.5"),
     ):
         with pytest.raises(UserInputError, match=match):
             make_config(**words)

@@ -135,25 +135,18 @@ def test_bad_sources_leave_nothing(folder, tmp_path):
         open_images(tmp_path / "none.zip")
 
 
-def test_batches_repeat_after_a_restart():
+def test_batches_depend_on_seed_and_step_alone():
     images = sprites(37, 8)
     batches = ImageBatches(images, 5, seed=3, flip=0.5)
     stream = iter(batches)
     first = [next(stream) for _ in range(12)]
     again = ImageBatches(images, 5, seed=3, flip=0.5)
-    again.load_state_dict({"step": 6, "seed": 3})
-    for wanted, found in zip(first[6:], again, strict=False):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    for step in (11, 6, 0):
+        torch.testing.assert_close(again.batch(step), first[step], rtol=0, atol=0)
     # An epoch holds every image at most once; the next one has another order.
     epoch = np.concatenate([batches.indices(k) for k in range(7)])
     assert len(set(epoch)) == 35
     assert (batches.indices(7) != batches.indices(0)).any()
-    # Two processes together see what one sees.
-    ranks = [ImageBatches(images, 5, seed=3, rank=r, world=2).indices(1) for r in (0, 1)]
-    whole = ImageBatches(images, 10, seed=3).indices(1)
-    assert sorted(np.concatenate(ranks)) == sorted(whole)
-    with pytest.raises(UserInputError, match="seed"):
-        ImageBatches(images, 5, seed=4).load_state_dict({"step": 6, "seed": 3})
     with pytest.raises(UserInputError, match="at least one batch"):
         ImageBatches(images, 38)
 

@@ -99,6 +99,21 @@ def test_the_published_column_has_its_name_from_the_published_network():
     assert list(noise_lpips(Linear(), metric, batch=5000).values) == ["noise_lpips"]
 
 
+def test_discrepancy_of_collapsed_generators(net2, tmp_path):
+    """One image for every code, in both: no ratio, and no crash in the middle of a training."""
+    flat = copy.deepcopy(net2)
+    for block in flat.synthesis.blocks():
+        for parameter in block.torgb.parameters():
+            torch.nn.init.zeros_(parameter)
+    found = output_discrepancy(flat, flat, LPIPS("tiny"), count=8)
+    assert math.isnan(found["ratio"])
+    assert found["l1"] == found["mismatched_l1"] == 0
+    assert found["psnr"] == found["mismatched_psnr"] == 999
+    assert output_discrepancy(net2, flat, LPIPS("tiny"), count=8)["ratio"] == pytest.approx(1)
+    append_jsonl(tmp_path / "log.jsonl", {"l1": found["l1"], "ratio": found["ratio"]})
+    assert (tmp_path / "log.jsonl").read_text() == '{"l1": 0.0, "ratio": null}\n'
+
+
 def test_discrepancy_of_identical_unrelated_and_noisy_pairs(net2, tiny2):
     metric = LPIPS("tiny")
     same = output_discrepancy(net2, net2, metric, count=64)

@@ -11,6 +11,7 @@ from stylegan_distill.features import InceptionFeatures, TinyFeatures
 from stylegan_distill.metrics.fid import FeatureStats, compute_fid, frechet_distance, image_features
 from stylegan_distill.metrics.kid import compute_kid
 from stylegan_distill.metrics.pr import compute_pr
+from tenfold.testing import two_gloo_ranks
 
 
 def _set(seed, n, d=5, shift=0.0, scale=1.0):
@@ -55,6 +56,30 @@ def test_statistics_know_no_order_and_no_shards():
         whole.add(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="nothing"):
         _ = FeatureStats().mean
+
+
+def shard_statistics():
+    """Every process's share of 50 rows, the last process having none; torch's own sum is out of reach, as NCCL's is."""
+    rank = torch.distributed.get_rank()
+
+    def refuse(*_):
+        raise RuntimeError("no backend for tensors on the CPU")
+
+    torch.distributed.all_reduce = refuse
+    stats = FeatureStats().all_reduce()
+    assert stats.count == 0
+    if rank < 2:
+        stats.add(_set(0, 50)[rank::2])
+    assert stats.all_reduce() is stats
+    return stats.count, stats.covariance(1)
+
+
+def test_statistics_of_all_processes_add_up():
+    """Also where one of them has seen nothing, and where the backend sums no tensors on the CPU."""
+    whole = FeatureStats().add(_set(0, 50)).covariance(1)
+    for count, covariance in two_gloo_ranks(shard_statistics, world_size=3):
+        assert count == 50
+        torch.testing.assert_close(covariance, whole)
 
 
 def test_fid_names_what_it_is():

@@ -155,6 +155,22 @@ def test_requests_that_do_not_go_together(teacher, tiny3):
     ):
         with pytest.raises(UserInputError, match=sentence):
             sd.make_student(teacher, **options)
+    scores = [torch.ones(w) for w in teacher.widths]
+    for options, sentence in (
+        ({"step": 5}, "step: unknown; expected some of steps, batch"),
+        ({"step": 5, "init": "mapping_distilled"}, "step: unknown"),
+        ({"steps": 5}, "steps: belongs to init 'mapping_distilled'; init 'mapping' distils no mapping"),
+        ({"fourier": "cpoy"}, "fourier: got 'cpoy'"),
+        (
+            {"second_conv_kernel": 1, "init": "inherit", "scores": scores},
+            "second_conv_kernel: got 1; inherited",
+        ),
+        ({"fourier": "random", "init": "inherit", "scores": scores}, "fourier: got 'random'; inherited"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            sd.make_student(teacher, 0.5, **options)
+    same = sd.make_student(teacher, 0.5, init="inherit", scores=scores, second_conv_kernel=3, fourier="copy")
+    assert same.cfg.second_conv_kernel == 3
     with pytest.raises(UserInputError, match="no second convolutions"):
         sd.make_student(sd.StyleGAN3Generator(tiny3), second_conv_kernel=1)
     with pytest.raises(UserInputError, match="differs in shape"):

@@ -56,7 +56,8 @@ class SparsePointConfig:
         corner_loss: whether corners are compared.
         initial_proposals: candidates of SRDet's first head.
         cluster: where VoteNet samples its candidates: "votes", "seeds", or seeds in evaluation alone ("released").
-        nms: default of the dense baseline's suppression; the sparse presets ignore it.
+        nms: IoU of the dense baseline's suppression where `VoteNet.predict` is given no other, None for none at all;
+            the sparse presets ignore it. Evaluation compares with and without at 0.25 whatever this is.
     """
 
     preset: str = "sparsepoint"
@@ -121,6 +122,8 @@ class SparsePointConfig:
         for name in ("num_points", "num_proposals", "num_stages", "dim", "heads", "ffn", "heading_bins"):
             if getattr(self, name) < 1:
                 raise UserInputError(f"model: {name}: got {getattr(self, name)}; expected 1 or more")
+        if self.nms is not None and not 0 <= self.nms <= 1:
+            raise UserInputError(f"model: nms: got {self.nms}; expected an IoU from 0 to 1, or none")
         if self.features < 0 or self.dim % self.heads:
             raise UserInputError(
                 f"model: features, dim, heads: got {self.features}, {self.dim}, {self.heads}; expected no negative "
@@ -148,6 +151,11 @@ class SparsePointConfig:
     def dense(self) -> bool:
         """Whether this is the dense baseline."""
         return self.preset.endswith("votenet")
+
+    @property
+    def votes(self) -> bool:
+        """Whether the network votes for centres: its training then needs the votes of the scenes."""
+        return self.dense or self.preset == "srdet" or self.feature_source != "seeds"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint."""

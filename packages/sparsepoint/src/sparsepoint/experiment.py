@@ -120,7 +120,7 @@ def train(
         optimizer, {"lr": lambda step: step_with_warmup(step, milestones, warmup_steps=warm, start=0.01)}
     )
     rooms = SyntheticRooms(_STEPS * _BATCH, seed * _STEPS * _BATCH)
-    samples = SceneSamples(rooms, config, seed=seed, votes=config.dense)
+    samples = SceneSamples(rooms, config, seed=seed, votes=config.votes)
     losses = []
     model.train()
     for step in range(arm.steps):

@@ -155,7 +155,7 @@ class IndoorData(LightningDataModule):
                 self.augmentation,
                 seed=self.seed,
                 repeat=self.repeat,
-                votes=config.dense or config.preset == "srdet" or config.feature_source != "seeds",
+                votes=config.votes,
             )
 
     def _loader(self, samples: SceneSamples, **options: Any) -> ResumableLoader[Any]:

@@ -186,7 +186,7 @@ class Distiller(GanTrainer):
             teacher_discriminator.eval()
         self.rgb_loss = RGBLoss(config.rgb_mode)
         self.ld_loss = LatentDirectionLoss(config.ld_variant, config.gather_ranks)
-        self.blocks = self._mimic_blocks(student)
+        self.blocks = self._mimic_blocks()
         self.gram = self._make_gram(student)
         self.directions = self._make_directions()
         super().__init__(student, discriminator, config, augment=augment)
@@ -196,7 +196,7 @@ class Distiller(GanTrainer):
         """The generator that is trained."""
         return self.generator
 
-    def _mimic_blocks(self, student: Generator) -> tuple[int, ...]:
+    def _mimic_blocks(self) -> tuple[int, ...]:
         if not self.config.compares_features:
             return ()
         count = block_count(self.teacher)

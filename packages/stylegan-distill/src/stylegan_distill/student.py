@@ -16,13 +16,16 @@ from stylegan_distill.networks import Generator, Mapping, StyleGAN2Generator, St
 from stylegan_distill.pruning import keep_masks, slice_generator
 from tenfold._errors import UserInputError
 
-__all__ = ["Init", "build_generator", "copy_mapping", "distill_mapping", "make_student"]
+__all__ = ["Init", "build_generator", "check_inherited", "copy_mapping", "distill_mapping", "make_student"]
 
 Init = Literal["mapping", "random", "inherit", "mapping_distilled"]
 
 # Students draw from another stream than generators of the same seed: a mapping network hardly moves from where it
 # starts, so that a "random" student of a teacher's seed would have its teacher's mapping.
 _STUDENTS = 1 << 20
+
+#: What `make_student` passes on to `distill_mapping`.
+_DISTILLATION = ("steps", "batch", "lr", "loss", "progress")
 
 
 def build_generator(cfg: GeneratorConfig, seed: int | None = None) -> Generator:
@@ -63,20 +66,22 @@ def make_student(
         remove_ratio: share of channels removed in every layer, c - int(c rho) stay; 0.7 when ``widths`` and
             ``synthesis`` are not given either.
         widths: channels instead, see `StyleGAN2Config` and `StyleGAN3Config`.
-        second_conv_kernel: 3, or 1 for lighter blocks (StyleGAN2); None: the teacher's.
+        second_conv_kernel: 3, or 1 for lighter blocks (StyleGAN2); None: the teacher's, which "inherit" keeps.
         init: "mapping" (the paper): the teacher's mapping network, ``w_avg`` included, and a random synthesis network;
             "random": both random; "inherit": the teacher's kept channels as well (needs ``scores``);
             "mapping_distilled": a mapping network fitted to the teacher's by `distill_mapping`.
         mapping_widths: of a smaller mapping network, the last one D; for "random" and "mapping_distilled".
         mapping_lr_multiplier: another mu; copied tensors are rescaled so that the function stays.
-        fourier: StyleGAN3's input frequencies and phases, which are not trained: the teacher's or new ones.
+        fourier: StyleGAN3's input frequencies and phases, which are not trained: the teacher's or new ones; "inherit"
+            keeps the teacher's.
         synthesis: any network in place of ours, called with style codes (B, L, D) as ``Generator`` says.
         scores: importance of every channel, as `pruning.channel_scores` gives it, for "inherit".
-        seed: of all random tensors; two seeds share the mapping network only.
-        **distillation: of `distill_mapping`, for "mapping_distilled".
+        seed: of all random tensors; two seeds share the mapping network only. "inherit" has none and is the same for
+            every seed.
+        **distillation: steps, batch, lr, loss and progress of `distill_mapping`, for "mapping_distilled" alone.
 
     Raises:
-        UserInputError: arguments that do not go together.
+        UserInputError: arguments that do not go together, or unknown ones.
 
     Example:
         >>> cfg = StyleGAN2Config(8, z_dim=8, w_dim=8, widths=(10, 10))
@@ -85,8 +90,10 @@ def make_student(
         (3, 3, 3, 3)
     """
     _check(init, remove_ratio, widths, synthesis, scores, mapping_widths)
+    _check_words(init, fourier, distillation)
     ratio = 0.7 if remove_ratio is None and widths is None else remove_ratio
     if init == "inherit":
+        check_inherited(teacher, second_conv_kernel, fourier)
         return _inherited(teacher, ratio, widths, scores, mapping_lr_multiplier)
     cfg = _student_config(teacher.cfg, ratio, widths, second_conv_kernel, fourier)
     changes: dict[str, Any] = {}
@@ -132,6 +139,35 @@ def _check(
     if mapping_widths is not None and init in ("mapping", "inherit"):
         raise UserInputError(
             f"student: mapping_widths: init {init!r} copies the teacher's mapping network; use mapping_distilled"
+        )
+
+
+def _check_words(init: str, fourier: str, distillation: dict[str, Any]) -> None:
+    if fourier not in ("copy", "random"):
+        raise UserInputError(f"student: fourier: got {fourier!r}; expected copy or random")
+    for name in distillation:
+        if name not in _DISTILLATION:
+            raise UserInputError(f"student: {name}: unknown; expected some of {', '.join(_DISTILLATION)}")
+        if init != "mapping_distilled":
+            raise UserInputError(
+                f"student: {name}: belongs to init 'mapping_distilled'; init {init!r} distils no mapping"
+            )
+
+
+def check_inherited(teacher: Generator, second_conv_kernel: int | None, fourier: str = "copy") -> None:
+    """Refuse a student of init "inherit" that is to differ from its teacher in more than its widths.
+
+    Raises:
+        UserInputError: another kernel of the second convolutions, or new frequencies.
+    """
+    kernel = getattr(teacher.cfg, "second_conv_kernel", None)
+    if second_conv_kernel not in (None, kernel):
+        raise UserInputError(
+            f"student: second_conv_kernel: got {second_conv_kernel}; inherited channels keep the teacher's {kernel}"
+        )
+    if fourier != "copy":
+        raise UserInputError(
+            f"student: fourier: got {fourier!r}; inherited channels keep the teacher's frequencies"
         )
 
 

@@ -29,21 +29,12 @@ from stylegan_distill.metrics.fid import FeatureStats, compute_fid
 from stylegan_distill.metrics.sampling import draw_codes, generated_images
 from stylegan_distill.networks import Generator
 from stylegan_distill.pruning import ScoreMethod, channel_scores
-from stylegan_distill.student import Init, build_generator, make_student
+from stylegan_distill.student import Init, build_generator, check_inherited, make_student
 from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_image
-from tenfold.train.processes import gather_values
 from tenfold.train.resume import ResumableLoader, sample_generator
 
 __all__ = ["DistillTask", "GanTask", "ImageData"]
-
-
-def _together(stats: FeatureStats) -> FeatureStats:
-    """Of all processes. They lie on the CPU, from where NCCL sums nothing: processes on GPUs hand them over whole."""
-    found = FeatureStats()
-    for part in gather_values(stats):
-        found.merge(part)
-    return found
 
 
 class _Images(Dataset[tuple[Tensor, Tensor]]):
@@ -263,7 +254,7 @@ class _Task(LightningModule):
         fake = FeatureStats()
         for images in generated_images(average, share, batch=32, seed=world * 1000 + self.global_rank):
             fake.add(self._net(images))
-        found = compute_fid(_together(self._real), _together(fake), self._net)
+        found = compute_fid(self._real.all_reduce(), fake.all_reduce(), self._net)
         ((name, value),) = found.values.items()
         self.log(f"{stage}/{name}", value, prog_bar=True, rank_zero_only=True)
         if stage == "val" and not self.trainer.sanity_checking:
@@ -426,12 +417,8 @@ class DistillTask(_Task):
             return load_generator(h["student"]).train()
         scores = None
         if h["init"] == "inherit":
-            kernel = getattr(teacher.cfg, "second_conv_kernel", None)
-            if h["second_conv_kernel"] not in (None, kernel):
-                raise UserInputError(
-                    f"model.second_conv_kernel: got {h['second_conv_kernel']}; inherited channels keep the teacher's "
-                    f"{kernel}"
-                )
+            # Before the scores, which take long.
+            check_inherited(teacher, h["second_conv_kernel"], h["fourier"])
             scores = channel_scores(teacher, h["scores"], samples=h["score_samples"], mask=mask, seed=seed)
         distillation = {"steps": h["mapping_steps"]} if h["init"] == "mapping_distilled" else {}
         return make_student(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class SparsePoint(nn.Module):
         settings = self.config
         self.backbone = make_backbone(settings)
         channels = self.backbone.out_channels
-        self.votes = NoiseSuppression(channels) if self._votes else None
+        self.votes = NoiseSuppression(channels) if settings.votes else None
         self.local = (
             SetAbstraction(channels, [[channels]], radii=[0.3], nsamples=[16], normalize_xyz=True)
             if settings.local_aggregation
@@ -94,10 +94,6 @@ class SparsePoint(nn.Module):
             else DirectCoder(settings.heading_bins)
         )
         self._initialise()
-
-    @property
-    def _votes(self) -> bool:
-        return self.config.preset == "srdet" or self.config.feature_source != "seeds"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -273,10 +269,10 @@ class VoteNet(nn.Module):
         score_thr: float | Sequence[float] = 0.05,
         max_dets: int | None = None,
         single_label: bool = False,
-        nms: float | None = 0.25,
+        nms: float | Literal["config"] | None = "config",
         stages: int | None = None,
     ) -> list[Detections3D]:
-        """Detections of every scene, best first; see `SparsePoint.predict`. Here ``nms`` is on by default."""
+        """Detections of every scene, best first; see `SparsePoint.predict`. By default ``nms`` is the settings'."""
         found = self(points).candidates
         results = dense_detections(
             found.objectness,
@@ -285,7 +281,7 @@ class VoteNet(nn.Module):
             points[..., :3],
             score_thr=score_thr,
             single_label=single_label,
-            nms=nms,
+            nms=self.config.nms if nms == "config" else nms,
         )
         return results if max_dets is None else [r.pick(torch.arange(len(r))[:max_dets]) for r in results]
 

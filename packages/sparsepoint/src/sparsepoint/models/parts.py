@@ -109,7 +109,7 @@ class LearnableProposals3d(nn.Module):
         centres = low[:, None] + self.boxes_norm[:, :3] * extent[:, None]
         if self.kind == "fps":
             rows = farthest_point_sample(points.detach(), number)
-            # With fewer points than proposals the sampler has no more to give: they share the last.
+            # With fewer points than proposals the sampler has no more to give and repeats the first: they share it.
             centres = gather_rows(points.detach(), rows.clamp(min=0))
         size = (self.boxes_norm[:, 3:] * extent[:, None]).clamp(min=_LEAST_SIZE)
         boxes = torch.cat((centres, size, torch.zeros_like(size[..., :1])), -1)

@@ -1,9 +1,8 @@
-"""Endless batches that a resumed run repeats: what a batch holds depends on (seed, step) alone."""
+"""Endless batches that every run of a seed repeats: what a batch holds depends on (seed, step) alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +31,12 @@ class ImageBatches:
 
     Args:
         images: ``(N, R, R, 3)`` of 0 to 255, or an `ImageSource` that reads them when asked for.
-        batch_size: of this process.
+        batch_size: images of a batch.
         seed: of order and mirror images.
         flip: probability of a mirror image. For training only: the real side of a metric is never mirrored.
-        rank: number of this process; it sees every ``world``-th image of the order.
-        world: number of processes.
 
     Raises:
-        UserInputError: fewer images than one batch of all processes.
+        UserInputError: fewer images than one batch.
 
     Example:
         >>> batches = ImageBatches(np.zeros((10, 4, 4, 3), np.uint8), 4)
@@ -48,21 +45,11 @@ class ImageBatches:
     """
 
     def __init__(
-        self,
-        images: Pixels | ImageSource,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        flip: float = 0.0,
-        rank: int = 0,
-        world: int = 1,
+        self, images: Pixels | ImageSource, batch_size: int, *, seed: int = 0, flip: float = 0.0
     ) -> None:
-        if len(images) < batch_size * world:
-            raise UserInputError(
-                f"data: got {len(images)} images; expected at least one batch, {batch_size * world}"
-            )
+        if len(images) < batch_size:
+            raise UserInputError(f"data: got {len(images)} images; expected at least one batch, {batch_size}")
         self.images, self.batch_size, self.seed, self.flip = images, batch_size, seed, flip
-        self.rank, self.world = rank, world
         self.step = 0
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
 
@@ -73,11 +60,10 @@ class ImageBatches:
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Which images the batch of a step holds; what a last, smaller batch would hold is left out."""
-        whole = self.batch_size * self.world
-        epoch, place = divmod(step, len(self.images) // whole)
+        epoch, place = divmod(step, len(self.images) // self.batch_size)
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.images)))
-        return self._order[1][place * whole : (place + 1) * whole][self.rank :: self.world]
+        return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
 
     def batch(self, step: int) -> Tensor:
         """The batch of a step."""
@@ -88,7 +74,7 @@ class ImageBatches:
             pixels = self.images[rows]
         found = to_float(pixels)
         if self.flip:
-            rng = np.random.default_rng((self.seed, step, self.rank, 1))
+            rng = np.random.default_rng((self.seed, step, 0, 1))
             mirrored = torch.from_numpy(rng.random(len(rows)) < self.flip)
             found[mirrored] = found[mirrored].flip(3)
         return found
@@ -107,17 +93,3 @@ class ImageBatches:
                 yield to_float(np.stack([self.images.pixels(k) for k in range(start, stop)]))
             else:
                 yield to_float(self.images[start:stop])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The next step; all there is to know."""
-        return {"step": self.step, "seed": self.seed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue behind a saved step.
-
-        Raises:
-            UserInputError: the state is of another seed.
-        """
-        if state["seed"] != self.seed:
-            raise UserInputError(f"seed: got {self.seed}; the saved run had {state['seed']}")
-        self.step = int(state["step"])

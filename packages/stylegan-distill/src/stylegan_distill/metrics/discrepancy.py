@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -39,8 +41,9 @@ def output_discrepancy(
         noise: "none", "const", or "random" (fresh maps for each of the two).
 
     Returns:
-        ``l1``, ``mismatched_l1``, ``ratio``, ``psnr``, ``mismatched_psnr``, and the two distances under the metric's
-        name.
+        ``l1``, ``mismatched_l1``, ``ratio``, ``psnr``, ``mismatched_psnr`` (999 for equal images), and both distances
+        under the metric's name. The ratio is NaN where images of different codes are all equal, as those of two
+        generators that have collapsed to the same image: nothing tells whether their codes correspond.
 
     Raises:
         ValueError: fewer than two codes, or lengths of z that differ.
@@ -58,9 +61,9 @@ def output_discrepancy(
     values = {
         "l1": matched,
         "mismatched_l1": mismatched,
-        "ratio": matched / mismatched,
+        "ratio": matched / mismatched if mismatched > 0 else math.nan,
         "psnr": min(psnr(wanted, found), 999.0),
-        "mismatched_psnr": psnr(wanted, other),
+        "mismatched_psnr": min(psnr(wanted, other), 999.0),
         metric.name: _distance(metric, wanted, found, batch),
         f"mismatched_{metric.name}": _distance(metric, wanted, other, batch),
     }

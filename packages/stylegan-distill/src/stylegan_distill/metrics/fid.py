@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stylegan_distill.features import FeatureNet, InceptionFeatures
 from stylegan_distill.metrics.record import Measured
+from tenfold.train.processes import gather_values
 
 __all__ = ["PRESETS", "FeatureStats", "Preset", "compute_fid", "frechet_distance", "image_features"]
 
@@ -74,14 +75,16 @@ class FeatureStats:
         return self
 
     def all_reduce(self) -> FeatureStats:
-        """Sum over the processes of torch.distributed, where it is initialised; returns itself."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            assert self._sum is not None
-            assert self._outer is not None
-            count = torch.tensor([float(self.count)], dtype=torch.float64)
-            for value in (count, self._sum, self._outer):
-                torch.distributed.all_reduce(value)
-            self.count = int(count.item())
+        """Sum over the processes of torch.distributed, where it is initialised; returns itself.
+
+        The sums lie on the CPU, from where NCCL adds nothing up: processes on GPUs hand them over whole.
+        """
+        parts = gather_values(self)
+        if len(parts) > 1:
+            total = FeatureStats()
+            for part in parts:
+                total.merge(part)
+            self.count, self._sum, self._outer = total.count, total._sum, total._outer
         return self
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ class Measured:
 
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line to a file of JSON lines; the file is replaced as a whole, so no line is ever half there."""
+    """Add one line to a file of JSON lines; the file is replaced as a whole, so no line is ever half there.
+
+    A number that is not defined (NaN) is written as null: JSON has no other word for it.
+    """
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
-    write_text(path, old + json.dumps(record) + "\n")
+    plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+    write_text(path, old + json.dumps(plain) + "\n")
