@@ -10,23 +10,11 @@ import re
 import sys
 from pathlib import Path
 
+from claims.run import modules
 from kernels.frames import REPOSITORY
-from kernels.output import write_text
+from tenfold.io import write_text
 from tenfold.train.claims import RESULTS
 
-PACKAGES = (
-    "bound-prop",
-    "denfi",
-    "lidar",
-    "moviescenes",
-    "pircnn",
-    "sparsepoint",
-    "ssl-kd",
-    "stylegan-distill",
-    "ttfnet",
-    "unix-kd",
-    "xview3d",
-)
 _MARKED = re.compile(r"(<!-- claims:begin -->\n).*?(<!-- claims:end -->)", re.DOTALL)
 
 
@@ -55,7 +43,7 @@ def documents(package: str) -> dict[Path, str]:
 def main(arguments: list[str]) -> int:
     """Exit code 1 when a document was out of date and not written."""
     stale = False
-    for package in PACKAGES:
+    for package in (name.replace("_", "-") for name in modules()):
         for path, wanted in documents(package).items():
             same = path.is_file() and path.read_text(encoding="utf-8") == wanted
             if not same and "--write" in arguments:

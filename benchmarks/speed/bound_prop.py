@@ -1,7 +1,7 @@
 """Speed of bound-prop beside auto_LiRPA: the same network, inputs, specification and lines.
 
 auto_LiRPA is optional and not installed by us: put a checkout of its source on the import path. The published
-package does not import under the torch that we use; commit LIRPA_COMMIT of the source was read.
+package does not import under the torch that we use; `claims.lirpa.COMMIT` of the source was read.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from bound_prop import BoundedModule, LpBall, margin_spec
 from bound_prop.models import build_model
 from kernels.model import Call, Case, Goal, Peer, Row, within
 
-LIRPA_COMMIT = "a050a3d61f4cb68b108fa7f07dcb3e4d7ef304df"
 _METHODS = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "lbp": "forward", "crown": "CROWN"}
 
 
