@@ -101,8 +101,8 @@ void clear(const ScatterArgs<T>& a, const Part& part, T start) {
 }
 
 // Returns the first row with an index out of range, or -1. kChannels = 0: those of the part.
-template <class Op, int kChannels, class T, class Index>
-int64_t accumulate(const ScatterArgs<T>& a, const Index* index, const Part& part) {
+template <class Op, int kChannels, class T>
+int64_t accumulate(const ScatterArgs<T>& a, const Part& part) {
   clear(a, part, Op::start());
   const int64_t channels = kChannels ? kChannels : part.end_channel - part.first_channel;
   const int64_t pitch = kChannels ? kChannels : a.channels;
@@ -110,7 +110,10 @@ int64_t accumulate(const ScatterArgs<T>& a, const Index* index, const Part& part
   int64_t bad_row = -1;
   for (int64_t begin = 0; begin < a.n; begin += kBlock) {
     const int count = static_cast<int>(a.n - begin < kBlock ? a.n - begin : kBlock);
-    read_segments(index + begin, count, a.num, segment);
+    if (a.index32 != nullptr)
+      read_segments(a.index32 + begin, count, a.num, segment);
+    else
+      read_segments(a.index64 + begin, count, a.num, segment);
     if (a.validate && bad_row < 0) {
       int worst = 0;
       for (int i = 0; i < count; ++i) worst |= segment[i] == -2;
@@ -133,27 +136,23 @@ int64_t accumulate(const ScatterArgs<T>& a, const Index* index, const Part& part
   return bad_row;
 }
 
-template <class Op, class T, class Index>
-int64_t accumulate_any(const ScatterArgs<T>& a, const Index* index, const Part& part) {
+template <class Op, class T>
+int64_t accumulate_any(const ScatterArgs<T>& a, const Part& part) {
   switch (a.channels) {
-    case 1: return accumulate<Op, 1>(a, index, part);
-    case 3: return accumulate<Op, 3>(a, index, part);
-    case 4: return accumulate<Op, 4>(a, index, part);
-    case 5: return accumulate<Op, 5>(a, index, part);
-    default: return accumulate<Op, 0>(a, index, part);
+    case 1: return accumulate<Op, 1>(a, part);
+    case 3: return accumulate<Op, 3>(a, part);
+    case 4: return accumulate<Op, 4>(a, part);
+    case 5: return accumulate<Op, 5>(a, part);
+    default: return accumulate<Op, 0>(a, part);
   }
 }
 
 template <class T>
 int64_t reduce_part(const ScatterArgs<T>& a, const Part& part) {
-  const auto with = [&](auto op) {
-    using Op = decltype(op);
-    return a.index32 != nullptr ? accumulate_any<Op>(a, a.index32, part) : accumulate_any<Op>(a, a.index64, part);
-  };
   switch (a.reduce) {
-    case Reduce::max: return with(Best<T, true>{});
-    case Reduce::min: return with(Best<T, false>{});
-    default: return with(Add<T>{});
+    case Reduce::max: return accumulate_any<Best<T, true>>(a, part);
+    case Reduce::min: return accumulate_any<Best<T, false>>(a, part);
+    default: return accumulate_any<Add<T>>(a, part);
   }
 }
 

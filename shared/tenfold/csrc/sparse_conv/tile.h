@@ -70,21 +70,22 @@ static inline void multiply_tile(const T* a, int64_t depth, const T* w, T* out, 
     for (int p = 0; p < P; ++p) std::memcpy(out + place[r] * out_step + p * L, &acc[r][p], sizeof(V));
 }
 
-// All n gathered rows: full tiles of R rows, then one tile with what is left.
-template <class T, int P, int DEPTH, int R, int LEFT = R - 1>
+// The last n < R rows. At most one such tile for a block and an offset, so it is not compiled for fixed depths.
+template <class T, int P, int R, int LEFT = R - 1>
 static inline void multiply_rest(const T* a, int64_t n, int64_t depth, const T* w, T* out, int64_t out_step,
                                  const int32_t* place) {
   if constexpr (LEFT > 0) {
-    if (n == LEFT) return multiply_tile<T, LEFT, P, DEPTH>(a, depth, w, out, out_step, place);
-    multiply_rest<T, P, DEPTH, R, LEFT - 1>(a, n, depth, w, out, out_step, place);
+    if (n == LEFT) return multiply_tile<T, LEFT, P, 0>(a, depth, w, out, out_step, place);
+    multiply_rest<T, P, R, LEFT - 1>(a, n, depth, w, out, out_step, place);
   }
 }
 
+// All n gathered rows: full tiles of R rows, then one tile with what is left.
 template <class T, int P, int DEPTH, int R>
 static void multiply_rows(const T* a, int64_t n, int64_t depth, const T* w, T* out, int64_t out_step,
                           const int32_t* place) {
   for (; n >= R; n -= R, a += R * depth, place += R) multiply_tile<T, R, P, DEPTH>(a, depth, w, out, out_step, place);
-  multiply_rest<T, P, DEPTH, R>(a, n, depth, w, out, out_step, place);
+  multiply_rest<T, P, R>(a, n, depth, w, out, out_step, place);
 }
 
 TENFOLD_END
