@@ -37,8 +37,8 @@ REASONS: dict[str, str] = {
     ),
     "mean-voxels-kitti": "around the goal: ×3.95 to ×4.42 in four records; both sides wait for memory",
     "group-fresh": (
-        "around the goal: ×0.81 and ×0.93 in two records; the call is the fresh output's page faults, with an output "
-        "given (the row beside it) ×1.6 and ×1.7"
+        "around the goal: ×0.81 and ×0.93 in two records; about half of the call is the fresh output: with one given "
+        "(the row beside it) it is ×1.6 and ×1.7"
     ),
     "mean-voxels-kitti-lex": _SORTED,
     "mean-voxels-sweeps-lex": _SORTED,
