@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.frames import REPOSITORY
-from tenfold._errors import UserInputError
+from kernels.frames import REPOSITORY, sample_file
 from tenfold.distill.checkpoints import load_classifier, save_classifier
 from tenfold.distill.data import (
     CIFAR_MEAN,
@@ -21,7 +20,6 @@ from tenfold.distill.data import (
 )
 from tenfold.distill.loop import accuracy, batches, train
 from tenfold.distill.models import create_model
-from tenfold.testing import sample_data
 from tenfold.train.claims import source_hash
 
 __all__ = ["DATASET", "EPOCHS", "TEACHER_DATASET", "TEACHER_SOURCES", "sets", "teacher", "teacher_facts"]
@@ -37,14 +35,7 @@ _AUGMENT = Augment(4, 0.5)
 
 @cache
 def _read(split: str, per_class: int) -> LabelledImages:
-    return read_image_folder(_archive(), split, per_class=per_class)
-
-
-def _archive() -> Path:
-    try:
-        return sample_data("cifar10-jpeg.zip")
-    except BaseException as error:  # outside pytest a skip is an error of the user's
-        raise UserInputError(f"cifar10-jpeg.zip: the sample data is missing ({error})") from error
+    return read_image_folder(sample_file("cifar10-jpeg.zip"), split, per_class=per_class)
 
 
 def sets(seed: int, per_class: int = STUDENT_PER_CLASS) -> tuple[ImageArrays, ImageArrays]:

@@ -41,6 +41,18 @@ def sample_folder(name: str) -> Path:
     return folder
 
 
+def sample_file(name: str) -> Path:
+    """A file of the sample data.
+
+    Raises:
+        UserInputError: it is not on this machine.
+    """
+    path = data_root() / name
+    if not path.is_file():
+        raise UserInputError(f"{path}: sample data: is no file (set TENFOLD_TEST_DATA)")
+    return path
+
+
 @lru_cache(maxsize=1)
 def kitti() -> Frame:
     """A full sweep of a 64-beam scanner, about 120,000 points."""

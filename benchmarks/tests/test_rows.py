@@ -180,6 +180,8 @@ def test_sample_data_is_named_from_the_repository(monkeypatch):
     assert frames.data_root() == frames.REPOSITORY / "mine"
     with pytest.raises(UserInputError, match=r"mine/coco: sample data: is no folder"):
         frames.sample_folder("coco")
+    with pytest.raises(UserInputError, match=r"mine/coco.zip: sample data: is no file"):
+        frames.sample_file("coco.zip")
 
 
 def test_frames_are_simulated_without_sample_data(monkeypatch, tmp_path):
