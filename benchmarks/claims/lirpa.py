@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bound_prop import BoundedModule, LpBall, margin_spec
 from tenfold._errors import UserInputError
 
-__all__ = ["COMMIT", "NETWORKS", "measure"]
+__all__ = ["COMMIT", "NETWORKS", "measure", "prepared"]
 
 COMMIT = "a050a3d61f4cb68b108fa7f07dcb3e4d7ef304df"
 IMAGES, CLASSES, SIDE = 16, 10, 10
@@ -105,19 +105,33 @@ def measure(network: str, seed: int) -> dict[str, float]:
     return result
 
 
-def _theirs(model: nn.Module, images: Tensor, spec: Tensor, eps: float) -> Callable[[str, str], Tensor]:
+def prepared(model: nn.Module, images: Tensor, eps: float, lines: str) -> tuple[Any, Any]:
+    """auto_LiRPA's wrapper of a model, traced, and its ball around images.
+
+    Args:
+        model: the network.
+        images: ``(B, *input)``, the centres.
+        eps: radius.
+        lines: its name of a choice of lines; "zero-lb" is what we call tight.
+
+    Raises:
+        UserInputError: it is not importable here.
+    """
     try:
         from auto_LiRPA import BoundedModule as Bounded
         from auto_LiRPA import BoundedTensor, PerturbationLpNorm
     except ImportError as error:
-        raise UserInputError(f"claims: auto_LiRPA: put its source on PYTHONPATH ({error})") from error
+        raise UserInputError(f"auto_LiRPA: put its source on PYTHONPATH ({error})") from error
+    options: dict[str, Any] = {"activation_bound_option": lines, "conv_mode": "patches"}
+    bounded = Bounded(model, torch.zeros_like(images), bound_opts=options)
+    return bounded, BoundedTensor(images, PerturbationLpNorm(norm=float("inf"), eps=eps))
 
+
+def _theirs(model: nn.Module, images: Tensor, spec: Tensor, eps: float) -> Callable[[str, str], Tensor]:
+    @torch.no_grad()
     def bound(method: str, lines: str) -> Tensor:
-        options: dict[str, Any] = {"activation_bound_option": lines, "conv_mode": "patches"}
-        bounded = Bounded(model, torch.zeros_like(images), bound_opts=options)
-        region = BoundedTensor(images, PerturbationLpNorm(norm=float("inf"), eps=eps))
-        with torch.no_grad():
-            low: Tensor = bounded.compute_bounds(x=(region,), C=spec, method=method, bound_upper=False)[0]
+        bounded, region = prepared(model, images, eps, lines)
+        low: Tensor = bounded.compute_bounds(x=(region,), C=spec, method=method, bound_upper=False)[0]
         return low
 
     return bound

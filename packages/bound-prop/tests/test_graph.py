@@ -287,3 +287,36 @@ def test_a_maximum_is_bounded_by_the_chord_of_its_largest_input():
         torch.testing.assert_close(found.upper, torch.full((1, 1), 2.0, dtype=torch.float64))
     sound = bounded.compute_bounds(region, method="crown", rounding="outward")
     assert 2.0 <= sound.upper.item() < 2.0 + 1e-12
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("stride", "padding", "extra", "dilation"),
+    [((1, 1), (0, 0), (0, 0), (1, 1)), ((2, 3), (1, 2), (1, 2), (1, 1)), ((2, 2), (2, 0), (1, 0), (2, 3))],
+)
+@pytest.mark.parametrize("rows", [0, 3])
+def test_transposed_convolution_to_few_channels(channels, stride, padding, extra, dilation, rows):
+    torch.manual_seed(channels)
+    weight = torch.randn(6, channels, 3, 4, dtype=torch.float64, requires_grad=True)
+    plain = torch.randn(rows, 6, 5, 4, dtype=torch.float64)
+    for x in (plain, plain.contiguous(memory_format=torch.channels_last)):
+        got = ops.conv_transpose(x, weight, stride, padding, extra, 1, dilation)
+        want = F.conv_transpose2d(x, weight, None, stride, padding, extra, 1, dilation)
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+        ends = [torch.autograd.grad(out.square().sum(), weight)[0] for out in (got, want)]
+        torch.testing.assert_close(*ends, rtol=1e-11, atol=1e-11)
+
+
+def test_lines_by_the_sign_of_a_coefficient():
+    """Exactly what a choice gives, with its gradient, zeros included; rows are never overwritten."""
+    torch.manual_seed(0)
+    a = torch.randn(1, 5, 7).mul(torch.rand(1, 5, 7) > 0.3)
+    for shape in ((1, 1, 7), (3, 1, 7), (1, 5, 7)):
+        low, up = torch.randn(shape), torch.randn(shape)
+        kept = a.clone()
+        assert torch.equal(ops.sloped(ops.halves(a), low, up), torch.where(a > 0, low, up) * a)
+        assert torch.equal(a, kept)
+        leaf, other = (a.clone().requires_grad_() for _ in range(2))
+        ops.sloped(ops.halves(leaf), low, up).sum().backward()
+        (torch.where(other > 0, low, up) * other).sum().backward()
+        torch.testing.assert_close(leaf.grad, other.grad)

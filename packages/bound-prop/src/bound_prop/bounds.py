@@ -41,8 +41,9 @@ __all__ = ["METHODS", "BoundedModule", "Bounds", "compute"]
 METHODS = ("ibp", "lbp", "crown-ibp", "crown-lbp", "crown", "alpha-crown")
 LineChoice = Strategy | Callable[[Activation, Tensor, Tensor], Lines]
 Rows = Tensor | Windows
-# Small enough for buffers to stay in caches and with the allocator; larger ones are slower, not faster.
-_FLOATS_AT_ONCE = 2**22
+# Small enough for buffers to stay in caches and with the allocator, which gives larger ones back to the system and
+# has each page of them cleared again.
+_FLOATS_AT_ONCE = 2**20
 _ELEMENTWISE = (ops.Scale, ops.BatchNorm, ops.Reshape, ops.Gather)
 
 
@@ -143,7 +144,7 @@ class BoundedModule(nn.Module):
             upper: compute upper bounds.
             lines: instead of the module's own choice.
             intermediate: intervals of `Bounds.layers` names to use as they are.
-            spec_chunk: rows at a time; by default as many as fit 16 MB of float32.
+            spec_chunk: rows at a time; by default as many as fit 4 MB of float32.
             batch_chunk: examples at a time, all by default.
             input_chunk: input coordinates at a time in LBP (``lbp``, ``crown-lbp``), all by default: the memory of
                 its matrices falls with the chunk, and its time grows with the number of hidden activations.

@@ -30,14 +30,15 @@ _SHARE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Rows ``(B, S)`` of a node with maps ``(C, H, W)``.
+    """Rows ``(B, S)`` of a node with maps ``(C, H, W)``; those of both ends of a neuron have the same window.
 
     Attributes:
-        values: ``(B S, C, h, w)``, channels last in memory.
-        start: ``(B, S, 2)`` place of the neuron in its own map.
+        values: ``(B S, C, h, w)``, channels last in memory; S counts all rows of the first end, then the second's.
+        start: ``(B, S / ends, 2)`` place of the neuron in its own map.
         stride: places in this map for each place in the neuron's map, down and right.
         shift: the window's corner is ``start * stride - shift``.
         clean: everything beyond the map is zero already.
+        ends: rows of each neuron, 1 or 2.
     """
 
     values: Tensor
@@ -45,11 +46,12 @@ class Windows:
     stride: tuple[int, int]
     shift: tuple[int, int]
     clean: bool = True
+    ends: int = 1
 
     @property
     def rows(self) -> int:
         """S."""
-        return self.start.shape[1]
+        return self.ends * self.start.shape[1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,27 +60,36 @@ class Windows:
 
     def mirrored(self) -> Windows:
         """The rows, and behind them their negatives: ``(B, 2 S)``."""
-        batch, own = self.start.shape[0], self.values
-        both = own.view(batch, self.rows, *own.shape[1:])
-        values = torch.cat([both, -both], 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return replace(self, values=values, start=torch.cat([self.start, self.start], 1))
+        own = self.entries()
+        return self._with(torch.cat([own, -own], 1), ends=2)
+
+    def entries(self) -> Tensor:
+        """The rows as ``(B, ends, S / ends, h w, C)``; a view."""
+        h, w = self.size
+        flat = self.values.permute(0, 2, 3, 1)
+        return flat.reshape(self.start.shape[0], self.ends, -1, h * w, flat.shape[3])
+
+    def _with(self, entries: Tensor, **changes: Any) -> Windows:
+        """The same windows with other entries."""
+        values = entries.reshape(-1, *self.size, entries.shape[4]).permute(0, 3, 1, 2)
+        return replace(self, values=values, **changes)
 
     def corner(self) -> Tensor:
-        """``(B S, 2)`` first place of each window; may lie before the map."""
+        """``(B S / ends, 2)`` first place of each window; may lie before the map."""
         both = torch.tensor([self.stride, self.shift], device=self.start.device)
         return (self.start * both[0] - both[1]).flatten(0, 1)
 
     def of(self, maps: Tensor) -> Tensor:
-        """What maps ``(B, C, H, W)`` hold in each window, ``(B S, C, h, w)``; zero beyond them."""
+        """What maps ``(B, C, H, W)`` hold in each window, beside `entries`; zero beyond them."""
         padded, corner = self._padded(maps)
         h, w = self.size
         b, height, width, c = padded.shape
         sb, sy, sx, sc = padded.stride()
         view = padded.as_strided((b, height - h + 1, width - w + 1, h, w, c), (sb, sy, sx, sy, sx, sc))
-        example = torch.arange(b, device=maps.device).repeat_interleave(self.rows)
+        example = torch.arange(b, device=maps.device).repeat_interleave(self.start.shape[1])
         if b == 1:
             example = torch.zeros(len(corner), dtype=torch.long, device=maps.device)
-        return view[example, corner[:, 0], corner[:, 1]].permute(0, 3, 1, 2)
+        return view[example, corner[:, 0], corner[:, 1]].view(b, 1, -1, h * w, c)
 
     def _padded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps ``(B, H', W', C)`` with room for every window, and the corners in them."""
@@ -105,7 +116,8 @@ class Windows:
         if not any(before) and not any(after):
             return replace(self, clean=True)
         ones = torch.ones(1, 1, *shape[1:], dtype=self.values.dtype, device=self.values.device)
-        return replace(self, values=self.values * self.of(ones), clean=True)
+        inside = self.of(ones.expand(self.start.shape[0], -1, -1, -1))
+        return self._with(self.entries() * inside, clean=True)
 
     def dense(self, shape: Sequence[int]) -> Tensor:
         """Rows ``(B, S, C, H, W)``."""
@@ -116,15 +128,15 @@ class Windows:
         place = corner + torch.tensor(before, device=corner.device)
         down = place[:, :1] + torch.arange(h, device=corner.device)
         right = place[:, 1:] + torch.arange(w, device=corner.device)
-        index = (down.unsqueeze(2) * wide + right.unsqueeze(1)).flatten(1)
-        flat = self.values.permute(0, 2, 3, 1).reshape(len(index), h * w, c)
-        zero = torch.zeros(len(index), tall * wide, c, dtype=flat.dtype, device=flat.device)
-        full = zero.scatter(1, index.unsqueeze(2).expand_as(flat), flat).view(-1, tall, wide, c)
-        inner = full[:, before[0] : before[0] + height, before[1] : before[1] + width]
-        return inner.permute(0, 3, 1, 2).reshape(batch, -1, *shape)
+        index = (down.unsqueeze(2) * wide + right.unsqueeze(1)).view(batch, 1, -1, h * w, 1)
+        own = self.entries()
+        zero = torch.zeros(*own.shape[:3], tall * wide, c, dtype=own.dtype, device=own.device)
+        full = zero.scatter(3, index.expand_as(own), own).view(batch, self.rows, tall, wide, c)
+        inner = full[:, :, before[0] : before[0] + height, before[1] : before[1] + width]
+        return inner.permute(0, 1, 4, 2, 3)
 
     def __add__(self, other: Windows) -> Windows:
-        """The sum of two windows of the same neurons and stride, on the union of both."""
+        """The sum of two windows of the same rows and stride, on the union of both."""
         before = [max(a, b) for a, b in zip(self.shift, other.shift, strict=True)]
         ends = [
             max(n - a, m - b)
@@ -137,7 +149,8 @@ class Windows:
             return F.pad(part.values, (left, right, top, bottom))
 
         total = grown(self) + grown(other)
-        return Windows(total, self.start, self.stride, (before[0], before[1]), self.clean and other.clean)
+        clean = self.clean and other.clean
+        return replace(self, values=total, shift=(before[0], before[1]), clean=clean)
 
     def through(self, op: Any, planes: Planes | None, shape: Sequence[int]) -> tuple[list[Windows], Tensor]:
         """Rows of a node of ``shape (C, H, W)`` to rows of its inputs, and the constants ``(B, S)``."""
@@ -148,7 +161,7 @@ class Windows:
         constant = torch.zeros((), dtype=self.values.dtype, device=self.values.device)
         if bias is not None:
             each = bias.expand(shape).flatten(1)[:, 0]  # constant over a map: `_passes` has seen to it
-            constant = (here.values.sum((2, 3)) @ each).view(self.start.shape[:2])
+            constant = (here.values.sum((2, 3)) @ each).view(-1, self.rows)
         if isinstance(op, ops.Conv):
             return [here._convolved(op)], constant
         if isinstance(op, ops.Sum):
@@ -158,35 +171,33 @@ class Windows:
 
     def _relaxed(self, planes: Planes) -> tuple[list[Windows], Tensor]:
         # Lines are zero beyond their maps: so is what comes out.
-        low, up = self.of(planes.lower[0]), self.of(planes.upper[0])
-        positive = self.values > 0
-        values = torch.where(positive, low, up) * self.values
-        constant = torch.zeros((), dtype=values.dtype, device=values.device)
-        for bias, part in ((planes.lower_bias, "plus"), (planes.upper_bias, "minus")):
+        halves = ops.halves(self.entries())
+        constant = torch.zeros((), dtype=self.values.dtype, device=self.values.device)
+        for half, bias in zip(halves, (planes.lower_bias, planes.upper_bias), strict=True):
             if bool((bias != 0).any()):
-                half = self.values.clamp(min=0) if part == "plus" else self.values.clamp(max=0)
-                constant = constant + (half * self.of(bias)).sum((1, 2, 3)).view(self.start.shape[:2])
-        return [replace(self, values=values, clean=True)], constant
+                constant = constant + (half * self.of(bias)).sum((3, 4)).flatten(1)
+        slopes = self.of(planes.lower[0]), self.of(planes.upper[0])
+        return [self._with(ops.sloped(halves, *slopes), clean=True)], constant
 
     def _convolved(self, op: ops.Conv) -> Windows:
         weight = op.weight.like(self.values).contiguous(memory_format=torch.channels_last)
-        values = ops.CONV_TRANSPOSE[2](self.values, weight, None, op.stride, 0, 0, op.groups, op.dilation)
+        values = ops.conv_transpose(self.values, weight, op.stride, (0, 0), (0, 0), op.groups, op.dilation)
         return self._moved(op, values)
 
     def _moved(self, op: ops.Conv, values: Tensor) -> Windows:
         (sy, sx), (py, px) = op.stride, op.padding
         stride = self.stride[0] * sy, self.stride[1] * sx
         shift = self.shift[0] * sy + py, self.shift[1] * sx + px
-        return Windows(values, self.start, stride, shift, clean=False)
+        return replace(self, values=values, stride=stride, shift=shift, clean=False)
 
     def concretise(self, region: InputSet) -> Tensor:
         """Least values ``(B, S)`` over a set of inputs."""
-        shape = self.start.shape[:2]
-        center = (self.values * self.of(region.center)).sum((1, 2, 3)).view(shape)
+        own = self.entries()
+        center = (own * self.of(region.center)).sum((3, 4)).flatten(1)
         if isinstance(region, Box):
             reach = self.of((region.upper - region.lower) / 2)
-            return center - (self.values.abs() * reach).sum((1, 2, 3)).view(shape)
-        rows = self.masked(region.center.shape[1:]).values.flatten(1).view(*shape, -1)
+            return center - (own.abs() * reach).sum((3, 4)).flatten(1)
+        rows = self.masked(region.center.shape[1:]).values.flatten(1).view(*center.shape, -1)
         return center - region.radius_times(rows)
 
 
