@@ -295,6 +295,7 @@ def test_the_examples_run(frame, small_kitti, small_nuscenes, write_own, eager_c
             "--config second_small": f"--config second_small data.simulate=[4,2] {small}",
             "prepare data/kitti": "prepare data/kitti --image_size [375,1242]",
             "check-data data/kitti": "check-data data/kitti --image_size [375,1242]",
+            "max_epochs=25": "max_epochs=3",
             "--minutes 1": "--minutes 0.1",
         },
         timeout=600,
