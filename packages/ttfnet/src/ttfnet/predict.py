@@ -18,8 +18,8 @@ import torch
 
 from tenfold._errors import MissingExtraError, UserInputError, first_line
 from tenfold.io import check_folder, make_folder, read_image, write_bytes, write_json
-from tenfold.lidar.progress import bar
 from tenfold.train.processes import use_threads
+from tenfold.train.progress import bar
 from ttfnet.checkpoint import ModelInfo, load_detector
 from ttfnet.data.scene import Scene
 from ttfnet.data.transforms import Pipeline, Sample

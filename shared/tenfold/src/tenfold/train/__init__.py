@@ -9,6 +9,7 @@ Importing this package loads neither Lightning nor torch; every name below resol
 | `tenfold.train.resume` | samplers, loaders and random states that survive a kill |
 | `tenfold.train.schedules` | one-cycle, warm-up, ramps: pure functions of the step |
 | `tenfold.train.processes` | a value of every process, and the threads of each |
+| `tenfold.train.progress` | bars on a terminal |
 | `tenfold.train.modes` | eval mode for a while |
 | `tenfold.train.ema` | moving average of weights and buffers |
 | `tenfold.train.cost` | parameters, multiply-accumulates, ledgers |
