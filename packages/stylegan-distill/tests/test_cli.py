@@ -52,7 +52,7 @@ def test_the_examples_run(cli, checkpoints, tmp_path):
         "trainer.max_steps": "model.eval_count=16 data.batch_size=4 trainer.max_steps",
         "--config sprites --ckpt_path": "--config sprites model.eval_count=16 --ckpt_path",
         "max_steps=20": "max_steps=2",
-        "max_steps=30": "max_steps=3",
+        "max_steps=1000": "max_steps=3",
         "--count 512": "--count 32",
         "--count 256": "--count 32",
         "convert ffhq.pkl": "convert teacher.safetensors",

@@ -2,9 +2,7 @@
 
 import sys
 
-BLOCKED = (
-    "lightning", "torchmetrics", "tensorboard", "matplotlib", "pycocotools", "onnx", "onnxruntime", "av",
-)  # fmt: skip
+BLOCKED = ("lightning", "tensorboard", "pycocotools", "onnx", "onnxruntime", "av")
 
 
 def exit_codes(checkpoint):

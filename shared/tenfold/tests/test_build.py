@@ -1,5 +1,6 @@
 """The builder's ninja file: what needs torch, and what is compiled once for all."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,11 @@ from tenfold.build_cuda import architectures_wanted
 @pytest.fixture
 def layout(tmp_path):
     return Layout(find_sources(), tmp_path / "work", tmp_path / "out")
+
+
+@pytest.fixture
+def no_ccache(monkeypatch):
+    monkeypatch.setattr(build, "_through_ccache", lambda compiler: False)
 
 
 def no_torch():
@@ -31,6 +37,7 @@ def test_kernels_alone_need_no_torch(monkeypatch, layout):
     assert set(kernels) <= set(whole)  # the same commands: the next build finds the objects
 
 
+@pytest.mark.usefixtures("no_ccache")
 def test_headers_are_compiled_once_a_variant_and_written_once(layout):
     lines = build._write_ninja(layout).lines
     for variant in (*build._levels(), "bind"):
@@ -44,6 +51,27 @@ def test_headers_are_compiled_once_a_variant_and_written_once(layout):
     stamp = header.stat().st_mtime_ns
     build._write_ninja(layout)
     assert header.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("command", ["ccache g++", "{bin}/ccache g++ -pipe", "{bin}/g++", "g++"])
+def test_ccache_gets_no_compiled_headers(monkeypatch, layout, tmp_path, command):
+    """It would keep none of the objects; what is compiled stays the same."""
+    usual = build._write_ninja(layout).lines
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ccache").write_text("#!/bin/sh\n")
+    (folder / "ccache").chmod(0o755)
+    (folder / "g++").symlink_to("ccache")
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CXX", command.format(bin=folder))
+    lines = build._write_ninja(layout).lines
+    assert f"cxx = {command.format(bin=folder)}" in lines
+    assert not [line for line in lines if ".gch" in line or "-include " in line]
+
+    def objects(lines):
+        return [line.partition(" |")[0] for line in lines if line.startswith("build ") and ": cxx " in line]
+
+    assert objects(lines) == objects(usual) != []
 
 
 def test_the_cache_is_absolute(tmp_path, monkeypatch):
@@ -71,6 +99,7 @@ def test_architectures_go_from_the_oldest_to_the_newest(monkeypatch):
         architectures_wanted()
 
 
+@pytest.mark.usefixtures("no_ccache")
 def test_a_path_with_a_space(tmp_path):
     spaced = Layout(find_sources(), tmp_path / "my work", tmp_path / "out")
     lines = build._write_ninja(spaced).lines

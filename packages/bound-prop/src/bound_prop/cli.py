@@ -17,7 +17,7 @@ app = App(
     data="bound_prop.task:ImageData",
     fit_examples=(
         "bound-prop fit --config glyphs_ramp trainer.max_epochs=2",
-        "bound-prop fit --config glyphs_ramp trainer.max_epochs=3 --ckpt_path last",
+        "bound-prop fit --config glyphs_ramp trainer.max_epochs=50 --ckpt_path last",
         "bound-prop fit --config mnist_dm_large_ibp_ramp_decay data.root=data/mnist",
     ),
     test_examples=(

@@ -24,6 +24,7 @@ from tenfold.io import (
     write_json,
     write_text,
 )
+from tenfold.train.processes import use_threads
 
 __all__ = ["export", "predict"]
 
@@ -57,8 +58,7 @@ def predict(
         threads: Threads to use; all cores by default.
         seed: Of the attack.
     """
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     if not timeout > 0:
         raise UserInputError(f"timeout: got {timeout:g}; expected seconds above 0")
     if out is not None and out.suffix in (".json", ".png"):

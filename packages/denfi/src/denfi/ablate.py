@@ -16,6 +16,7 @@ from denfi.model import CONFIGS, VARIANTS, DenfiDet
 from tenfold._errors import UserInputError
 from tenfold.io import write_json
 from tenfold.train.cost import count_macs, count_parameters
+from tenfold.train.processes import use_threads
 
 __all__ = ["RowCost", "ablate", "cost_of"]
 
@@ -108,8 +109,7 @@ def ablate(
         raise UserInputError(f"variants: got {unknown[0]!r}; expected some of {', '.join(VARIANTS)}")
     if runs < 1:
         raise UserInputError(f"runs: got {runs}; expected 1 or more")
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     print(f"{config}, one frame, bird's-eye half, {torch.get_num_threads()} threads")
     print(f"{'row':20} {'parameters':>12} {'GMACs':>8} {'ms':>8}  what for")
     rows = []

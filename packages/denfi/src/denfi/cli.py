@@ -15,7 +15,7 @@ app = App(
     data="denfi.task:LidarData",
     fit_examples=(
         "denfi fit --config second_small trainer.max_epochs=2",
-        "denfi fit --config second_small trainer.max_epochs=3 --ckpt_path last",
+        "denfi fit --config second_small trainer.max_epochs=25 --ckpt_path last",
         "denfi fit --config second_small model.variant=dsc+dbpm trainer.default_root_dir=runs/dsc_dbpm",
         "denfi fit --config second_3class data.root=data/kitti",
     ),

@@ -14,6 +14,7 @@ import torch
 from denfi.experiment import MECHANISM, EdgeRun, read_edges
 from tenfold.io import make_folder, write_bytes
 from tenfold.train.demo import DemoResult, print_demo, step_teller, write_demo
+from tenfold.train.processes import use_threads
 
 __all__ = ["demo", "run_demo"]
 
@@ -34,7 +35,7 @@ def demo(out: Path = Path("demo"), seed: int = 0, threads: int = 1) -> None:
         seed: Of maps and networks.
         threads: Threads to use.
     """
-    torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     print_demo(run_demo(out, seed, progress=True))
 
 

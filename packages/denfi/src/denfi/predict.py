@@ -19,6 +19,7 @@ from tenfold._errors import UserInputError
 from tenfold.lidar import predict as lidar
 from tenfold.lidar.clouds import frame_name
 from tenfold.lidar.predict import Detections, Prediction, find_objects, point_range, write_files
+from tenfold.train.processes import use_threads
 
 __all__ = ["Looks", "load_detector", "looks_of", "predict"]
 
@@ -140,8 +141,7 @@ def predict(
         columns: Of a .bin file, 4 by default.
         threads: Threads to use; all cores by default.
     """
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     model = load_detector(checkpoint)
     if model.denfi_config.row.source == "oracle":
         raise UserInputError(

@@ -16,7 +16,7 @@ app = App(
     aliases={"train": "fit", "eval": "test"},
     fit_examples=(
         "moviescenes fit --config tiny trainer.max_epochs=2",
-        "moviescenes fit --config tiny trainer.max_epochs=3 --ckpt_path last",
+        "moviescenes fit --config tiny trainer.max_epochs=15 --ckpt_path last",
         "moviescenes fit --config paper data.root=data/scene318",
     ),
     test_examples=(

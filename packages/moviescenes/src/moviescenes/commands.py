@@ -13,6 +13,7 @@ from moviescenes.timecode import check_drop_frame, from_timecode
 from moviescenes.video import probe
 from tenfold._errors import UserInputError
 from tenfold.io import check_folder, make_folder, write_bytes
+from tenfold.train.processes import use_threads
 
 __all__ = ["convert", "features", "segment", "shots"]
 
@@ -107,10 +108,7 @@ def segment(
 def _segmenter(model: str, features: str | None, detector: str, threads: int | None) -> Any:
     from moviescenes.segment import SceneSegmenter, load_model
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     if model == "unsupervised":
         return SceneSegmenter(features=features, detector=detector)
     network, own = load_model(model)

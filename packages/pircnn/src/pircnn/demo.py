@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pircnn.data.toy import SEG_NAMES, ToyScene
 from pircnn.experiment import (
@@ -27,6 +26,7 @@ from pircnn.pictures import projection_picture, semantics_picture, stacked
 from pircnn.prepare import semantic_map
 from tenfold.io import make_folder, write_bytes
 from tenfold.train.demo import DemoResult, print_demo, step_teller, write_demo
+from tenfold.train.processes import use_threads
 from tenfold.viz import encode_image
 
 __all__ = ["demo", "run_demo"]
@@ -44,7 +44,7 @@ def demo(out: Path = Path("demo"), seed: int = 0, threads: int = 1) -> None:
         seed: Of scenes and networks.
         threads: Threads to use.
     """
-    torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     print_demo(run_demo(out, seed, progress=True))
 
 

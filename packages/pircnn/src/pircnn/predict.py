@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pircnn.calibration import KittiCalib
 from pircnn.checkpoints import load_detector
@@ -20,6 +19,7 @@ from tenfold.geometry import Calibration
 from tenfold.lidar.clouds import frame_name
 from tenfold.lidar.kitti import FloatArray
 from tenfold.lidar.predict import Detections, find_objects, write_files
+from tenfold.train.processes import use_threads
 from tenfold.viz import encode_image
 
 __all__ = ["find", "load_detector", "predict", "seg_names"]
@@ -54,8 +54,7 @@ def predict(
         intensity_scale: Multiplies the intensity, which is expected in [0, 1].
         threads: Threads to use; all cores by default.
     """
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     model = load_detector(checkpoint)
     seen: dict[str, Any] = {"camera": 0, "picture": None}
 

@@ -15,8 +15,8 @@ from pircnn.data.frames import FusionFrame, KittiFusionDataset, ObjectFrames
 from pircnn.model import SegUNet, image_tensor
 from tenfold._errors import UserInputError
 from tenfold.io import file_hash, read_json, write_json
-from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import build_database, prepared_paths
+from tenfold.train.progress import bar
 
 __all__ = ["prepare", "read_facts", "semantic_map"]
 

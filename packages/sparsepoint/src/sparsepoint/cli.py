@@ -16,7 +16,7 @@ app = App(
     aliases={"train": "fit", "eval": "test"},
     fit_examples=(
         "sparsepoint fit --config rooms trainer.max_epochs=2",
-        "sparsepoint fit --config rooms trainer.max_epochs=3 --ckpt_path last",
+        "sparsepoint fit --config rooms trainer.max_epochs=20 --ckpt_path last",
         "sparsepoint fit --config scannet data.root=data/scannet",
         "sparsepoint fit --config scannet_srdet data.root=data/scannet",
         "sparsepoint fit --config custom data.root=my_scenes model.labels=my_scenes/boxes.json",

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sparsepoint.checkpoint import load_detector
 from sparsepoint.data import Batch
@@ -21,6 +20,7 @@ from sparsepoint.experiment import CLASSES, rooms_batches
 from sparsepoint.shipped import SHIPPED
 from tenfold.io import write_bytes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
+from tenfold.train.processes import use_threads
 
 __all__ = ["demo", "run_demo"]
 
@@ -37,7 +37,7 @@ def demo(out: Path = Path("demo"), seed: int = 0, threads: int = 1) -> None:
         seed: Chooses the rooms.
         threads: Threads to use.
     """
-    torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     print_demo(run_demo(out, seed))
 
 

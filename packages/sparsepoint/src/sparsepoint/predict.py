@@ -23,6 +23,7 @@ from sparsepoint.pictures import box_mesh, room_picture
 from tenfold._errors import UserInputError
 from tenfold.geometry import transform_boxes, transform_points
 from tenfold.io import PointCloud, make_folder, read_mesh, read_points, write_bytes, write_mesh
+from tenfold.train.processes import use_threads
 
 __all__ = ["Scan", "detect", "predict", "read_scan", "sample_surface"]
 
@@ -173,8 +174,7 @@ def predict(
         seed: Of the subsample.
         threads: Threads to use; all cores by default.
     """
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     model = load_detector(checkpoint)
     levels = score_levels(model.class_names, min_score, class_scores)
     most = model.config.num_stages

@@ -16,7 +16,7 @@ from sparsepoint.data.scenes import choose_rows, finite_scene, write_scene, writ
 from tenfold._errors import UserInputError
 from tenfold.host import points_in_boxes
 from tenfold.io import make_folder, write_json
-from tenfold.lidar.progress import bar
+from tenfold.train.progress import bar
 
 __all__ = ["check_data", "prepare"]
 

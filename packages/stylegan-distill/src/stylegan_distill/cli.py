@@ -16,7 +16,7 @@ app = App(
     aliases={"distill": "fit"},
     fit_examples=(
         "stylegan-distill distill --config sprites trainer.max_steps=20",
-        "stylegan-distill distill --config sprites trainer.max_steps=30 --ckpt_path last",
+        "stylegan-distill distill --config sprites trainer.max_steps=1000 --ckpt_path last",
         "stylegan-distill fit --config sprites_teacher trainer.max_steps=20",
         "stylegan-distill distill --config ours_256 model.teacher=ffhq.pkl data.path=ffhq256.zip",
     ),

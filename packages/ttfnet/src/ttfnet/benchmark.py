@@ -12,6 +12,7 @@ import torch
 
 from tenfold._errors import UserInputError
 from tenfold.io import write_image
+from tenfold.train.processes import use_threads
 from ttfnet.checkpoint import describe
 from ttfnet.data.shapes import draw_scene
 from ttfnet.model import BACKBONES, TTFNet, use_standard_operators
@@ -42,8 +43,7 @@ def benchmark(
     """
     if runs < 1 or batch_size < 1:
         raise UserInputError(f"runs, batch_size: got {runs}, {batch_size}; expected at least 1")
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     predictor = _predictor(model, size, device)
     if half and predictor.model is None:
         raise UserInputError(f"half: got true; {model} has the precision that it was exported with")

@@ -7,7 +7,7 @@ import numpy as np
 
 from tenfold._errors import UserInputError
 from tenfold.io import read_image
-from tenfold.lidar.progress import bar
+from tenfold.train.progress import bar
 from ttfnet.data.annotations import Annotations, read_annotations
 
 __all__ = ["check_data", "check_images"]

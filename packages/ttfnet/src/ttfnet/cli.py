@@ -15,7 +15,7 @@ app = App(
     data="ttfnet.task:DetectionData",
     fit_examples=(
         "ttfnet fit --config shapes_small trainer.max_epochs=4",
-        "ttfnet fit --config shapes_small trainer.max_epochs=6 --ckpt_path last",
+        "ttfnet fit --config shapes_small trainer.max_epochs=15 --ckpt_path last",
         "ttfnet fit --config r18_1x data.root=data/coco model.pretrained=resnet18.pth",
         "ttfnet fit --config custom data.root=data/mine data.batch_size=8 model.time_budget=2h",
     ),

@@ -18,7 +18,8 @@ import torch
 
 from tenfold._errors import MissingExtraError, UserInputError, first_line
 from tenfold.io import check_folder, make_folder, read_image, write_bytes, write_json
-from tenfold.lidar.progress import bar
+from tenfold.train.processes import use_threads
+from tenfold.train.progress import bar
 from ttfnet.checkpoint import ModelInfo, load_detector
 from ttfnet.data.scene import Scene
 from ttfnet.data.transforms import Pipeline, Sample
@@ -202,8 +203,7 @@ def predict(
         device: Device such as cuda; an ONNX file runs on the CPU.
         threads: Threads to use; all cores by default.
     """
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     if batch_size < 1:
         raise UserInputError(f"batch_size: got {batch_size}; expected at least 1")
     check_folder(out)

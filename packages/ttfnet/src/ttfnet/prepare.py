@@ -12,7 +12,7 @@ import yaml
 
 from tenfold._errors import UserInputError
 from tenfold.io import read_image, write_json
-from tenfold.lidar.progress import bar
+from tenfold.train.progress import bar
 
 __all__ = ["prepare", "yolo_to_coco"]
 

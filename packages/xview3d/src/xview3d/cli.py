@@ -16,7 +16,7 @@ app = App(
     aliases={"train": "fit"},
     fit_examples=(
         "xview3d fit --config second_small trainer.max_epochs=1",
-        "xview3d fit --config second_small trainer.max_epochs=2 --ckpt_path last",
+        "xview3d fit --config second_small trainer.max_epochs=25 --ckpt_path last",
         "xview3d fit --config kitti_second_v2 data.root=data/kitti",
         "xview3d fit --config kitti_second_v2 data.root=data/kitti model.xview='{control: shuffled}'",
         "xview3d fit --config kitti_pv_rcnn_v2 data.root=data/kitti model.start_from=pv_rcnn.ckpt",

@@ -13,6 +13,7 @@ import torch
 from tenfold._errors import UserInputError
 from tenfold.io import make_folder, write_bytes, write_json
 from tenfold.lidar.predict import point_range
+from tenfold.train.processes import use_threads
 from xview3d import diagnostics
 from xview3d.centers import propose_centers
 from xview3d.cost import PARTS, measure_cost
@@ -48,7 +49,7 @@ def diagnose(
         effects: Also run a training step to see that every view has an effect and a gradient.
         threads: Threads to use; all cores by default.
     """
-    _use(threads)
+    use_threads(threads)
     torch.manual_seed(seed)
     _, model = models_of(config)
     seen = load_frame(model, frame, labels, calib, seed)
@@ -171,7 +172,7 @@ def bench(
     """
     if runs < 1:
         raise UserInputError(f"runs: got {runs}; expected 1 or more")
-    _use(threads)
+    use_threads(threads)
     torch.manual_seed(seed)
     base, model = models_of(config)
     seen = load_frame(model, frame, None, None, seed)
@@ -238,11 +239,6 @@ def _occupied(places: torch.Tensor, limits: Sequence[float]) -> torch.Tensor:
     inside = places[((places >= low) & (places <= high)).all(1)]
     cells = (inside.floor() + 0.5).unique(dim=0)
     return torch.cat((cells, torch.zeros(len(cells), 1)), 1)
-
-
-def _use(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
 
 
 def _without_nan(value: Any) -> Any:

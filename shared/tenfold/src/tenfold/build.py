@@ -133,6 +133,12 @@ def cxx_compiler() -> str:
     return tool([os.environ.get("CXX", ""), "g++", "clang++", "c++"], "C++ compiler")
 
 
+def _through_ccache(compiler: str) -> bool:
+    """Whether a compiler's command is ccache's: ``ccache g++``, or a link to it under the compiler's name."""
+    program = Path(shutil.which(shlex.split(compiler)[0]) or "")
+    return "ccache" in {program.name, program.resolve().name}
+
+
 def wheel_platform(platform: str, folder: Path) -> str:
     """Return a wheel's platform tag: on Linux manylinux_2_N, by the glibc that the libraries in ``folder`` ask for."""
     if not platform.startswith("linux_"):
@@ -164,6 +170,7 @@ class Ninja:
 
     def __init__(self, compiler: str, layout: Layout) -> None:
         self.layout = layout
+        self.precompiles = not _through_ccache(compiler)
         self.headers: dict[str, Path] = {}  # of each variant that has compiled ones
         self.lines = [
             "ninja_required_version = 1.8",
@@ -194,7 +201,12 @@ class Ninja:
         return self.layout.work / variant / f"{str(name).replace('/', '.')}.o"
 
     def precompile(self, variant: str, flags: str, headers: Iterable[str]) -> None:
-        """Compile headers once for all objects of a variant, which are given the same flags."""
+        """Compile headers once for all objects of a variant, which are given the same flags.
+
+        Nothing is done under ccache, which by default keeps no object that compiled headers went into.
+        """
+        if not self.precompiles:
+            return
         header = self.layout.work / variant / "headers.h"
         text = "".join(f"#include <{name}>\n" for name in headers)
         if not header.is_file() or header.read_text() != text:

@@ -1,5 +1,6 @@
 """Checks of command lines and documents notice what they are there to notice."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -15,7 +16,7 @@ from tenfold.testing import (
     cli_fixture,
     run_page_examples,
 )
-from tenfold.train.cli import App, Verb
+from tenfold.train.cli import App, Verb, load
 
 SOURCE = '''
 """A tool."""
@@ -60,6 +61,23 @@ def test_the_command_line_runs_in_an_empty_folder(cli, tmp_path):
     )
     with pytest.raises(AssertionError, match="tool config y"):
         assert_help_shows_examples(cli, other)
+
+
+def test_examples_that_continue_a_run_ask_for_more():
+    lidar = load("tenfold.lidar.cli:app")
+    asked = "tenfold lidar fit --config second_small trainer.max_epochs={} --ckpt_path last"
+
+    def check(number):
+        more = dataclasses.replace(
+            lidar, verbs=(), test_examples=("x",), fit_examples=(asked.format(number),)
+        )
+        text = "\n".join(f"$ {example}" for examples in more.examples().values() for example in examples)
+        assert_help_shows_examples(lambda *_: (0, text, ""), more)
+
+    check(21)
+    for number in (20, 3):  # what the recipe itself asks for, and less
+        with pytest.raises(AssertionError, match="max_epochs=20"):
+            check(number)
 
 
 def test_heavy_imports_are_noticed(tool):

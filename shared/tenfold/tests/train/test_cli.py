@@ -300,7 +300,7 @@ BLOCK = "import sys\nfor name in ({}): sys.modules[name] = None"
 
 def test_a_missing_extra_is_exit_4_with_the_pip_line_and_the_rest_works(user, tmp_path):
     (tmp_path / "line.json").write_text('{"slope": 2, "offset": 1}')
-    blocked = BLOCK.format("'lightning', 'torchmetrics', 'tensorboard', 'torch'")
+    blocked = BLOCK.format("'lightning', 'tensorboard', 'torch'")
     for verb in ("fit", "test", "demo"):
         found = user(verb, "--config", "line", prelude=blocked)
         assert found.returncode == 4
@@ -312,9 +312,9 @@ def test_a_missing_extra_is_exit_4_with_the_pip_line_and_the_rest_works(user, tm
     assert 'pip install "toypkg[train]"' in fit_help.stdout
     predicted = user("predict", "line.json", prelude=blocked)
     assert (predicted.returncode, predicted.stdout) == (0, '{"y": 3.0}\n')
-    module = user("crash", "module", prelude=BLOCK.format("'matplotlib',"))
+    module = user("crash", "module", prelude=BLOCK.format("'open3d',"))
     assert module.returncode == 4
-    assert 'pip install "toypkg[viz]"' in module.stderr
+    assert 'pip install "toypkg[viz3d]"' in module.stderr
     parser = user("predict", "line.json", prelude=BLOCK.format("'jsonargparse',"))
     assert parser.returncode == 4
     assert 'pip install "toypkg[cli]"' in parser.stderr

@@ -14,7 +14,7 @@ from tenfold.lidar.custom import CustomFrames, box_problems
 from tenfold.lidar.frames import LidarReader
 from tenfold.lidar.kitti import KittiObject, count_points
 from tenfold.lidar.nuscenes import NuScenesDetection, SkippedSweepWarning
-from tenfold.lidar.progress import bar
+from tenfold.train.progress import bar
 
 __all__ = ["DataReport", "check_data", "check_reader"]
 

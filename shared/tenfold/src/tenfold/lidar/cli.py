@@ -17,7 +17,7 @@ app = App(
     data="tenfold.lidar.task:LidarData",
     fit_examples=(
         _SMALL,
-        "tenfold lidar fit --config second_small trainer.max_epochs=3 --ckpt_path last",
+        "tenfold lidar fit --config second_small trainer.max_epochs=25 --ckpt_path last",
         "tenfold lidar fit --config pv_rcnn_kitti data.root=data/kitti",
     ),
     test_examples=(

@@ -27,6 +27,7 @@ from tenfold.lidar.kitti import FloatArray, KittiObject
 from tenfold.lidar.predict import Detections, camera_matrix, detect, point_range
 from tenfold.ops import box_iou_bev, points_in_boxes
 from tenfold.train.demo import DemoResult, print_demo, write_demo
+from tenfold.train.processes import use_threads
 from tenfold.viz import bev_image, draw_boxes_3d, encode_image
 
 __all__ = ["RealFrame", "demo", "real_frames", "run_demo", "small_overrides"]
@@ -86,7 +87,7 @@ def demo(
         threads: Threads to use.
         detector: Which; the two-stage ones take about twice as long.
     """
-    torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     print_demo(run_demo(out, seed, minutes, detector))
 
 

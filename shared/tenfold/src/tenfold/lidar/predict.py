@@ -19,6 +19,7 @@ from tenfold.lidar.clouds import frame_name, read_cloud
 from tenfold.lidar.data import detections_to_kitti
 from tenfold.lidar.kitti import FloatArray, format_labels, read_calibration
 from tenfold.lidar.tta import View, detect_views, make_views
+from tenfold.train.processes import use_threads
 
 __all__ = [
     "EXTENSIONS",
@@ -185,8 +186,7 @@ def predict(
         threads: Threads to use; all cores by default.
         view: Open a window with points and boxes; needs the extra viz3d.
     """
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
+    use_threads(threads)
     try:
         views = make_views(tta_flips, tta_rotations, tta_scales)
     except ValueError as error:

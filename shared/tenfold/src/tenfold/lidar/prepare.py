@@ -9,8 +9,8 @@ from tenfold._errors import UserInputError
 from tenfold.lidar.custom import CustomFrames
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.nuscenes import NuScenesDetection, NuScenesTables, build_index, index_path
-from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
+from tenfold.train.progress import bar
 
 __all__ = ["prepare"]
 

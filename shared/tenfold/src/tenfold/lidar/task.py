@@ -19,12 +19,12 @@ from tenfold.lidar.frames import Resampled, balanced_indices
 from tenfold.lidar.kitti import KittiObject
 from tenfold.lidar.nuscenes import SAMPLING_COUNTS, NuScenesDetection
 from tenfold.lidar.predict import build_from, load_detector, point_range
-from tenfold.lidar.progress import bar
 from tenfold.lidar.sampling import ObjectDatabase, build_database, prepared_paths
 from tenfold.lidar.simulator import SECTOR_32, SMALL_SCENE, simulate_kitti, simulate_nuscenes
 from tenfold.lidar.tta import View, detect_views, make_views
 from tenfold.train.lightning import total_steps
 from tenfold.train.processes import gather_values
+from tenfold.train.progress import bar
 from tenfold.train.resume import ResumableLoader
 from tenfold.train.schedules import decoupled_adam, one_cycle_schedule
 

@@ -14,6 +14,7 @@ from tenfold.train.cli import App, load
 __all__ = ["assert_examples_run", "assert_help_shows_examples", "assert_light_help", "cli_fixture"]
 
 _HEAVY = ("torch", "numpy", "lightning", "PIL", "matplotlib")
+_CONTINUES = re.compile(r"--config (\w+) .*trainer\.(max_epochs|max_steps)=(\d+) .*--ckpt_path")
 
 
 def cli_fixture(app: str, *first: str) -> Any:
@@ -46,7 +47,9 @@ def cli_fixture(app: str, *first: str) -> Any:
 
 
 def assert_help_shows_examples(cli: Callable[..., tuple[int, str, str]], app: App) -> None:
-    """Check that every verb's ``--help`` prints its examples.
+    """Check that every verb's ``--help`` prints its examples, and that those that continue a run can.
+
+    A trainer refuses to continue with fewer epochs or steps than a whole run of the recipe has had.
 
     Args:
         cli: what `cli_fixture` gives a test.
@@ -58,6 +61,19 @@ def assert_help_shows_examples(cli: Callable[..., tuple[int, str, str]], app: Ap
         assert examples, f"{verb} --help has no example"
         for example in examples:
             assert f"$ {example}" in out, example
+            _assert_goes_on(app, example)
+
+
+def _assert_goes_on(app: App, example: str) -> None:
+    import yaml
+
+    if found := _CONTINUES.search(example):
+        recipe, option, number = found.groups()
+        text = (app.config_folder() / f"{recipe}.yaml").read_text(encoding="utf-8")
+        whole = yaml.safe_load(text)["trainer"][option]
+        assert int(number) > whole, (
+            f"{example}: after a whole run with {option}={whole} there is nothing to do"
+        )
 
 
 def assert_examples_run(

@@ -8,7 +8,8 @@ Importing this package loads neither Lightning nor torch; every name below resol
 | `tenfold.train.lightning` | `make_trainer` and the callbacks behind it (needs the extra ``train``) |
 | `tenfold.train.resume` | samplers, loaders and random states that survive a kill |
 | `tenfold.train.schedules` | one-cycle, warm-up, ramps: pure functions of the step |
-| `tenfold.train.processes` | a value of every process |
+| `tenfold.train.processes` | a value of every process, and the threads of each |
+| `tenfold.train.progress` | bars on a terminal |
 | `tenfold.train.modes` | eval mode for a while |
 | `tenfold.train.ema` | moving average of weights and buffers |
 | `tenfold.train.cost` | parameters, multiply-accumulates, ledgers |
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tenfold.train.demo import DemoResult, print_demo, read_demo, write_demo
     from tenfold.train.ema import ModelEMA
     from tenfold.train.lightning import make_trainer
-    from tenfold.train.processes import gather_values
+    from tenfold.train.processes import gather_values, use_threads
     from tenfold.train.resume import ResumableLoader, ResumableSampler, sample_generator
     from tenfold.train.schedules import (
         GroupSchedule,
@@ -68,6 +69,7 @@ __all__ = [
     "smooth_ramp",
     "step_with_warmup",
     "table",
+    "use_threads",
     "write_demo",
 ]
 
@@ -80,7 +82,7 @@ __getattr__, __dir__ = lazy_names(
         ".demo": ["DemoResult", "print_demo", "read_demo", "write_demo"],
         ".ema": ["ModelEMA"],
         ".lightning": ["make_trainer"],
-        ".processes": ["gather_values"],
+        ".processes": ["gather_values", "use_threads"],
         ".resume": ["ResumableLoader", "ResumableSampler", "sample_generator"],
         ".schedules": [
             "GroupSchedule",

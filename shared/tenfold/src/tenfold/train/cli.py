@@ -37,11 +37,9 @@ __all__ = ["App", "Verb"]
 EXTRAS = {
     "lightning": "train",
     "tensorboard": "train",
-    "torchmetrics": "train",
     "jsonargparse": "cli",
     "yaml": "cli",
     "PIL": "cli",
-    "matplotlib": "viz",
     "open3d": "viz3d",
     "onnx": "export",
     "onnxscript": "export",

@@ -1,10 +1,12 @@
-"""What the processes of one run tell each other."""
+"""What the processes of one run tell each other, and the threads of each."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["gather_values", "rank_and_world"]
+from tenfold._errors import UserInputError
+
+__all__ = ["gather_values", "rank_and_world", "use_threads"]
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -34,3 +36,24 @@ def gather_values(value: Any) -> list[Any]:
     parts: list[Any] = [None] * world
     distributed.all_gather_object(parts, value)
     return parts
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch work on so many threads from here on, as a command line's ``--threads`` asks.
+
+    Args:
+        threads: None leaves torch its own number, all cores.
+
+    Raises:
+        UserInputError: a number below 1.
+
+    Example:
+        >>> use_threads(1)
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise UserInputError(f"threads: got {threads}; expected 1 or more")
+    import torch
+
+    torch.set_num_threads(threads)

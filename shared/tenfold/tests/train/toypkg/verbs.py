@@ -66,7 +66,7 @@ def crash(kind: Literal["bug", "input", "interrupt", "extra", "module"]) -> None
     if kind == "extra":
         raise MissingExtraError('plots need the extra [viz]: pip install "toypkg[viz]"')
     if kind == "module":
-        import matplotlib  # noqa: F401
+        import open3d  # noqa: F401
     raise RuntimeError("a real bug")
 
 
