@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,7 +40,8 @@ SOURCES = (
     "tenfold.distill.models.plain",
 )
 
-GateRow = tuple[str, Callable[[Means], float], float, bool]
+#: Text, number, least value, and whether it is judged: "pilot" for a bound that pilot runs set and seeds have broken.
+GateRow = tuple[str, Callable[[Means], float], float, Literal["gates", "pilot", "reported"]]
 
 
 def stroke_sets(preset: str, images: int, seed: int) -> tuple[ImageArrays, ImageArrays]:
@@ -79,10 +80,11 @@ def difference(arm: str, other: str, metric: str = "top1") -> Callable[[Means], 
     return lambda means: means[arm][metric] - means[other][metric]
 
 
-def judged(package: str, rows: Iterable[GateRow], *, pilot: bool) -> list[Gate]:
-    """Gates of rows (text, number, least value, whether it gates)."""
+def judged(package: str, rows: Iterable[GateRow]) -> list[Gate]:
+    """Gates of rows."""
     return [
-        judge(text, value, least, package, gates=gates, pilot=pilot) for text, value, least, gates in rows
+        judge(text, value, least, package, gates=kind != "reported", pilot=kind == "pilot")
+        for text, value, least, kind in rows
     ]
 
 
