@@ -38,7 +38,7 @@ DEVELOPMENT = [
         "jsonargparse[signatures]",
         "PyYAML",
     ),
-    *("lightning", "tensorboard", "torchmetrics", "matplotlib", "av"),
+    *("lightning", "tensorboard", "av"),
     *("onnx", "onnxscript", "onnxruntime", "scikit-learn"),
     *("scenedetect-headless", "opentimelineio", "otio-cmx3600-adapter"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),

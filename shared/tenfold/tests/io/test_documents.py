@@ -1,7 +1,7 @@
 import pytest
 
 from tenfold._errors import UserInputError
-from tenfold.io import field, file_hash, read_json
+from tenfold.io import field, file_hash, read_json, read_text
 
 
 def write(tmp_path, data):
@@ -30,6 +30,16 @@ def test_damage(tmp_path, data, text):
         read_json(write(tmp_path, data))
     assert "doc.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_texts(tmp_path):
+    assert read_text(write(tmp_path, b"\xc3\xbc\n")) == "ü\n"
+    with pytest.raises(UserInputError, match=r"doc\.json: the file cannot be read as text"):
+        read_text(write(tmp_path, b"\xff\xfe\x00"))
+    with pytest.raises(UserInputError, match=r"no\.txt: the file is missing"):
+        read_text(tmp_path / "no.txt")
+    with pytest.raises(UserInputError, match="cannot be read as text"):
+        read_text(tmp_path)
 
 
 def test_absent_and_folder(tmp_path):

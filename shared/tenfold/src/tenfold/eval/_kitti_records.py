@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenfold._errors import UserInputError
+from tenfold.io import read_text
 
-__all__ = ["KittiAnnotations", "read_annotation_folder", "read_annotations"]
+__all__ = ["KittiAnnotations", "finite_numbers", "read_annotation_folder", "read_annotations", "read_objects"]
 
 Floats = NDArray[np.float64]
 
@@ -87,9 +88,22 @@ def _column(name: str, value: Any, rows: int) -> Floats:
     return result
 
 
-def _numbers(words: Sequence[str], place: str) -> list[float]:
+def finite_numbers(words: Sequence[str], place: str) -> Floats:
+    """The numbers ``(len(words),)`` that the words stand for.
+
+    Args:
+        words: of a text file.
+        place: named in the error, such as a file and a line.
+
+    Raises:
+        UserInputError: a word that is no finite number.
+
+    Example:
+        >>> finite_numbers(["1", "-0.5"], "a.txt: line 1")
+        array([ 1. , -0.5])
+    """
     try:
-        values = [float(w) for w in words]
+        values = np.array([float(w) for w in words], np.float64)
     except ValueError as error:
         raise UserInputError(f"{place}: a number is expected ({error})") from None
     if not np.isfinite(values).all():
@@ -97,15 +111,30 @@ def _numbers(words: Sequence[str], place: str) -> list[float]:
     return values
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserInputError(
-            f"{path}: the file is missing; a frame without objects has an empty one"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserInputError(f"{path}: the file cannot be read as text ({error})") from error
+def read_objects(
+    file: str | Path, fields: Collection[int], expected: str
+) -> Iterator[tuple[str, str, Floats]]:
+    """Objects of a label or result file: where each stands, its type, and the numbers after it.
+
+    Args:
+        file: one line per object; blank lines are passed over.
+        fields: numbers of fields that a line may have, the type included.
+        expected: what an error says of other numbers.
+
+    Raises:
+        UserInputError: a missing file, a line with another number of fields, or a field that is no finite
+            number.
+    """
+    path = Path(file)
+    if not path.exists():
+        raise UserInputError(f"{path}: the file is missing; a frame without objects has an empty one")
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        place, words = f"{path}: line {number}", line.split()
+        if not words:
+            continue
+        if len(words) not in fields:
+            raise UserInputError(f"{place}: {len(words)} fields were found; {expected}")
+        yield place, words[0], finite_numbers(words[1:], place)
 
 
 def read_annotations(file: str | Path, *, scores: bool) -> KittiAnnotations:
@@ -119,21 +148,10 @@ def read_annotations(file: str | Path, *, scores: bool) -> KittiAnnotations:
         UserInputError: a missing file, a line with another number of fields, or a field that is no finite
             number.
     """
-    path = Path(file)
     width = 16 if scores else 15
-    names: list[str] = []
-    rows: list[list[float]] = []
-    for number, line in enumerate(_read_lines(path), start=1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) != width:
-            kind = "results (with a score)" if scores else "labels (without a score)"
-            raise UserInputError(
-                f"{path}: line {number}: {len(words)} fields were found; {width} are expected in {kind}"
-            )
-        names.append(words[0])
-        rows.append(_numbers(words[1:], f"{path}: line {number}"))
+    kind = "results (with a score)" if scores else "labels (without a score)"
+    found = list(read_objects(file, {width}, f"{width} are expected in {kind}"))
+    names, rows = [name for _, name, _ in found], [numbers for _, _, numbers in found]
     t = np.array(rows, np.float64).reshape(len(rows), width - 1)
     return KittiAnnotations(
         *(names, t[:, 0], t[:, 1], t[:, 2], t[:, 3:7], t[:, 7:10], t[:, 10:13], t[:, 13]),

@@ -23,7 +23,7 @@ from tenfold.io.checkpoint import (
     load_strict,
     save_checkpoint,
 )
-from tenfold.io.documents import field, file_hash, read_json
+from tenfold.io.documents import field, file_hash, read_json, read_text
 from tenfold.io.images import read_image, write_image
 from tenfold.io.pcd import unpack_rgb
 from tenfold.io.pickles import UnsafePickleError, restricted_load
@@ -48,6 +48,7 @@ __all__ = [
     "read_mesh",
     "read_point_array",
     "read_points",
+    "read_text",
     "restricted_load",
     "save_checkpoint",
     "staged",

@@ -1,10 +1,12 @@
-"""JSON documents, read with errors that name the file and the field; what names a file's content."""
+"""Texts and JSON documents, read with errors that name the file and the field; what names a file's content."""
 
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+from tenfold._errors import UserInputError
 from tenfold.io._files import StrPath, bad_file, read_file, short
 
 
@@ -30,6 +32,27 @@ def read_json(path: StrPath) -> Any:
         bad_file(path, f"byte {error.start}", "is not UTF-8 text", error)
     except (RecursionError, ValueError) as error:
         bad_file(path, "document", f"cannot be read as JSON ({short(str(error))})", error)
+
+
+def read_text(path: StrPath) -> str:
+    """Read a UTF-8 text.
+
+    Raises:
+        UserInputError: a missing file, or one that is no text.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
+        >>> _ = file.write_text("000000 000001")
+        >>> read_text(file).split()
+        ['000000', '000001']
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserInputError(f"{path}: the file is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserInputError(f"{path}: the file cannot be read as text ({error})") from error
 
 
 def field(document: Any, name: str, kind: type | tuple[type, ...], *, path: StrPath) -> Any:

@@ -28,10 +28,10 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from tenfold._errors import UserInputError
-from tenfold.io import read_json, write_json
+from tenfold.io import read_json, read_text, write_json
 from tenfold.lidar.clouds import ENDINGS, frame_name, read_cloud
 from tenfold.lidar.frames import Objects
-from tenfold.lidar.kitti import FloatArray, read_text
+from tenfold.lidar.kitti import FloatArray
 
 __all__ = ["CustomFrame", "CustomFrames", "box_problems", "read_boxes", "write_boxes"]
 

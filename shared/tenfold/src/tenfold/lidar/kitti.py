@@ -23,8 +23,9 @@ import torch
 from torch.utils.data import Dataset
 
 from tenfold._errors import UserInputError
+from tenfold.eval._kitti_records import finite_numbers, read_objects
 from tenfold.geometry import Calibration, boxes_from_kitti, boxes_to_kitti
-from tenfold.io import read_image, read_point_array, write_text
+from tenfold.io import read_image, read_point_array, read_text, write_text
 from tenfold.lidar.frames import Objects
 from tenfold.ops import points_in_boxes
 
@@ -273,30 +274,6 @@ def _check_ids(ids: Iterable[str], source: str) -> tuple[str, ...]:
     return result
 
 
-def read_text(file: Path) -> str:
-    """Content of a UTF-8 file.
-
-    Raises:
-        UserInputError: a missing file, or one that is no text.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserInputError(f"{file}: the file is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserInputError(f"{file}: the file cannot be read as text ({error})") from error
-
-
-def _numbers(words: Sequence[str], place: str) -> npt.NDArray[np.float64]:
-    try:
-        values = np.array([float(w) for w in words], dtype=np.float64)
-    except ValueError as error:
-        raise UserInputError(f"{place}: a number is expected ({error})") from None
-    if not np.isfinite(values).all():
-        raise UserInputError(f"{place}: NaN or infinity was found; finite numbers are expected")
-    return values
-
-
 def read_velodyne(file: str | Path) -> FloatArray:
     """Points ``(N, 4)`` of a velodyne file; an empty file is a frame without points.
 
@@ -335,7 +312,7 @@ def read_calibration(file: str | Path) -> Calibration:
             raise UserInputError(
                 f"{path}: the key {key} is missing; {', '.join(_CALIBRATION_KEYS)} are expected"
             )
-        values = _numbers(rows[key], f"{path}: {key}")
+        values = finite_numbers(rows[key], f"{path}: {key}")
         if values.size != shape[0] * shape[1]:
             raise UserInputError(
                 f"{path}: {key}: {values.size} numbers were found; {shape[0] * shape[1]} are expected"
@@ -363,25 +340,16 @@ def read_labels(file: str | Path, calibration: Calibration) -> KittiLabels:
         UserInputError: a missing file, a line without 15 fields (16 with a score), a field that is no finite
             number, an object without positive extents, or a score in some lines only.
     """
-    path = Path(file)
     names: list[str] = []
     rows: list[npt.NDArray[np.float64]] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) not in {15, 16}:
-            raise UserInputError(
-                f"{path}: line {number}: {len(words)} fields were found; 15 are expected, or 16 with a score"
-            )
-        values = _numbers(words[1:], f"{path}: line {number}")
-        if words[0] != DONT_CARE and not (values[7:10] > 0).all():
-            raise UserInputError(f"{path}: line {number}: h, w, l of a {words[0]} must be positive")
-        names.append(words[0])
+    for place, name, values in read_objects(file, {15, 16}, "15 are expected, or 16 with a score"):
+        if name != DONT_CARE and not (values[7:10] > 0).all():
+            raise UserInputError(f"{place}: h, w, l of a {name} must be positive")
+        names.append(name)
         rows.append(values)
     widths = {len(r) for r in rows}
     if len(widths) > 1:
-        raise UserInputError(f"{path}: some lines have a score and some have none")
+        raise UserInputError(f"{file}: some lines have a score and some have none")
     table = np.array(rows, dtype=np.float64).reshape(len(rows), widths.pop() if widths else 14)
     return KittiLabels(
         names=tuple(names),
@@ -418,7 +386,7 @@ def read_plane(file: str | Path) -> npt.NDArray[np.float64]:
     lines = read_text(path).splitlines()
     if len(lines) < 4:
         raise UserInputError(f"{path}: {len(lines)} lines were found; the plane is expected in line 4")
-    plane = _numbers(lines[3].split(), f"{path}: line 4")
+    plane = finite_numbers(lines[3].split(), f"{path}: line 4")
     if plane.size != 4 or np.linalg.norm(plane[:3]) == 0:
         raise UserInputError(f"{path}: line 4: the four numbers of a plane are expected")
     # Published planes are scaled freely and some point down.
