@@ -85,7 +85,7 @@ class SetCriterion3d(nn.Module):
 
     @property
     def unmatched(self) -> int:
-        """Objects of the last call that no proposal of the last stage answers for: there were too few near or at all."""
+        """Objects of the last call that no proposal of the last stage answers for."""
         return sum(match.unmatched for match in self.matches[-1])
 
     def forward(self, output: DetectionOutput, truth: Truth) -> dict[str, Tensor]:
