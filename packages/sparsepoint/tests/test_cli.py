@@ -124,6 +124,27 @@ def test_meshes(tmp_path):
         read_scan(tmp_path / "flat.ply", "surface")
 
 
+def test_recordings_and_gravity(cli, eager, tmp_path):
+    raw_trees.sens(tmp_path / "scan.sens")
+    words = (
+        "predict",
+        "scan.sens",
+        eager,
+        "--min_score",
+        "0.01",
+        "--align",
+        "auto",
+        "--gravity",
+        "[0, 0, -1]",
+    )
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    document = json.loads((tmp_path / "predictions/scan.json").read_text())
+    assert f"{document['points']} points" in out
+    assert document["points"] == 24
+    np.testing.assert_allclose(np.asarray(document["align"])[2, :3], [0, 0, 1], atol=1e-12)
+
+
 def test_few_and_broken_points(cli, eager, tmp_path):
     points = np.random.default_rng(0).uniform(0, 2, (10, 3)).astype(np.float32)
     write_points(tmp_path / "ten.points.ply", PointCloud(points))
@@ -168,6 +189,14 @@ def test_users_mistakes_end_with_two(cli, eager, room_file, tmp_path):
         ),
         (("predict", room_file, eager, "--class_scores", "{chair: 2}"), "class_scores: chair: got 2"),
         (("predict", room_file, eager, "--stages", "9"), "stages: got 9"),
+        (
+            ("predict", room_file, eager, "--gravity", "[0, 0, -1]"),
+            "gravity: got (0.0, 0.0, -1.0) without --align",
+        ),
+        (
+            ("predict", room_file, eager, "--align", "auto", "--gravity", "[0, 1, 0]"),
+            "within 25 degrees of -z",
+        ),
         (("export", eager, "m.txt"), "output: got the ending '.txt'"),
         (("export", eager, "none/m.pt2"), "does not exist"),
         (("prepare", "scannet", "none", "o"), "none"),
