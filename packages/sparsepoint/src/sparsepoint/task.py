@@ -301,8 +301,8 @@ class DetectionTask(LightningModule):
         for _, found in sorted(_merged(self._found).items()):
             rows = [found[index] for index in sorted(found)]
             plain, less, truth, times = zip(*rows, strict=True)
-            columns = zip(*times, strict=True)
-            self.evaluations.append(summarise(plain, less, truth, self.config.class_names, tuple(columns)))
+            before, after = zip(*times, strict=True)
+            self.evaluations.append(summarise(plain, less, truth, self.config.class_names, (before, after)))
         self._found = {}
         stage = "test" if self.trainer.testing else "val"
         for name, (mean, _) in self.numbers().items():

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +136,7 @@ class SensFile:
             raise UserInputError(f"{self.path}: {what}: the file ends within it")
         return data
 
-    def _read(self, file: BinaryIO, layout: str, what: str) -> tuple[int, ...]:
+    def _read(self, file: BinaryIO, layout: str, what: str) -> tuple[Any, ...]:
         return struct.unpack(layout, self._bytes(file, struct.calcsize(layout), what))
 
     def _depth(self, data: bytes, what: str) -> Floats:
