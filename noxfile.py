@@ -39,7 +39,7 @@ DEVELOPMENT = [
         "PyYAML",
     ),
     *("lightning", "tensorboard", "av"),
-    *("onnx", "onnxscript", "onnxruntime", "scikit-learn"),
+    *("onnx", "onnxscript", "onnxruntime", "scikit-learn", "h5py"),
     *("scenedetect-headless", "opentimelineio", "otio-cmx3600-adapter"),
     *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "import-linter", "playwright"),
     "nox",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -228,6 +231,80 @@ def sunrgbd(root):
     cells = {"alltrain": np.array(names[:2], object)[None], "alltest": np.array(names[2:], object)[None]}
     savemat(root / "SUNRGBDtoolbox" / "traintestSUNRGBD" / "allsplit.mat", cells)
     return k, tilt, np.minimum(depth / 1000, 8.0), np.array([[0.2, 3.0, -0.5, 2.2, 1.6, 0.8, 0.7]])
+
+
+def as_matlab_7_3(path, name):
+    """Write a variable of a MATLAB 7 file again as MATLAB 7.3 does: HDF5 behind its head of 512 bytes."""
+    import h5py
+    from scipy.io import loadmat
+
+    entries = np.atleast_1d(loadmat(path, struct_as_record=False, squeeze_me=True)[name])
+    with h5py.File(path, "w", userblock_size=512) as file:
+        others = file.create_group("#refs#")
+
+        def put(value):
+            """A reference to a value."""
+            label = f"v{len(others)}"
+            if isinstance(value, str):
+                item = others.create_dataset(label, data=np.array([[ord(c)] for c in value], np.uint16))
+                item.attrs["MATLAB_class"], item.attrs["MATLAB_int_decode"] = np.bytes_("char"), 2
+            elif hasattr(value, "_fieldnames"):
+                item = struct_of(others.create_group(label), [value])
+            elif value.dtype == object and len(value):
+                item = struct_of(others.create_group(label), list(value))
+            else:
+                empty = value.size == 0
+                item = others.create_dataset(
+                    label, data=np.zeros(2, np.uint64) if empty else np.atleast_2d(value).T
+                )
+                item.attrs["MATLAB_class"] = np.bytes_("double")
+                if empty:
+                    item.attrs["MATLAB_empty"] = 1
+            return item.ref
+
+        def struct_of(group, rows):
+            group.attrs["MATLAB_class"] = np.bytes_("struct")
+            for field in rows[0]._fieldnames:
+                refs = [put(getattr(row, field)) for row in rows]
+                if len(rows) == 1:
+                    file.move(file[refs[0]].name, f"{group.name}/{field}")
+                else:
+                    group.create_dataset(
+                        field, data=np.array(refs, h5py.ref_dtype)[:, None], dtype=h5py.ref_dtype
+                    )
+            return group
+
+        struct_of(file.create_group(name), list(entries))
+    head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    path.write_bytes(head + path.read_bytes()[len(head) :])
+
+
+def sens(path, frames=3, lost=(), colour_code=2, depth_code=1):
+    """A recording that looks at a wall 2 m away, one step to the right each frame; returns depth in mm."""
+    depth = np.full((12, 16), 2000, np.uint16)
+    depth[0] = 0
+    k = np.diag([16.0, 16.0, 1, 1])
+    k[:2, 2] = 7.5, 5.5
+    picture = np.zeros((24, 32, 3), np.uint8)
+    picture[..., 0] = 200
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "JPEG")
+    colour = {0: picture.tobytes(), 2: encoded.getvalue(), -1: b""}[colour_code]
+    big = np.diag([32.0, 32.0, 1, 1])
+    big[:2, 2] = 15.5, 11.5
+    parts = [struct.pack("<IQ", 4, 6), b"Camera"]
+    parts += [m.astype("<f4").tobytes() for m in (big, np.eye(4), k, np.eye(4))]
+    parts.append(struct.pack("<2i4IfQ", colour_code, depth_code, 32, 24, 16, 12, 1000.0, frames))
+    packed = zlib.compress(depth.tobytes()) if depth_code == 1 else depth.tobytes()
+    for number in range(frames):
+        pose = np.eye(4)
+        pose[:3, :3] = [[1, 0, 0], [0, 0, 1], [0, -1, 0]]  # looks along y, z is up
+        pose[:3, 3] = [number, 0, 1]
+        pose = np.full((4, 4), -np.inf) if number in lost else pose
+        sizes = struct.pack("<4Q", number, number, len(colour), len(packed))
+        parts += [pose.astype("<f4").tobytes(), sizes, colour, packed]
+    path.write_bytes(b"".join(parts))
+    return depth
 
 
 def _structs(rows):

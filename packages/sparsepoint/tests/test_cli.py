@@ -1,12 +1,15 @@
 """The command line, in this process except where a fresh one is the point."""
 
+import inspect
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import raw_trees
 import torch
+import yaml
 from PIL import Image
 from sparsepoint_tiny import built, small_config
 
@@ -121,6 +124,27 @@ def test_meshes(tmp_path):
         read_scan(tmp_path / "flat.ply", "surface")
 
 
+def test_recordings_and_gravity(cli, eager, tmp_path):
+    raw_trees.sens(tmp_path / "scan.sens")
+    words = (
+        "predict",
+        "scan.sens",
+        eager,
+        "--min_score",
+        "0.01",
+        "--align",
+        "auto",
+        "--gravity",
+        "[0, 0, -1]",
+    )
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    document = json.loads((tmp_path / "predictions/scan.json").read_text())
+    assert f"{document['points']} points" in out
+    assert document["points"] == 16  # eight a frame, of which each frame shares four with the one before
+    np.testing.assert_allclose(np.asarray(document["align"])[2, :3], [0, 0, 1], atol=1e-12)
+
+
 def test_few_and_broken_points(cli, eager, tmp_path):
     points = np.random.default_rng(0).uniform(0, 2, (10, 3)).astype(np.float32)
     write_points(tmp_path / "ten.points.ply", PointCloud(points))
@@ -165,6 +189,14 @@ def test_users_mistakes_end_with_two(cli, eager, room_file, tmp_path):
         ),
         (("predict", room_file, eager, "--class_scores", "{chair: 2}"), "class_scores: chair: got 2"),
         (("predict", room_file, eager, "--stages", "9"), "stages: got 9"),
+        (
+            ("predict", room_file, eager, "--gravity", "[0, 0, -1]"),
+            "gravity: got (0.0, 0.0, -1.0) without --align",
+        ),
+        (
+            ("predict", room_file, eager, "--align", "auto", "--gravity", "[0, 1, 0]"),
+            "within 25 degrees of -z",
+        ),
         (("export", eager, "m.txt"), "output: got the ending '.txt'"),
         (("export", eager, "none/m.pt2"), "does not exist"),
         (("prepare", "scannet", "none", "o"), "none"),
@@ -271,14 +303,51 @@ class TestReliability(PackageReliability):
         return eager, lambda checkpoint, out: (*words, checkpoint, "--min_score", "0.01", "--out", out)
 
 
-def test_recipes_name_real_settings():
-    import yaml
+def recipes():
+    return sorted(app.config_folder().glob("*.yaml"))
 
-    from sparsepoint.config import PRESETS
 
-    for path in sorted(app.config_folder().glob("*.yaml")):
+def config_of(recipe):
+    model = recipe["model"]
+    named = model["labels"] if "/" not in model["labels"] else "scannet"
+    return make_config(model["preset"], named, **model.get("overrides", {}))
+
+
+@pytest.mark.parametrize("path", recipes(), ids=lambda path: path.stem)
+def test_recipes_name_real_settings(path):
+    """Of the network, which is built where it is small, of the task and of the data."""
+    from sparsepoint.task import DetectionTask, IndoorData
+
+    recipe = yaml.safe_load(path.read_text())
+    config = config_of(recipe)
+    assert set(recipe["model"]) <= set(inspect.signature(DetectionTask).parameters)
+    data = IndoorData(**recipe["data"])
+    assert data.batch_size == recipe["data"]["batch_size"]
+    assert recipe["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+    built(replace(config, width=0.25, ffn=8))
+
+
+def test_ablations_differ_from_their_recipe_in_one_setting():
+    found = {}
+    for path in recipes():
+        if not path.stem.startswith("ablation_"):
+            continue
         recipe = yaml.safe_load(path.read_text())
-        assert recipe["model"]["preset"] in PRESETS
-        labels = recipe["model"]["labels"]
-        make_config(recipe["model"]["preset"], labels if "/" not in labels else "scannet",
-                    **recipe["model"].get("overrides", {}))  # fmt: skip
+        base = yaml.safe_load(path.with_name(f"{recipe['model']['labels']}.yaml").read_text())
+        own, usual = config_of(recipe).to_dict(), config_of(base).to_dict()
+        (name,) = {key for key in own if own[key] != usual[key]}
+        found.setdefault(name, set()).add(str(own[name]))
+        del recipe["model"]["overrides"], recipe["trainer"]["default_root_dir"]
+        del base["trainer"]["default_root_dir"]
+        assert recipe == base
+    # Every row of the ablations, beside what the recipes have themselves.
+    assert found["num_stages"] == set("12345")
+    assert found["num_proposals"] == {"32", "64", "256"}
+    assert found["box_coder"] == {"classres", "direct"}
+    assert found["feature_source"] == {"votes", "seeds+votes"}
+    assert found["interaction"] == {"dynamic", "none"}
+    assert found["proposals"] == {"frozen", "fps"}
+    assert set(found) >= {
+        *("attention", "pos", "share_stages", "foreground", "proposal_init", "assignment", "grids", "roi"),
+        *("match_iou", "iou_loss", "corner_loss", "centre_axes"),
+    }

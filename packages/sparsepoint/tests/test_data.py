@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -27,12 +29,13 @@ from sparsepoint.data import (
 from sparsepoint.data.s3dis import read_annotation
 from sparsepoint.data.scannet import read_alignment
 from sparsepoint.data.scenes import floor_of, make_sample, read_scene, write_scene
-from sparsepoint.data.sunrgbd import boxes_from_labels, boxes_from_votenet
+from sparsepoint.data.sens import SensFile, sens_points
+from sparsepoint.data.sunrgbd import boxes_from_labels, boxes_from_votenet, read_struct
 from tenfold._errors import UserInputError
 from tenfold.geometry import box_corners, flip_points, rotate_z
 from tenfold.host import points_in_boxes
 from tenfold.io import PointCloud, write_points
-from tenfold.testing import corruptions
+from tenfold.testing import corruptions, require
 
 
 def inside(points, box):
@@ -149,6 +152,92 @@ def test_damaged_sunrgbd_files_are_named(tmp_path):
     depth.unlink()
     with pytest.raises(UserInputError, match=r"depth/a\.png"):
         SUNRGBDDetection(tmp_path, "train").scene(0)
+
+
+def test_matlab_7_3_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    raw_trees.sunrgbd(tmp_path)
+    meta = tmp_path / "SUNRGBDMeta3DBB_v2.mat"
+    meta.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(600))
+    with pytest.raises(UserInputError, match=r'v2\.mat: file: .* pip install "sparsepoint\[matlab\]"'):
+        SUNRGBDDetection(tmp_path, "train")
+
+
+def test_matlab_7_3_holds_what_7_holds(tmp_path):
+    require("h5py")
+    raw_trees.sunrgbd(tmp_path)
+    meta = tmp_path / "SUNRGBDMeta3DBB_v2.mat"
+    before = [SUNRGBDDetection(tmp_path, split).scene(0) for split in ("train", "val")]
+    second = SUNRGBDDetection(tmp_path, "train").scene(1)
+    raw_trees.as_matlab_7_3(meta, "SUNRGBDMeta")
+    after = [SUNRGBDDetection(tmp_path, split).scene(0) for split in ("train", "val")]
+    for old, new in zip(
+        [*before, second], [*after, SUNRGBDDetection(tmp_path, "train").scene(1)], strict=True
+    ):
+        for name in ("points", "boxes", "labels", "colours"):
+            assert np.array_equal(getattr(old, name), getattr(new, name)), name
+    assert len(before[0].boxes) == 1
+    with pytest.raises(UserInputError, match="Other: no such variable"):
+        read_struct(meta, "Other")
+    sound = meta.read_bytes()
+    for _, data in corruptions(sound, flips=4):
+        meta.write_bytes(data)
+        try:
+            SUNRGBDDetection(tmp_path, "train").scene(0)
+        except UserInputError as error:
+            assert "SUNRGBDMeta3DBB_v2.mat" in str(error) or "a.png" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(("colour_code", "depth_code"), [(2, 1), (0, 0), (-1, 1)])
+def test_recordings(tmp_path, colour_code, depth_code):
+    path = tmp_path / "scan.sens"
+    raw_trees.sens(path, lost=(1,), colour_code=colour_code, depth_code=depth_code)
+    recording = SensFile(path)
+    frames = list(recording.frames())
+    assert (len(recording), [f.number for f in frames]) == (3, [0, 1, 2])
+    assert frames[0].depth.shape == (12, 16)
+    assert (frames[0].depth[1:] == 2.0).all()
+    assert (frames[0].depth[0] == 0).all()
+    assert [f.number for f in recording.frames(2)] == [0, 2]
+    cloud = sens_points(path)
+    # Rows 4 and 8 of columns 0, 4, 8 and 12, of two frames: the wall at y = 2, its height 1 m above the axis' row.
+    x = [2 * (c - 7.5) / 16 + step for step in (0, 2) for c in (0, 4, 8, 12)]
+    wanted = [(a, 2.0, 1 - 2 * (r - 5.5) / 16) for a in x for r in (4, 8)]
+    np.testing.assert_allclose(sorted(map(tuple, cloud.xyz.tolist())), sorted(wanted), atol=1e-5)
+    assert set(cloud.fields) == (set() if colour_code == -1 else {"red", "green", "blue"})
+    if colour_code == 0:
+        assert (cloud.fields["red"] == 200).all()
+        assert (cloud.fields["blue"] == 0).all()
+
+
+def test_damaged_recordings_are_named(tmp_path):
+    path = tmp_path / "scan.sens"
+    raw_trees.sens(path, frames=2)
+    sound = path.read_bytes()
+    path.write_bytes(b"\x05" + sound[1:])
+    with pytest.raises(UserInputError, match=r"scan\.sens: version: got 5"):
+        SensFile(path)
+    path.write_bytes(sound[:4] + b"\xff" * 8 + sound[12:])
+    with pytest.raises(UserInputError, match="sensor_name"):
+        SensFile(path)
+    path.write_bytes(sound[:-3])
+    with pytest.raises(UserInputError, match=r"frame 1: the file ends within it \(2 announced\)"):
+        sens_points(path)
+    start = sound.index(zlib.compress(np.zeros(0))[:2])
+    path.write_bytes(sound[:start] + bytes(4) + sound[start + 4 :])
+    with pytest.raises(UserInputError, match="frame 0: depth is damaged"):
+        sens_points(path)
+    raw_trees.sens(path, frames=2, lost=(0, 1))
+    with pytest.raises(UserInputError, match="none of 2 has a pose"):
+        sens_points(path)
+    for _, data in corruptions(sound, flips=20):
+        path.write_bytes(data)
+        try:
+            sens_points(path)
+        except UserInputError as error:
+            assert "scan.sens" in str(error)  # noqa: PT017
+    with pytest.raises(UserInputError, match=r"none\.sens: file: cannot be read"):
+        SensFile(tmp_path / "none.sens")
 
 
 def test_foreign_boxes_of_sunrgbd():
@@ -365,6 +454,22 @@ def test_a_stray_point_costs_no_memory(tmp_path, cli):
     cloud = np.random.default_rng(0).uniform(0, 3, (500, 3))
     cloud[0] = 1e9
     assert np.isfinite(estimate_alignment(cloud)).all()
+
+
+def test_a_given_gravity_is_believed():
+    """A ramp is the largest plane; the gravity says that it is no floor."""
+    rng = np.random.default_rng(0)
+    ramp = np.column_stack((rng.uniform(0, 4, (2000, 2)), np.zeros(2000)))
+    ramp[:, 2] = 0.2 * ramp[:, 0] + rng.normal(0, 0.002, 2000)
+    cloud = np.concatenate((ramp, rng.uniform(0, 4, (300, 3))))
+    up = np.array([0.0, 0.1, 1.0]) / np.hypot(0.1, 1.0)
+    misled, told = estimate_alignment(cloud), estimate_alignment(cloud, gravity=-9.81 * up)
+    np.testing.assert_allclose(misled[2, :3], np.array([-0.2, 0, 1]) / np.hypot(0.2, 1), atol=0.01)
+    np.testing.assert_allclose(told[2, :3], up, atol=1e-12)
+    np.testing.assert_allclose(told[:3, :3] @ told[:3, :3].T, np.eye(3), atol=1e-12)
+    for wrong in ((0, -1, 0), (0, 0, 1), (0, 0, 0), (0, 0, math.nan), (0, 1)):
+        with pytest.raises(UserInputError, match="gravity: got"):
+            estimate_alignment(cloud, gravity=wrong)
 
 
 def test_augmentation_moves_points_and_boxes_alike():

@@ -14,6 +14,7 @@ from sparsepoint.evaluation import duplicates_per_gt, evaluate
 from sparsepoint.experiment import (
     ARMS,
     CLASSES,
+    _by_candidates,
     controls,
     measure,
     rooms_batches,
@@ -65,9 +66,14 @@ def test_a_measurement_has_every_figure(name):
         "re-read",
     }
     if name == "sparse":
-        wanted |= {"prior", "mAP@0.5 stage 3"}
+        wanted |= {"prior", "mAP@0.5 stage 3", "delta NMS@0.25 stage 1"}
         assert numbers["mAP@0.25"] == numbers["mAP@0.25 stage 3"]
+    else:
+        wanted |= {"delta NMS@0.25, 64 candidates", "mAR@0.25, 128 candidates"}
     assert wanted <= set(numbers)
+    first, second = numbers["loss, part 1"], numbers["loss, part 2"]  # two steps are two parts
+    assert first + second == pytest.approx(2 * numbers["last loss"])
+    assert 0 < numbers["weights, first 48 bits of SHA-256"] < 2**48
     assert all(np.isfinite(list(numbers.values())))
     assert numbers["re-read"] == 1.0
     assert numbers["untrained"] < 0.1
@@ -93,6 +99,13 @@ def test_shipped_weights_are_those_of_their_recipe(name):
     batches = rooms_batches(model.config, 16)
     found = evaluate(model, batches, CLASSES)
     assert found.plain.mean_ap(0.25) > 0.3
+    if model.config.dense:
+        # Twice the candidates find more objects, and each of them more often.
+        more = _by_candidates(model, batches)
+        assert more["mAR@0.25, 64 candidates"] > found.numbers()["mAR@0.25"]
+        assert (
+            more["delta NMS@0.25, 128 candidates"] > more["delta NMS@0.25, 64 candidates"] > found.delta(0.25)
+        )
     checks = controls(model, batches, found)
     assert checks["swapped clouds"] < 0.3 * found.plain.mean_ap(0.25)
     assert checks["permuted classes"] < 0.5 * found.plain.mean_ap(0.25)

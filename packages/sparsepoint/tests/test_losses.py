@@ -10,8 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparsepoint_tiny import built, rooms_batch, small_config
 
-from sparsepoint.coders import DirectCoder, PartialBinBoxCoder, RelativeHeadingCoder, decode_heading
-from sparsepoint.losses import SetCriterion3d, Truth, dense_losses, make_criterion, vote_losses
+from sparsepoint.coders import (
+    ClassResidualCoder,
+    DirectCoder,
+    PartialBinBoxCoder,
+    RelativeHeadingCoder,
+    decode_heading,
+)
+from sparsepoint.losses import (
+    SetCriterion3d,
+    Truth,
+    dense_losses,
+    make_criterion,
+    match_histogram,
+    vote_losses,
+)
 from sparsepoint.matching import HungarianMatcher3d, focal_cost, match_one_to_many
 from sparsepoint.models import DetectionOutput
 from sparsepoint.models.votes import Candidates, Votes
@@ -67,6 +80,51 @@ def test_partial_coder_round_trip():
     for k in range(3):
         out.scatter_(1, 26 + 3 * labels[:, None] + k, code.size_residual[:, k : k + 1])
     torch.testing.assert_close(coder.decode_outputs(boxes[:, :3], out), boxes)
+
+
+def test_class_residual_coder_by_hand():
+    coder = ClassResidualCoder(((1.0, 1, 1), (2.0, 1, 0.5)), 12)
+    assert coder.outputs == 3 + 2 + 6
+    delta, heading = torch.zeros(1, coder.outputs), torch.zeros(1, 24)
+    delta[0, :5] = torch.tensor([0.5, -1, 0.25, 0.0, 2.0])  # the offset, and the second class
+    delta[0, 8:11] = torch.tensor([0.1, 0.0, -0.2])
+    heading[0, 3], heading[0, 12 + 3] = 4.0, 0.5  # a quarter turn and half of half a bin
+    incoming = torch.tensor([[1.0, 2, 3, 9, 9, 9, 1.0]])  # whose size and yaw do not matter
+    wanted = torch.tensor([[1.5, 1, 3.25, 2.2, 1.0, 0.4, math.pi / 2 + 0.5 * math.pi / 12]])
+    torch.testing.assert_close(coder.decode(delta, heading, incoming), wanted)
+
+
+def test_class_residuals_are_learned_of_the_objects_own_class_and_bin():
+    """With every output right but the scores of class and bin, those two terms alone say so."""
+    config = small_config(mode="oriented", num_proposals=1, box_coder="classres", cls_prior=None)
+    truth = Truth([torch.tensor([[0.5, 0, 0, 1.5, 1, 0.7, 1.0]])], [torch.tensor([0])])
+    incoming = torch.tensor([[[0.0, 0, 0, 3, 3, 3, 0.4]]])
+    partial = PartialBinBoxCoder(config.mean_sizes, 12)
+    code = partial.encode(truth.boxes[0], truth.labels[0])
+    coder = ClassResidualCoder(config.mean_sizes, 12)
+    delta, heading = torch.zeros(1, 1, coder.outputs), torch.zeros(1, 1, 24)
+    delta[..., 0], delta[..., 7:10] = 0.5, code.size_residual
+    bin_ = int(code.heading_class)
+    heading[..., 12 + bin_] = code.heading_residual
+
+    def losses(kind, turn):
+        delta[..., 3:7], heading[..., :12] = 0.0, 0.0
+        delta[..., 3 + kind], heading[..., turn] = 20.0, 20.0
+        output = DetectionOutput([torch.zeros(1, 1, 4)], [coder.decode(delta, heading, incoming)], [heading],
+                                 [incoming], [delta])  # fmt: skip
+        found = SetCriterion3d(config)(output, truth)
+        return {name.removeprefix("stage1/"): value.item() for name, value in found.items()}
+
+    right, other_class, other_bin = losses(0, bin_), losses(1, bin_), losses(0, (bin_ + 1) % 12)
+    for name in ("centre", "size", "iou", "corners", "heading_residual", "heading_bin", "size_class"):
+        assert right[name] == pytest.approx(0, abs=1e-4), name
+    assert other_class["size_class"] == pytest.approx(0.45 * 20, abs=1e-3)
+    assert other_class["size"] == pytest.approx(0, abs=1e-4)
+    assert other_class["iou"] > 0.05
+    assert other_bin["heading_bin"] == pytest.approx(0.45 * 20, abs=1e-3)
+    assert other_bin["heading_residual"] == pytest.approx(0, abs=1e-4)
+    heading[..., 12 + bin_] += 0.1  # half bins; the loss is in radians
+    assert losses(0, bin_)["heading_residual"] == pytest.approx(4.5 * 0.1 * math.pi / 12, abs=1e-4)
 
 
 def test_costs_and_focal_loss_in_closed_form():
@@ -181,6 +239,7 @@ def test_losses_by_hand():
     assert losses["stage1/corners"].item() == pytest.approx(0.1125 * corner, abs=1e-6)
     assert losses["stage1/cls"].item() == pytest.approx(1.5 * (0.04332 + 7 * 0.12997), abs=1e-4)
     assert criterion.match_counts.tolist() == [1, 0]
+    assert criterion.unmatched == 0
     perfect = stage_of(truth.boxes[0][None].repeat(1, 2, 1), torch.full((1, 2, 4), -20.0))
     perfect.logits[0][0, 0, 2] = 20.0
     assert criterion(perfect, truth)["loss"].item() < 1e-4
@@ -199,6 +258,37 @@ def test_scenes_without_objects_and_with_too_many():
     many = Truth([b.repeat(5, 1) for b in batch.truth.boxes], [k.repeat(5) for k in batch.truth.labels])
     assert torch.isfinite(criterion(model(batch.points), many)["loss"])
     assert criterion.matches[0][0].unmatched == 5 * len(batch.truth.boxes[0]) - 3
+    assert criterion.unmatched == sum(5 * len(own) - 3 for own in batch.truth.boxes)
+
+
+def test_the_rotated_overlaps_see_the_yaw_and_giou_pulls():
+    """Unit cubes two metres apart: IoU 0 without a gradient, GIoU -1/3."""
+    truth = Truth([torch.tensor([[0.0, 0, 0, 1, 1, 1, 0]])], [torch.tensor([0])])
+
+    def iou(kind, box):
+        boxes = torch.tensor([[box]], requires_grad=True)
+        config = small_config(num_proposals=1, iou_loss=kind, match_iou=0.0)
+        loss = SetCriterion3d(config)(stage_of(boxes, torch.zeros(1, 1, 4)), truth)["stage1/iou"]
+        (grad,) = torch.autograd.grad(loss, boxes)
+        return loss.item() / 0.9, grad[0, 0]
+
+    apart = [2.0, 0, 0, 1, 1, 1, 0]
+    for kind in ("aligned", "rotated"):
+        loss, grad = iou(kind, apart)
+        assert (loss, grad.abs().sum()) == (pytest.approx(1.0), 0)
+    loss, grad = iou("rotated_giou", apart)
+    assert loss == pytest.approx(1 + 1 / 3, abs=1e-6)
+    assert grad[0] > 0
+    turned = [0.0, 0, 0, 1, 1, 1, math.pi / 4]
+    assert iou("aligned", turned)[0] == pytest.approx(0, abs=1e-6)
+    assert iou("rotated", turned)[0] == pytest.approx(1 - 1 / math.sqrt(2), abs=1e-5)
+
+
+def test_match_histogram_counts_every_proposal_once():
+    counts = torch.tensor([0, 1, 9, 10, 99, 100, 5000, 0])
+    shares = match_histogram(counts)
+    assert [8 * share for share in shares.values()] == [2, 2, 2, 2]
+    assert list(shares) == ["0", "1 to 9", "10 to 99", "100 or more"]
 
 
 def test_learned_boxes_learn_from_the_first_stage_alone():

@@ -52,6 +52,8 @@ def test_parameter_counts():
     apart = build(make_config("sparsepoint", "scannet", share_stages=False, num_stages=2))
     assert count(apart) == count(whole) + 3_188_634
     assert make_config("sparsepoint", "s3dis").num_proposals == 256
+    crowded = make_config("srdet", "matterport3d")
+    assert (crowded.num_proposals, crowded.initial_proposals) == (256, 320)
 
 
 def test_proposals_share_one_feature_and_lie_between_the_percentiles():
@@ -204,6 +206,7 @@ def test_early_exit_is_the_same_network():
         {"feature_source": "votes"},
         {"feature_source": "seeds+votes", "local_aggregation": True},
         {"box_coder": "direct", "centre_axes": "local"},
+        {"box_coder": "classres"},
         {"proposals": "fps", "foreground": "per_proposal"},
         {"grids": (5,), "roi": "aligned", "cls_prior": None},
         {"preset": "srdet", "initial_proposals": 20, "feature_source": "seeds+votes"},
@@ -224,6 +227,24 @@ def test_every_option_trains_and_predicts(overrides):
     found = model.eval().predict(batch.points, score_thr=0.0)
     assert len(found) == 2
     assert all(torch.isfinite(f.boxes).all() and (f.boxes[:, 3:6] > 0).all() for f in found)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "srdet", "tiny_votenet"])
+def test_half_precision_stays_outside_of_the_boxes(preset):
+    """Under autocast, linear layers run in bfloat16; boxes are decoded, matched and compared in float32."""
+    from sparsepoint.losses import make_criterion
+
+    config = small_config(preset, "oriented", backbone="tiny", initial_proposals=20)
+    model, batch = built(config), rooms_batch(config, mode="oriented")
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch.points)
+        losses = make_criterion(config)(output, batch.truth)
+        found = model.eval().predict(batch.points, score_thr=0.0)
+    losses["loss"].backward()
+    assert all(torch.isfinite(v) for v in losses.values())
+    half = output.candidates.outputs if output.candidates is not None else output.logits[-1]
+    assert half.dtype == torch.bfloat16
+    assert {b.dtype for b in (*output.boxes, *(f.boxes for f in found))} == {torch.float32}
 
 
 def test_scores_thresholds_and_pairs():
@@ -302,6 +323,8 @@ def test_bad_settings_and_shapes_are_named():
         ({"depth": 3}, "depth: unknown"),
         ({"num_points": 0}, "num_points: got 0"),
         ({"nms": 1.5}, "nms: got 1.5"),
+        ({"box_coder": "x"}, "box_coder: got 'x'"),
+        ({"preset": "srdet", "num_proposals": 161}, "num_proposals: got 161"),
     ):
         with pytest.raises(UserInputError, match=match):
             make_config(**words)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 
 import pytest
@@ -46,9 +47,13 @@ def test_fit_resume_test_and_predict(cli, room_file, tmp_path):
     assert code == 0, err
     assert "2 subsamples" in out
     assert "delta NMS@0.25" in out
+    printed = dict(re.findall(r"^(ms a scene\S*(?: with NMS)?) +([\d.]+) ±", out, re.MULTILINE))
+    assert set(printed) == {"ms a scene", "ms a scene with NMS"}
+    assert 0 < float(printed["ms a scene"]) <= float(printed["ms a scene with NMS"])
     document = json.loads((tmp_path / "r.json").read_text())
     assert len(document["subsamples"]) == 2
     assert document["figures"]["mAP@0.25"]["deviation"] >= 0
+    assert document["figures"]["ms"]["mean"] > 0
     # The checkpoint says what the model is: no recipe is needed for it.
     code, out, err = cli("test", "--ckpt_path", path, "data.generate=[8,4]", *QUIET_WORDS)
     assert code == 0, err
@@ -61,6 +66,23 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
         return task, IndoorData(generate=(6, 2), batch_size=2)
 
     fit_and_resume(make, tmp_path, epochs=2)
+
+
+def test_training_logs_how_often_proposals_are_matched(tmp_path):
+    from tenfold.testing import quiet_fit
+
+    torch.manual_seed(0)
+    few = {**SMALL, "num_proposals": 2}
+    task = DetectionTask("tiny", "rooms", overrides=few, milestones=())
+    data = IndoorData(generate=(4, 2), batch_size=2, augment=False)
+    logged = quiet_fit(tmp_path, task, data, max_epochs=1).callback_metrics
+    prefix = "train/proposals matched "
+    shares = {k.removeprefix(prefix): float(v) for k, v in logged.items() if k.startswith(prefix)}
+    # Two proposals, each of which gets an object in every one of the four rooms.
+    assert shares == {"0 times": 0, "1 to 9 times": 1, "10 to 99 times": 0, "100 or more times": 0}
+    objects = sum(len(data.scenes["train"].scene(i).boxes) for i in range(4))
+    assert logged["train/unmatched objects"] == objects - 8
+    assert (task.criterion.match_counts == 0).all()
 
 
 def test_dense_recipe_and_its_momentum(tmp_path):

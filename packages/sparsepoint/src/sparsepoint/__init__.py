@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sparsepoint.align import estimate_alignment
     from sparsepoint.checkpoint import load_detector
     from sparsepoint.classes import LABEL_SETS, LabelSet
-    from sparsepoint.coders import DirectCoder, PartialBinBoxCoder, RelativeHeadingCoder
+    from sparsepoint.coders import ClassResidualCoder, DirectCoder, PartialBinBoxCoder, RelativeHeadingCoder
     from sparsepoint.config import PRESETS, SparsePointConfig, make_config
     from sparsepoint.data import (
         Augmentation,
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
         S3DISDetection,
         ScanNetDetection,
         SceneSamples,
+        SensFile,
+        SensFrame,
         SUNRGBDDetection,
         SyntheticRooms,
         collate,
         open_scenes,
+        sens_points,
     )
     from sparsepoint.evaluation import IndoorAP, duplicates_per_gt, evaluate
     from sparsepoint.losses import SetCriterion3d, Truth, make_criterion
@@ -57,6 +60,7 @@ __all__ = [
     "LABEL_SETS",
     "PRESETS",
     "Augmentation",
+    "ClassResidualCoder",
     "CustomDetection",
     "DetectionOutput",
     "Detections3D",
@@ -78,6 +82,8 @@ __all__ = [
     "SUNRGBDDetection",
     "ScanNetDetection",
     "SceneSamples",
+    "SensFile",
+    "SensFrame",
     "SetCriterion3d",
     "SparsePoint",
     "SparsePointConfig",
@@ -94,6 +100,7 @@ __all__ = [
     "make_config",
     "make_criterion",
     "open_scenes",
+    "sens_points",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -102,7 +109,7 @@ __getattr__, __dir__ = lazy_names(
         ".align": ["estimate_alignment"],
         ".checkpoint": ["load_detector"],
         ".classes": ["LABEL_SETS", "LabelSet"],
-        ".coders": ["DirectCoder", "PartialBinBoxCoder", "RelativeHeadingCoder"],
+        ".coders": ["ClassResidualCoder", "DirectCoder", "PartialBinBoxCoder", "RelativeHeadingCoder"],
         ".config": ["PRESETS", "SparsePointConfig", "make_config"],
         ".data": [
             "Augmentation",
@@ -114,9 +121,12 @@ __getattr__, __dir__ = lazy_names(
             "SUNRGBDDetection",
             "ScanNetDetection",
             "SceneSamples",
+            "SensFile",
+            "SensFrame",
             "SyntheticRooms",
             "collate",
             "open_scenes",
+            "sens_points",
         ],
         ".evaluation": ["IndoorAP", "duplicates_per_gt", "evaluate"],
         ".losses": ["SetCriterion3d", "Truth", "make_criterion"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,19 +20,22 @@ _MOST = 20000
 _FLOOR_PERCENTILE = 1.0
 
 
-def estimate_alignment(points: npt.ArrayLike, seed: int = 0) -> Floats:
+def estimate_alignment(
+    points: npt.ArrayLike, seed: int = 0, gravity: Sequence[float] | None = None
+) -> Floats:
     """(4, 4) from a scan's frame to an aligned one: x' = A x.
 
-    Up is the normal of the largest plane within 25 degrees of +z, the floor (the first percentile along it) goes to
-    z = 0, and the walls are turned along the axes: the turn, modulo 90 degrees, for which x and y of the points
-    off the floor pile up most. A scan whose z axis points elsewhere has to be turned first.
+    Up is opposite to the gravity, or else the normal of the largest plane within 25 degrees of +z; the floor (the first
+    percentile along it) goes to z = 0, and the walls are turned along the axes: the turn, modulo 90 degrees, for which
+    x and y of the points off the floor pile up most. A scan whose z axis points elsewhere has to be turned first.
 
     Args:
         points: (N, 3), metres, z roughly up.
         seed: of the planes that are tried.
+        gravity: direction of it in the scan's frame, of any length, where it is known (from a phone's sensors, say).
 
     Raises:
-        UserInputError: less than ten finite points.
+        UserInputError: less than ten finite points, or a gravity more than 25 degrees off -z.
 
     Example:
         >>> room = np.random.default_rng(0).uniform(0, 1, (3000, 3)) * [4, 3, 2]
@@ -48,13 +53,26 @@ def estimate_alignment(points: npt.ArrayLike, seed: int = 0) -> Floats:
     if len(cloud) > _MOST:
         cloud = cloud[rng.choice(len(cloud), _MOST, replace=False)]
     matrix = np.eye(4)
-    matrix[:3, :3] = _rotation_to_z(_up(cloud, rng))
+    matrix[:3, :3] = _rotation_to_z(_up(cloud, rng) if gravity is None else _against(gravity))
     level = transform_points(cloud, matrix)
     floor = np.percentile(level[:, 2], _FLOOR_PERCENTILE)
     angle = _wall_angle(level[level[:, 2] > floor + 0.15, :2])
     cos, sin = np.cos(-angle), np.sin(-angle)
     turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, -floor], [0, 0, 0, 1]])
     return np.asarray(turn @ matrix)
+
+
+def _against(gravity: Sequence[float]) -> Floats:
+    """The unit vector opposite to a gravity."""
+    down = np.asarray(gravity, np.float64)
+    if down.shape != (3,) or not np.isfinite(down).all() or not np.linalg.norm(down) > 0:
+        raise UserInputError(f"gravity: got {gravity}; expected three numbers, not all 0")
+    up = -down / np.linalg.norm(down)
+    if up[2] < np.cos(_TILT):
+        raise UserInputError(
+            f"gravity: got {gravity}; expected a direction within 25 degrees of -z: turn the scan first"
+        )
+    return np.asarray(up)
 
 
 def _up(cloud: Floats, rng: np.random.Generator) -> Floats:

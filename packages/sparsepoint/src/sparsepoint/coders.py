@@ -9,9 +9,18 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sparsepoint.config import SparsePointConfig
 from tenfold.geometry import HeadingBinCoder, rotate_z, wrap_angle
 
-__all__ = ["DirectCoder", "PartialBinBoxCoder", "PartialCode", "RelativeHeadingCoder", "decode_heading"]
+__all__ = [
+    "ClassResidualCoder",
+    "DirectCoder",
+    "PartialBinBoxCoder",
+    "PartialCode",
+    "RelativeHeadingCoder",
+    "decode_heading",
+    "stage_coder",
+]
 
 # Deltas are divided by these before they are applied (SRDet's code): centres, then sizes.
 _CENTRE_DIVISOR = 2.0
@@ -56,6 +65,11 @@ class RelativeHeadingCoder:
     bins: int = 1
     axes: Literal["scene", "local"] = "scene"
 
+    @property
+    def outputs(self) -> int:
+        """Numbers that a head predicts for a box besides its heading."""
+        return 6
+
     def decode(self, delta: Tensor, heading: Tensor, boxes: Tensor) -> Tensor:
         """Boxes (..., 7) of deltas (..., 6), heading outputs (..., 2 * bins) and incoming boxes (..., 7)."""
         size, yaw = boxes[..., 3:6], boxes[..., 6]
@@ -82,6 +96,11 @@ class DirectCoder:
     """
 
     bins: int = 1
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a head predicts for a box besides its heading."""
+        return 6
 
     def decode(self, delta: Tensor, heading: Tensor, boxes: Tensor) -> Tensor:
         """Boxes (..., 7) of outputs (..., 6), (sine, cosine) in the first two heading outputs, and incoming boxes."""
@@ -163,3 +182,49 @@ class PartialBinBoxCoder:
         # A negative size has no meaning; a residual below -0.9 is a head that is not trained yet.
         code = PartialCode(bin_[..., 0], residual.gather(-1, bin_)[..., 0], kind, own.clamp(min=-0.9))
         return self.decode(centres, code)
+
+
+@dataclass(frozen=True)
+class ClassResidualCoder:
+    """VoteNet's code for a stage: centre offset in metres, and size and heading as `PartialBinBoxCoder` codes them.
+
+    Size and heading are those of the object and not relative to the box that the stage starts from.
+
+    Args:
+        mean_sizes: (dx, dy, dz) of each size class, metres.
+        bins: of the heading.
+
+    Example:
+        >>> box, out = torch.tensor([[1.0, 0, 0, 9, 9, 9, 0]]), torch.tensor([[0.5, 0, 0, 0, 3, 0, 0, 0, 0.1, 0, 0]])
+        >>> coder = ClassResidualCoder(((1.0, 1.0, 1.0), (2.0, 1.0, 0.5)))
+        >>> coder.outputs, coder.decode(out, torch.zeros(1, 2), box)[0, [0, 3, 5]].tolist()  # doctest: +ELLIPSIS
+        (11, [1.5, 2.2..., 0.5])
+    """
+
+    mean_sizes: tuple[tuple[float, float, float], ...]
+    bins: int = 1
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a head predicts for a box besides its heading: the offset, and 4 for each size class."""
+        return 3 + 4 * len(self.mean_sizes)
+
+    def decode(self, delta: Tensor, heading: Tensor, boxes: Tensor) -> Tensor:
+        """Boxes (..., 7) of outputs (..., 3 + 4 S), heading outputs (..., 2 * bins) and incoming boxes (..., 7)."""
+        coder = PartialBinBoxCoder(self.mean_sizes, self.bins)
+        return coder.decode_outputs(boxes[..., :3] + delta[..., :3], torch.cat((heading, delta[..., 3:]), -1))
+
+    def size_outputs(self, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (..., S) of the size classes, and residuals (..., S, 3) over their mean sizes, of outputs."""
+        sizes = len(self.mean_sizes)
+        scores, residuals = delta[..., 3:].split([sizes, 3 * sizes], -1)
+        return scores, residuals.unflatten(-1, (sizes, 3))
+
+
+def stage_coder(config: SparsePointConfig) -> RelativeHeadingCoder | DirectCoder | ClassResidualCoder:
+    """The coder of a detector's stages."""
+    if config.box_coder == "classres":
+        return ClassResidualCoder(config.mean_sizes, config.heading_bins)
+    if config.box_coder == "direct":
+        return DirectCoder(config.heading_bins)
+    return RelativeHeadingCoder(config.heading_bins, config.centre_axes)

@@ -44,7 +44,8 @@ class SparsePointConfig:
         interaction: "gate", "dynamic" (Sparse R-CNN's) or "none".
         attention: let proposals see each other.
         pos: "none", or "box" to add an embedding of the boxes to queries and keys.
-        box_coder: "relbin" (deltas and heading bins relative to the incoming yaw) or "direct".
+        box_coder: "relbin" (deltas and heading bins relative to the incoming yaw), "classres" (VoteNet's: size as class
+            and residual, heading bins of the scene) or "direct" (log sizes, sine and cosine of the yaw).
         centre_axes: shift centres along the axes of the "scene" or of the box ("local").
         proposals: "learned", "frozen" (as initialised) or "fps" (centres by farthest point sampling).
         foreground: "shared" embedding, or "per_proposal".
@@ -52,7 +53,8 @@ class SparsePointConfig:
         cls_prior: initial probability of every class; None starts at one half.
         assignment: "one_to_one" (Hungarian) or "one_to_many" (the ablation).
         match_iou: weight of the IoU in the matching cost.
-        iou_loss: "aligned" ignores the yaw, "rotated" does not, "none" leaves the term out.
+        iou_loss: "aligned" ignores the yaw, "rotated" and "rotated_giou" (which also pulls boxes apart together) do
+            not, "none" leaves the term out.
         corner_loss: whether corners are compared.
         initial_proposals: candidates of SRDet's first head.
         cluster: where VoteNet samples its candidates: "votes", "seeds", or seeds in evaluation alone ("released").
@@ -84,7 +86,7 @@ class SparsePointConfig:
     interaction: Literal["gate", "dynamic", "none"] = "gate"
     attention: bool = True
     pos: Literal["none", "box"] = "none"
-    box_coder: Literal["relbin", "direct"] = "relbin"
+    box_coder: Literal["relbin", "classres", "direct"] = "relbin"
     centre_axes: Literal["scene", "local"] = "scene"
     proposals: Literal["learned", "frozen", "fps"] = "learned"
     foreground: Literal["shared", "per_proposal"] = "shared"
@@ -92,7 +94,7 @@ class SparsePointConfig:
     cls_prior: float | None = 0.01
     assignment: Literal["one_to_one", "one_to_many"] = "one_to_one"
     match_iou: float = 4.0
-    iou_loss: Literal["aligned", "rotated", "none"] = "aligned"
+    iou_loss: Literal["aligned", "rotated", "rotated_giou", "none"] = "aligned"
     corner_loss: bool = True
     initial_proposals: int = 160
     cluster: Literal["votes", "seeds", "released"] = "released"
@@ -106,13 +108,13 @@ class SparsePointConfig:
             "feature_source": ("seeds", "votes", "seeds+votes"),
             "interaction": ("gate", "dynamic", "none"),
             "pos": ("none", "box"),
-            "box_coder": ("relbin", "direct"),
+            "box_coder": ("relbin", "classres", "direct"),
             "centre_axes": ("scene", "local"),
             "proposals": ("learned", "frozen", "fps"),
             "foreground": ("shared", "per_proposal"),
             "proposal_init": ("sobol", "grid", "scene"),
             "assignment": ("one_to_one", "one_to_many"),
-            "iou_loss": ("aligned", "rotated", "none"),
+            "iou_loss": ("aligned", "rotated", "rotated_giou", "none"),
             "cluster": ("votes", "seeds", "released"),
         }
         for name, allowed in choices.items():
@@ -133,6 +135,11 @@ class SparsePointConfig:
             raise UserInputError(
                 f"model: mean_sizes: got {len(self.mean_sizes)} for {len(self.class_names)} classes; expected one for "
                 "each of one or more classes"
+            )
+        if self.preset == "srdet" and self.num_proposals > self.initial_proposals:
+            raise UserInputError(
+                f"model: num_proposals: got {self.num_proposals}; expected no more than the "
+                f"{self.initial_proposals} initial_proposals that they are chosen from"
             )
         if not self.grids or min(self.grids) < 1:
             raise UserInputError(f"model: grids: got {self.grids}; expected one or more positive numbers")
@@ -244,4 +251,5 @@ def _of_data_set(labels: str | LabelSet, preset: str) -> dict[str, Any]:
     if labels == "sunrgbd":
         return {"mean_size": (0.8015, 1.1225, 0.8829), "num_points": 20000, "match_iou": 0.0}
     # Rooms of these hold more than a hundred chairs.
-    return {"num_proposals": 256} if labels in ("s3dis", "matterport3d") and preset == "sparsepoint" else {}
+    many = {"sparsepoint": {"num_proposals": 256}, "srdet": {"num_proposals": 256, "initial_proposals": 320}}
+    return many.get(preset, {}) if labels in ("s3dis", "matterport3d") else {}

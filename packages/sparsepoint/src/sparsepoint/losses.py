@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsepoint.coders import PartialBinBoxCoder, RelativeHeadingCoder
+from sparsepoint.coders import ClassResidualCoder, PartialBinBoxCoder, RelativeHeadingCoder
 from sparsepoint.config import SparsePointConfig
 from sparsepoint.matching import HungarianMatcher3d, Match, match_one_to_many, pad_objects
 from sparsepoint.models.output import DetectionOutput
@@ -18,7 +19,14 @@ from tenfold.geometry import box_corners
 from tenfold.losses import mean_count, sigmoid_focal_loss, smooth_l1
 from tenfold.ops import rotated_iou
 
-__all__ = ["SetCriterion3d", "Truth", "dense_losses", "make_criterion", "vote_losses"]
+__all__ = [
+    "SetCriterion3d",
+    "Truth",
+    "dense_losses",
+    "make_criterion",
+    "match_histogram",
+    "vote_losses",
+]
 
 # Weights of a stage's losses (SRDet's configuration).
 _CLS, _CENTRE, _SIZE, _IOU, _CORNERS, _BIN, _RESIDUAL = 1.5, 1.35, 0.45, 0.9, 0.1125, 0.45, 4.5
@@ -74,6 +82,11 @@ class SetCriterion3d(nn.Module):
             "match_counts", torch.zeros(config.num_proposals, dtype=torch.int64), persistent=False
         )
         self.match_counts: Tensor
+
+    @property
+    def unmatched(self) -> int:
+        """Objects of the last call that no proposal of the last stage answers for."""
+        return sum(match.unmatched for match in self.matches[-1])
 
     def forward(self, output: DetectionOutput, truth: Truth) -> dict[str, Tensor]:
         """Every loss by name (``stage1/centre`` ...), weighted, and their sum as ``loss``."""
@@ -136,11 +149,16 @@ class SetCriterion3d(nn.Module):
         wanted = wanted_of(truth.boxes).to(found.dtype)
         scale = found.new_tensor(self.config.size_scale)
         losses["centre"] = sums(_CENTRE, (found[:, :3] - wanted[:, :3]).abs())
-        losses["size"] = sums(_SIZE, ((found[:, 3:6] - wanted[:, 3:6]) / scale).abs())
+        size = found[:, 3:6]
+        if self.config.box_coder == "classres":
+            kinds, size = self._class_sizes(matched(output.deltas), wanted_of(truth.labels))
+            losses["size_class"] = self._means(_BIN, kinds, sizes)
+        losses["size"] = sums(_SIZE, ((size - wanted[:, 3:6]) / scale).abs())
         if self.config.iou_loss != "none":
-            rotated = self.config.iou_loss == "rotated"
-            pair = (found, wanted) if rotated else (_aligned(found), _aligned(wanted))
-            losses["iou"] = sums(_IOU, 1 - rotated_iou(*pair))
+            turned = self.config.iou_loss.startswith("rotated")
+            pair = (found, wanted) if turned else (_aligned(found), _aligned(wanted))
+            kind: Any = "giou" if self.config.iou_loss == "rotated_giou" else "iou"
+            losses["iou"] = sums(_IOU, 1 - rotated_iou(*pair, kind))
         if self.config.corner_loss:
             losses["corners"] = sums(_CORNERS, smooth_l1(box_corners(found), box_corners(wanted), beta=1.0))
         if self.config.heading_bins > 1:
@@ -157,16 +175,47 @@ class SetCriterion3d(nn.Module):
             apart = (heading[:, :2] - told).abs().split(list(sizes))
             return {"heading": [_RESIDUAL * part.sum() / objects for part in apart]}
         bins = self.config.heading_bins
-        index, residual = RelativeHeadingCoder(bins).encode_heading(yaw, incoming)
-        own = heading[:, bins:].gather(1, index[:, None])[:, 0]
-        entropy = F.cross_entropy(heading[:, :bins], index, reduction="none").split(list(sizes))
-        # The mean over the matches of all processes; over none it is 0 and not NaN.
-        pairs = [mean_count(torch.tensor(float(size), device=heading.device)) for size in sizes]
+        # VoteNet's code is that of the yaw itself and counts residuals in half bins; the loss is one of radians.
+        whole = self.config.box_coder == "classres"
+        start, unit = (torch.zeros_like(incoming), math.pi / bins) if whole else (incoming, 1.0)
+        index, residual = RelativeHeadingCoder(bins).encode_heading(yaw, start)
+        own = unit * heading[:, bins:].gather(1, index[:, None])[:, 0]
+        entropy = F.cross_entropy(heading[:, :bins], index, reduction="none")
         apart = (own - residual).abs().split(list(sizes))
         return {
-            "heading_bin": [_BIN * part.sum() / count for part, count in zip(entropy, pairs, strict=True)],
+            "heading_bin": self._means(_BIN, entropy, sizes),
             "heading_residual": [_RESIDUAL * part.sum() / objects for part in apart],
         }
+
+    def _class_sizes(self, deltas: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of pairs under VoteNet's code: cross-entropy (P,) of the size class, sizes (P, 3) of the object's class."""
+        coder = ClassResidualCoder(self.config.mean_sizes, self.config.heading_bins)
+        scores, residuals = coder.size_outputs(deltas)
+        own = residuals.gather(1, labels[:, None, None].expand(-1, 1, 3))[:, 0]
+        mean = deltas.new_tensor(self.config.mean_sizes)[labels]
+        return F.cross_entropy(scores, labels, reduction="none"), mean * (1 + own)
+
+    def _means(self, weight: float, values: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """Of each stage, over the matches of all processes; over none it is 0 and not NaN."""
+        counts = [mean_count(torch.tensor(float(size), device=values.device)) for size in sizes]
+        return [
+            weight * part.sum() / count for part, count in zip(values.split(list(sizes)), counts, strict=True)
+        ]
+
+
+def match_histogram(counts: Tensor) -> dict[str, float]:
+    """Share of the proposals that were matched so often, by decade.
+
+    Args:
+        counts: (K,) matches of each proposal. One that is never matched keeps its learned box.
+
+    Example:
+        >>> match_histogram(torch.tensor([0, 3, 12, 0]))
+        {'0': 0.5, '1 to 9': 0.25, '10 to 99': 0.25, '100 or more': 0.0}
+    """
+    decade = torch.bucketize(counts, counts.new_tensor([1, 10, 100]), right=True)
+    shares = (torch.bincount(decade, minlength=4).double() / len(counts)).tolist()
+    return dict(zip(("0", "1 to 9", "10 to 99", "100 or more"), shares, strict=True))
 
 
 def vote_losses(votes: Votes, mask: Tensor, offsets: Tensor) -> dict[str, Tensor]:

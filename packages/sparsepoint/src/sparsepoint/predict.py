@@ -18,6 +18,7 @@ from sparsepoint.align import estimate_alignment
 from sparsepoint.checkpoint import load_detector
 from sparsepoint.data.files import colours_of
 from sparsepoint.data.scenes import choose_rows, floor_of, network_points
+from sparsepoint.data.sens import sens_points
 from sparsepoint.models import Detections3D
 from sparsepoint.pictures import box_mesh, room_picture
 from tenfold._errors import UserInputError
@@ -72,7 +73,7 @@ def read_scan(
     """Points of a scan; of a mesh its vertices, or points drawn from its surface.
 
     Args:
-        path: .ply (points or mesh), .npy, .npz, .bin or .pcd.
+        path: .ply (points or mesh), .npy, .npz, .bin or .pcd; or a recording, .sens, of which see `sens_points`.
         mesh: "auto" draws from the surface where a mesh has fewer vertices than the network takes points.
         number: points to draw.
         seed: of the drawing.
@@ -83,7 +84,7 @@ def read_scan(
     is_mesh = path.suffix.lower() == ".ply" and _has_faces(path)
     if mesh == "surface" and not is_mesh:
         raise UserInputError(f"{path}: mesh: the file has no faces; expected a mesh for --mesh surface")
-    cloud, faces = read_mesh(path) if is_mesh and mesh != "vertices" else (read_points(path), None)
+    cloud, faces = read_mesh(path) if is_mesh and mesh != "vertices" else (_read_cloud(path), None)
     with np.errstate(invalid="ignore"):  # what is not finite is left out below
         points, colours = cloud.xyz.astype(np.float64), colours_of(cloud)
     if faces is not None and (mesh == "surface" or len(points) < number):
@@ -98,6 +99,10 @@ def read_scan(
     if not good.any():
         raise UserInputError(f"{path}: points: no finite point among {len(points)}")
     return Scan(points[good], None if colours is None else colours[good], int((~good).sum()))
+
+
+def _read_cloud(path: Path) -> PointCloud:
+    return sens_points(path) if path.suffix.lower() == ".sens" else read_points(path)
 
 
 def _has_faces(path: Path) -> bool:
@@ -147,6 +152,7 @@ def predict(
     min_score: float = _MIN_SCORE,
     class_scores: dict[str, float] | None = None,
     align: Literal["none", "auto"] = "none",
+    gravity: tuple[float, float, float] | None = None,
     mesh: Literal["auto", "vertices", "surface"] = "auto",
     stages: int | None = None,
     nms: float | None = None,
@@ -160,13 +166,15 @@ def predict(
     proposal is one object or none.
 
     Args:
-        scan: Point cloud or mesh: .ply, .npy, .npz, .bin or .pcd; metres, z up.
+        scan: Point cloud or mesh: .ply, .npy, .npz, .bin or .pcd; or a recording of ScanNet, .sens; metres, z up.
         checkpoint: Checkpoint written by `sparsepoint fit`, or tiny: the package's own, which knows generated rooms.
         out: Folder for the results.
         min_score: Leave out boxes with a smaller score.
         class_scores: Least scores of single classes, such as '{chair: 0.5}'.
         align: auto turns the scan so that its walls lie along the axes and its floor at zero, as ScanNet's models
             expect; boxes are in the scan's own frame all the same.
+        gravity: Direction of the gravity in the scan's frame, such as '[0, 0.1, -1]', where it is known; align auto
+            then takes no plane for the floor.
         mesh: Of a mesh take the vertices, or draw points from the surface; auto draws where there are few vertices.
         stages: Stop after so many refinements.
         nms: Suppress boxes of a class above this overlap; off by default, since it is not needed.
@@ -182,10 +190,12 @@ def predict(
         raise UserInputError(f"stages: got {stages}; {checkpoint} is a dense detector, which has none")
     if stages is not None and not 1 <= stages <= most:
         raise UserInputError(f"stages: got {stages}; expected 1 to {most}")
+    if gravity is not None and align == "none":
+        raise UserInputError(f"gravity: got {gravity} without --align auto, which alone uses it")
     read = read_scan(scan, mesh, model.config.num_points, seed)
     if read.dropped:
         print(f"note: {scan}: {read.dropped} points that are not finite are left out", file=sys.stderr)
-    matrix = estimate_alignment(read.points, seed) if align == "auto" else None
+    matrix = estimate_alignment(read.points, seed, gravity) if align == "auto" else None
     options: dict[str, Any] = {"score_thr": levels, "single_label": not all_labels, "stages": stages}
     if nms is not None or not model.config.dense:
         options["nms"] = nms

@@ -16,10 +16,9 @@ from sparsepoint.config import SparsePointConfig, make_config
 from sparsepoint.data import Augmentation, Batch, Scenes, SceneSamples, SyntheticRooms, collate, open_scenes
 from sparsepoint.data.custom import CustomDetection
 from sparsepoint.data.scenes import PreparedScenes
-from sparsepoint.evaluation import NMS_IOU, Evaluation, summarise
-from sparsepoint.losses import make_criterion
+from sparsepoint.evaluation import Evaluation, both_ways, summarise
+from sparsepoint.losses import SetCriterion3d, make_criterion, match_histogram
 from sparsepoint.models import Detections3D, build
-from sparsepoint.postprocess import suppress
 from tenfold._errors import UserInputError
 from tenfold.io import write_json
 from tenfold.train.claims import environment_stamp
@@ -191,7 +190,8 @@ class IndoorData(LightningDataModule):
         return batch.to(device)
 
 
-_Found = tuple[Detections3D, Detections3D, tuple[torch.Tensor, torch.Tensor]]
+_Found = tuple[Detections3D, Detections3D, tuple[torch.Tensor, torch.Tensor], tuple[float, float]]
+_PRINTED = {"ms": "ms a scene", "ms with NMS": "ms a scene with NMS"}
 
 
 class DetectionTask(LightningModule):
@@ -263,27 +263,33 @@ class DetectionTask(LightningModule):
         losses = self.criterion(self.model(batch.points), batch.truth)
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch))
+        if isinstance(self.criterion, SetCriterion3d):
+            self.log(
+                "train/unmatched objects",
+                float(self.criterion.unmatched),
+                on_step=False,
+                on_epoch=True,
+                reduce_fx="sum",
+                sync_dist=True,
+            )
         loss: torch.Tensor = losses["loss"]
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """How many proposals were ever matched: one that never is keeps its box."""
-        counts = getattr(self.criterion, "match_counts", None)
-        if counts is not None:
-            self.log("train/proposals matched", (counts > 0).float().mean())
-            counts.zero_()
+        """How often proposals were matched, in all processes: one that never is keeps its box."""
+        if isinstance(self.criterion, SetCriterion3d):
+            counts = torch.stack(gather_values(self.criterion.match_counts.cpu())).sum(0)
+            for times, share in match_histogram(counts).items():
+                self.log(f"train/proposals matched {times} times", share, rank_zero_only=True)
+            self.criterion.match_counts.zero_()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collects the detections of one batch, without and with suppression."""
-        plain = self.model.predict(batch.points, nms=None)
-        dense = self.config.dense
-        less = (
-            self.model.predict(batch.points, nms=NMS_IOU) if dense else [suppress(f, NMS_IOU) for f in plain]
-        )
+        plain, less, times = both_ways(self.model, batch.points)
         found = self._found.setdefault(dataloader_idx, {})
         truth = zip(batch.truth.boxes, batch.truth.labels, strict=True)
         for index, bare, kept, objects in zip(batch.index, plain, less, truth, strict=True):
-            found[index] = (_on_cpu(bare), _on_cpu(kept), (objects[0].cpu(), objects[1].cpu()))
+            found[index] = (_on_cpu(bare), _on_cpu(kept), (objects[0].cpu(), objects[1].cpu()), times)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """As in validation."""
@@ -294,8 +300,9 @@ class DetectionTask(LightningModule):
         self.evaluations = []
         for _, found in sorted(_merged(self._found).items()):
             rows = [found[index] for index in sorted(found)]
-            plain, less, truth = ([row[k] for row in rows] for k in range(3))
-            self.evaluations.append(summarise(plain, less, truth, self.config.class_names))  # type: ignore[arg-type]
+            plain, less, truth, times = zip(*rows, strict=True)
+            before, after = zip(*times, strict=True)
+            self.evaluations.append(summarise(plain, less, truth, self.config.class_names, (before, after)))
         self._found = {}
         stage = "test" if self.trainer.testing else "val"
         for name, (mean, _) in self.numbers().items():
@@ -313,8 +320,7 @@ class DetectionTask(LightningModule):
         print(f"{self.config.preset} on {data.lists['val']}{note}; {len(self.evaluations)} subsamples")
         print(self.evaluations[0].plain)
         for name, (mean, deviation) in self.numbers().items():
-            if not name.startswith("ms"):
-                print(f"{name:<24}{mean:10.4f} ± {deviation:.4f}")
+            print(f"{_PRINTED.get(name, name):<24}{mean:10.4f} ± {deviation:.4f}")
         if self.hparams["results"]:
             write_json(Path(self.hparams["results"]), self.document())
 
@@ -332,9 +338,7 @@ class DetectionTask(LightningModule):
         figures = {name: {"mean": m, "deviation": d} for name, (m, d) in self.numbers().items()}
         return {
             "preset": self.config.preset,
-            "figures": {
-                k: v for k, v in figures.items() if not math.isnan(v["mean"]) and not k.startswith("ms")
-            },
+            "figures": {k: v for k, v in figures.items() if not math.isnan(v["mean"])},
             "subsamples": [evaluation.plain.to_dict() for evaluation in self.evaluations],
             "environment": environment_stamp(),
         }

@@ -21,6 +21,7 @@ from sparsepoint.data.scenes import (
     SceneSamples,
     collate,
 )
+from sparsepoint.data.sens import SensFile, SensFrame, sens_points
 from sparsepoint.data.sunrgbd import SUNRGBDDetection
 from tenfold._errors import UserInputError
 
@@ -39,10 +40,13 @@ __all__ = [
     "Scene",
     "SceneSamples",
     "Scenes",
+    "SensFile",
+    "SensFrame",
     "SyntheticRooms",
     "collate",
     "make_room",
     "open_scenes",
+    "sens_points",
 ]
 
 #: Data set -> reader of its official layout.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsepoint.classes import LABEL_SETS, LabelSet
+from sparsepoint.data.matlab import read_hdf5_struct
 from sparsepoint.data.scenes import Scene, read_list
 from tenfold._errors import UserInputError
 from tenfold.io import read_image
@@ -32,10 +33,10 @@ _LISTS = {"train": "alltrain", "val": "alltest", "test": "alltest"}
 
 
 def read_struct(path: Path, name: str) -> Any:
-    """A variable of a MATLAB file (up to version 7), structs as objects.
+    """A variable of a MATLAB file, structs as objects; version 7.3 (HDF5) needs the package h5py.
 
     Raises:
-        UserInputError: missing, damaged, truncated, of version 7.3 (HDF5), or without that variable.
+        UserInputError: missing, damaged, truncated, without that variable, or of version 7.3 without h5py.
     """
     from scipy.io import loadmat
 
@@ -43,8 +44,8 @@ def read_struct(path: Path, name: str) -> Any:
         raise UserInputError(f"{path}: file: does not exist")
     try:
         found = loadmat(str(path), struct_as_record=False, squeeze_me=True, variable_names=[name])
-    except NotImplementedError as error:
-        raise UserInputError(f"{path}: file: is of MATLAB version 7.3; save it as version 7 (-v7)") from error
+    except NotImplementedError:  # scipy's word for version 7.3
+        return read_hdf5_struct(path, name)
     except Exception as error:  # scipy meets damage as any kind of exception
         raise UserInputError(f"{path}: file: is damaged or truncated ({type(error).__name__})") from error
     if name not in found:

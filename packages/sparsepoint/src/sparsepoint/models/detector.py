@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsepoint.coders import DirectCoder, PartialBinBoxCoder, RelativeHeadingCoder
+from sparsepoint.coders import PartialBinBoxCoder, stage_coder
 from sparsepoint.config import SparsePointConfig
 from sparsepoint.models.output import DetectionOutput, Detections3D
 from sparsepoint.models.parts import (
@@ -88,11 +88,7 @@ class SparsePoint(nn.Module):
         self.pool = RoIGridPool3d(settings.grids, settings.max_points)
         number = 1 if settings.share_stages else settings.num_stages
         self.heads = nn.ModuleList(RefineHead(settings) for _ in range(number))
-        self.coder: RelativeHeadingCoder | DirectCoder = (
-            RelativeHeadingCoder(settings.heading_bins, settings.centre_axes)
-            if settings.box_coder == "relbin"
-            else DirectCoder(settings.heading_bins)
-        )
+        self.coder = stage_coder(settings)
         self._initialise()
 
     @property
@@ -141,6 +137,7 @@ class SparsePoint(nn.Module):
             boxes = self.coder.decode(delta, heading, boxes)
             output.logits.append(logits)
             output.boxes.append(boxes)
+            output.deltas.append(delta)
             output.heading.append(heading)
             boxes = boxes.detach()
         return output

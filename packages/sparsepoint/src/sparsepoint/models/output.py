@@ -18,8 +18,10 @@ class DetectionOutput:
     Attributes:
         logits: (B, K, C) of each stage.
         boxes: (B, K, 7) of each stage.
-        heading: (B, K, 2 * bins) of each stage: bins, then residuals relative to the yaw of ``rois``.
+        heading: (B, K, 2 * bins) of each stage, as the box coder reads it: bins, then residuals; by default relative
+            to the yaw of ``rois``.
         rois: (B, K, 7) that each stage starts from, without gradient but for the first.
+        deltas: (B, K, D) of each stage: centre and size, as the box coder reads them.
         votes: of the presets that have them.
         candidates: of the dense head, in the presets that have one.
     """
@@ -28,6 +30,7 @@ class DetectionOutput:
     boxes: list[Tensor] = field(default_factory=list)
     heading: list[Tensor] = field(default_factory=list)
     rois: list[Tensor] = field(default_factory=list)
+    deltas: list[Tensor] = field(default_factory=list)
     votes: Votes | None = None
     candidates: Candidates | None = None
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sparsepoint.coders import stage_coder
 from sparsepoint.config import SparsePointConfig
 
 __all__ = ["ProposalInteraction", "RefineHead", "StageOutput", "box_position"]
@@ -78,7 +79,7 @@ class StageOutput(NamedTuple):
     Args:
         feats: (B, K, dim) for the next one.
         logits: (B, K, C).
-        delta: (B, K, 6).
+        delta: (B, K, D) centre and size; D is 6, or what the box coder asks for.
         heading: (B, K, 2 * bins).
     """
 
@@ -128,7 +129,8 @@ class RefineHead(nn.Module):
         self.cls_layers = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.LayerNorm(dim), nn.ReLU())
         self.box_layers = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.LayerNorm(dim), nn.ReLU())
         self.classify = nn.Linear(dim, config.num_classes)
-        self.regress = nn.Linear(dim, 6 + 2 * config.heading_bins)
+        self.deltas = stage_coder(config).outputs
+        self.regress = nn.Linear(dim, self.deltas + 2 * config.heading_bins)
 
     def forward(self, feats: Tensor, pooled: Sequence[Tensor], position: Tensor) -> StageOutput:
         """Refine features (B, K, dim) with pooled ones of each grid and positions (B, K, 8) of the boxes."""
@@ -138,7 +140,7 @@ class RefineHead(nn.Module):
         feats = self.ffn_norm(feats + self.drop(self.ffn(feats)))
         logits = self.classify(self.cls_layers(feats))
         boxes = self.regress(self.box_layers(feats))
-        return StageOutput(feats, logits, boxes[..., :6], boxes[..., 6:])
+        return StageOutput(feats, logits, boxes[..., : self.deltas], boxes[..., self.deltas :])
 
     def _attend(self, feats: Tensor, position: Tensor) -> Tensor:
         seen = self.down_norm(self.down(feats))
