@@ -346,7 +346,7 @@ def evaluate(
     data: str | None = None,
     inception: Path | None = None,
     vgg: Path | None = None,
-    lpips: Path | None = None,
+    lpips: str | None = None,
     preset: str = "fid50k_full",
     directions: Path | None = None,
     count: int = 50_000,
@@ -361,13 +361,14 @@ def evaluate(
 
     Args:
         checkpoint: Generator.
-        metrics: Some of cost, discrepancy, editing, mixing, swap, fid, kid, pr, ppl, noise_lpips, equivariance; by
-            default cost and, with a teacher, discrepancy and editing, and with data, fid.
+        metrics: Some of cost, discrepancy, editing, mixing, swap, fid, kid, pr, fidelity (FID, KID, precision and
+            recall through the package torch-fidelity), ppl, noise_lpips, equivariance; by default cost and, with a
+            teacher, discrepancy and editing, and with data, fid.
         teacher: Its teacher.
         data: Real images, as for `train-gan`; never mirrored.
         inception: Inception of 2015 (pt_inception-2015-12-05), for fid and kid.
         vgg: torchvision's VGG16, for pr, and for LPIPS.
-        lpips: Linear heads of LPIPS for VGG16.
+        lpips: Linear heads of LPIPS for VGG16, or package: those of the installed package lpips.
         preset: Of FID: fid50k_full (NVIDIA) or fid_cagan (StyleKD and its baselines).
         directions: Edits of "editing" (.npy); by default some that training does not see.
         count: Generated images, or pairs.
