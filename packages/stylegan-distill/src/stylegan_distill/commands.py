@@ -114,6 +114,7 @@ def prepare(
     out: Path,
     resolution: int = 256,
     filter: Literal["box", "lanczos", "bilinear"] = "lanczos",
+    split: Literal["all", "training", "validation"] = "all",
 ) -> None:
     """Write a folder of images, walked recursively, into a zip archive of square ones; the filter is recorded in it.
 
@@ -121,12 +122,15 @@ def prepare(
     FFHQ-256 networks were trained on box-filtered images.
 
     Args:
-        source: Folder of images.
+        source: Folder of images, of FFHQ with its ffhq-dataset-v2.json, or of LMDB (LSUN's, or rosinality's packing).
         out: Archive to write, .zip.
         resolution: Side, a power of two, pixels.
         filter: How images are resized, after a centre crop.
+        split: Part of FFHQ; generators are usually trained and measured on all of it.
     """
-    count = prepare_images(source, out, resolution, filter, lambda k, n: _tell("images", n, 500)(k - 1))
+    count = prepare_images(
+        source, out, resolution, filter, lambda k, n: _tell("images", n, 500)(k - 1), split=split
+    )
     print(f"{count} images of {resolution} x {resolution}, {filter} filter -> {out}")
 
 
