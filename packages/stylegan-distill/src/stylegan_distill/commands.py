@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegan_distill.checkpoints import Checkpoint, load_checkpoint, load_generator, save_checkpoint
 from stylegan_distill.config import DiscriminatorConfig, config_to_dict
-from stylegan_distill.cost import count_cost
+from stylegan_distill.cost import count_cost, measure_run
 from stylegan_distill.data import ImageSource, open_images, prepare_images, read_cifar10, read_mnist, to_float
 from stylegan_distill.data.batches import Pixels
 from stylegan_distill.grids import image_grid, labelled_rows, require_av, to_pixels, write_video
@@ -151,14 +151,16 @@ def convert(checkpoint: Path, out: Path) -> None:
     print(f"{checkpoint} ({found.source_format}): {names} -> {out}")
 
 
-def inspect(checkpoint: Path, images: int = 8, out: Path | None = None) -> None:
-    """Print what a checkpoint holds and what its generator costs; nothing in the file is executed.
+def inspect(checkpoint: Path, images: int = 8, out: Path = Path("inspect.png")) -> None:
+    """Print what a checkpoint holds and what its generator costs, and draw samples; nothing in the file is executed.
 
     Args:
         checkpoint: File to read.
-        images: Samples in the picture.
-        out: Picture to write; none without it.
+        images: Samples in the picture; 0 writes none, and neither runs nor times the network.
+        out: Picture to write.
     """
+    if images < 0:
+        raise UserInputError(f"images: got {images}; expected a number from 0 on")
     found = load_checkpoint(checkpoint)
     print(f"format: {found.source_format}")
     for name, net in found.networks().items():
@@ -175,7 +177,12 @@ def inspect(checkpoint: Path, images: int = 8, out: Path | None = None) -> None:
     cost = count_cost(generator)
     filters = f", filters {cost.filter_macs / 1e9:.3f}" if cost.filter_macs else ""
     print(f"  parameters: {cost.params:,}; multiply-accumulates an image: {cost.macs / 1e9:.3f} G{filters}")
-    if out is not None:
+    if images:
+        run = measure_run(generator)
+        print(
+            f"  one image here: {run.activation_bytes / 1e6:,.1f} MB of activations at most, "
+            f"{run.milliseconds:,.0f} ms ({run.device}, {run.threads} threads)"
+        )
         z, c = _codes(generator, images, 0, "images")
         write_image(out, image_grid(_draw(generator.eval(), generator.mapping(z, c)), images))
         print(f"{images} samples -> {out}")

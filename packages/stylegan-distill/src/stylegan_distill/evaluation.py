@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_distill.cost import count_cost
+from stylegan_distill.cost import count_cost, measure_run
 from stylegan_distill.data import ImageBatches, ImageSource
 from stylegan_distill.data.batches import Pixels
 from stylegan_distill.directions import latent_directions
@@ -182,8 +182,10 @@ def _equivariance(s: _Setting) -> Measured:
 
 def _cost(s: _Setting) -> Measured:
     cost = count_cost(s.generator)
+    run = measure_run(s.generator)
     values = {"params": float(cost.params), "macs": float(cost.macs), "filter_macs": float(cost.filter_macs)}
-    return Measured(values)
+    values |= {"activation_bytes": float(run.activation_bytes), "milliseconds": run.milliseconds}
+    return Measured(values, {"device": run.device, "threads": run.threads})
 
 
 #: Name -> how it is computed.
