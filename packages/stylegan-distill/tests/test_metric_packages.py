@@ -13,6 +13,7 @@ from stylegan_distill.features import VGG16Stages
 from stylegan_distill.lpips import LPIPS
 from stylegan_distill.metrics import PackageLPIPS, fidelity_metrics
 from stylegan_distill.networks import StyleGAN2Generator
+from stylegan_distill.task import _perceptual
 from tenfold._errors import MissingExtraError, UserInputError
 
 #: Names of torch-fidelity 0.4's keyword arguments that the adapter may use.
@@ -234,11 +235,19 @@ def test_lpips_of_the_package_is_ours(peer, backbone):
     torch.testing.assert_close(metric(x, y), own(x, y), rtol=1e-4, atol=1e-6)
     assert metric.name == own.name
     assert not any(p.requires_grad for p in metric.parameters())
+    # As a loss: the image gets a gradient.
+    loss = _perceptual("package", str(backbone))
+    assert (type(loss), loss.resize) == (PackageLPIPS, 256)
+    x = x[:1, :, :16, :16].clone().requires_grad_()
+    loss(x, y[:1, :, :16, :16]).sum().backward()
+    assert x.grad.abs().sum() > 0
 
 
 def test_lpips_of_the_package_says_what_is_missing(peer, backbone, tmp_path, monkeypatch):
     with pytest.raises(UserInputError, match="vgg: missing"):
         Networks(lpips="package").perceptual()
+    with pytest.raises(UserInputError, match=r"model\.vgg: missing"):
+        _perceptual("package", None)
     short = tmp_path / "short.pth"
     torch.save({"features.0.weight": torch.zeros(1)}, short)
     with pytest.raises(UserInputError, match=r"short\.pth: features\.0\.weight: expected shape"):

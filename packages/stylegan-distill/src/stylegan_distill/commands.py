@@ -578,7 +578,7 @@ def project(
     iterations: int = 800,
     optimizer: Literal["adam", "lbfgs"] = "lbfgs",
     vgg: Path | None = None,
-    lpips: Path | None = None,
+    lpips: str | None = None,
     parser: Path | None = None,
     seed: int = 0,
 ) -> None:
@@ -591,7 +591,7 @@ def project(
         iterations: Of the optimiser.
         optimizer: Which.
         vgg: torchvision's VGG16 for LPIPS; the tiny network stands in without it.
-        lpips: Linear heads of LPIPS for VGG16.
+        lpips: Linear heads of LPIPS for VGG16, or package: those of the installed package lpips.
         parser: Face parser (79999_iter.pth) for the content-aware values.
         seed: Of the start.
     """

@@ -132,8 +132,8 @@ def _packed_keys(folder: Path, txn: Any, resolution: int) -> list[bytes]:
     if not sizes or not bytes(length).isdigit():
         raise UserInputError(f"{folder}: source: expected the keys length and 256-00000 or of another size")
     enough = [size for size in sizes if size >= resolution]
-    size = min(enough) if enough else max(sizes)
-    return [f"{size}-{number:05d}".encode() for number in range(int(length))]
+    chosen = min(enough) if enough else max(sizes)
+    return [f"{chosen}-{number:05d}".encode() for number in range(int(length))]
 
 
 def _decoded(folder: Path, key: bytes, content: bytes | None) -> Pixels:
