@@ -152,7 +152,7 @@ class _Alive(TorchDispatchMode):
     """Counts the bytes of storages that operators make, from when they are made to when nothing refers to them."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: Any = WeakIdKeyDictionary()
         for tensor in known:
@@ -190,7 +190,8 @@ def peak_bytes(call: Callable[[], Any], known: Iterable[Tensor] = ()) -> int:
         >>> peak_bytes(lambda: (x + 1) * 2, [x])
         8000
     """
-    with _Alive(known) as alive:
+    alive = _Alive(known)
+    with alive:
         result = call()
     del result
     return alive.peak
