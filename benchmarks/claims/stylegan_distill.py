@@ -35,6 +35,7 @@ _SEEDS = (0, 1, 2)
 _TEACHER_SOURCES = (
     "stylegan_distill.gan",
     "stylegan_distill.networks",
+    "stylegan_distill.config",
     "stylegan_distill.data.sprites",
     "stylegan_distill.data.batches",
 )
@@ -49,15 +50,19 @@ _SOURCES = (
     "stylegan_distill.metrics.discrepancy",
     "stylegan_distill.metrics.editing",
     "stylegan_distill.metrics.fid",
+    "stylegan_distill.metrics.pixels",
+    "stylegan_distill.metrics.sampling",
+    "stylegan_distill.pruning",
     *_TEACHER_SOURCES,
 )
 _METRICS = ("ratio", "l1", "mismatched_l1", "perceptual", "fd_data", "edit_cosine", "ld")
-_MORE = ("fd_teacher", "edit_perceptual", "rank_agreement", "seconds")
+_MORE = ("fd_teacher", "edit_cosine_unmoved", "edit_perceptual", "rank_agreement", "seconds")
 _SPRITES = "generated sprites of 16 pixels (4096)"
 _DECIDING = ("kd_mapping", "kd_random", "kd_shuffled", "kd_permuted", "gan", "copy_only")
 _LD = (
     "kd_mapping+ld",
     *("kd_mapping+ld-alpha0.5", "kd_mapping+ld-alpha5", "kd_mapping+ld-weight3", "kd_mapping+ld-weight100"),
+    *("kd_mapping-shared", "kd_mapping+ld-shared"),
     *("ld_only", "inherit", "inherit+ld", "kd_frozen", "kd_heter"),
 )
 _LONG = tuple(name for name in ARMS if name.endswith("-long"))
@@ -70,13 +75,15 @@ Students of 30 % of the channels, 300 steps, batch 16; same discriminator, codes
 ratio is L1 between teacher and student for the same codes over L1 for different ones: 0 is identical, 1 means no
 correspondence. "kd_shuffled" copies the teacher's weights in another order within each layer: the same statistics and
 another function. "kd_permuted" copies the mapping with W's coordinates in another order, which a random synthesis
-network can absorb; its edits are permuted too. "copy_only" copies the mapping and trains without the teacher's
-images. Noise is off; fd is the Frechet distance on a tiny fixed network, comparable with nothing published.
+network can absorb; its edits are permuted too, and "edit_cosine_unmoved" is what they give when they are not.
+"copy_only" copies the mapping and trains without the teacher's images. Noise is off; fd is the Frechet distance on a
+tiny fixed network, comparable with nothing published.
 """.strip()
 _LD_TEXT = """
 Does the latent-direction loss improve edits at this size? Offsets of 5 were chosen for W of 512 dimensions; the arms
 use 5 sqrt(64 / 512) = 1.77 unless they say otherwise. "ld" is the loss itself on held-out codes and directions. To be
-read beside kd_mapping above; nothing is claimed here but that the loss lowers itself.
+read beside kd_mapping above; nothing is claimed here but that the loss lowers itself. "-shared": teacher and student,
+codes and moved codes get the same noise maps.
 """.strip()
 
 
@@ -177,7 +184,7 @@ CLAIMS: tuple[Claim, ...] = (
         seeds=_SEEDS,
         measure=measure_digits,
         dataset=f"MNIST, {_REAL_IMAGES} training images padded to 32 pixels",
-        sources=_SOURCES,
+        sources=(*_SOURCES, "stylegan_distill.data.known"),
         metrics=_METRICS,
         more=_MORE,
         control="mnist-kd_random",
@@ -213,11 +220,26 @@ def gates() -> list[Gate]:
     def minus(arm: str, metric: str = "ratio") -> Any:
         return lambda m: -m[arm][metric]
 
+    def share(arm: str, other: str, metric: str) -> Any:
+        return lambda m: m[arm][metric] / m[other][metric]
+
     wanted: tuple[tuple[str, Any, float, bool], ...] = (
         ("copied mapping: ratio at most 0.75 after 300 steps", minus("kd_mapping"), -0.75, True),
         ("random mapping: ratio at least 0.90", value("kd_random"), 0.90, True),
         ("control, shuffled weights: ratio at least 0.90", value("kd_shuffled"), 0.90, True),
         ("control, permuted W: ratio at most 0.75", minus("kd_permuted"), -0.75, True),
+        (
+            "control, permuted W: edits agree less when they are not permuted too",
+            lambda m: m["kd_permuted"]["edit_cosine"] - m["kd_permuted"]["edit_cosine_unmoved"],
+            0.03,
+            True,
+        ),
+        (
+            "control, other codes: a copied mapping's images differ at least 0.9 times as much as a random one's",
+            share("kd_mapping", "kd_random", "mismatched_l1"),
+            0.9,
+            True,
+        ),
         ("control, copied mapping without images: ratio at least 0.90", value("copy_only"), 0.90, True),
         ("GAN alone: ratio at least 0.95", value("gan"), 0.95, True),
         (
@@ -233,7 +255,12 @@ def gates() -> list[Gate]:
             True,
         ),
         ("800 steps: the ratio has fallen further", above("kd_mapping", "kd_mapping-long"), 0.0, True),
-        ("LD lowers its own value on held-out codes", above("kd_mapping", "kd_mapping+ld", "ld"), 0.0, True),
+        (
+            "LD lowers its own value on held-out codes: that without it over that with it, at least 1",
+            share("kd_mapping", "kd_mapping+ld", "ld"),
+            1.0,
+            True,
+        ),
         ("LD and edits (reported)", above("kd_mapping+ld", "kd_mapping", "edit_cosine"), 0.0, False),
         (
             "800 steps: LD and edits (reported)",
@@ -252,6 +279,18 @@ def gates() -> list[Gate]:
             above("mnist-kd_random", "mnist-kd_mapping"),
             0.15,
             True,
+        ),
+        (
+            "MNIST: LD and edits (reported)",
+            above("mnist-kd_mapping+ld", "mnist-kd_mapping", "edit_cosine"),
+            0.0,
+            False,
+        ),
+        (
+            "shared noise: change of the ratio, without LD (reported)",
+            above("kd_mapping-shared", "kd_mapping"),
+            0.0,
+            False,
         ),
         ("MNIST: shuffled weights at least 0.9", value("mnist-kd_shuffled"), 0.90, True),
     )

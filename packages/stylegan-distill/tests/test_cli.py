@@ -11,6 +11,7 @@ from PIL import Image
 
 from stylegan_distill.checkpoints import load_generator, save_checkpoint
 from stylegan_distill.cli import app
+from stylegan_distill.cost import measure_run
 from stylegan_distill.networks import StyleGAN2Generator, StyleGAN3Generator
 from stylegan_distill.student import make_student
 from tenfold.io import write_image
@@ -127,6 +128,7 @@ def test_evaluate_prints_and_appends(cli, checkpoints, tmp_path):
     found = {k: v for line in lines for k, v in line.items()}
     net = load_generator(checkpoints["student"])
     assert found["params"] == sum(p.numel() for p in net.parameters())
+    assert found["activation_bytes"] == measure_run(net).activation_bytes
     assert {"ratio", "lpips_tiny", "kid_tiny", "features", "filter", "seed"} <= set(found)
     assert "kid_tiny" in out
     code, _, err = cli(*words, "--metrics", "[fidd]")
@@ -156,7 +158,16 @@ def test_project_prune_inspect_convert(cli, checkpoints, tmp_path):
     code, out, _ = cli("inspect", checkpoints["alias_free"], "--out", "samples.png", "--images", 2)
     assert code == 0
     assert "stylegan3" in out
+    assert "MB of activations" in out
     assert (tmp_path / "samples.png").is_file()
+    code, out, _ = cli("inspect", checkpoints["teacher"], "--images", 0)
+    assert code == 0
+    assert "multiply-accumulates" in out
+    assert "activations" not in out
+    assert not (tmp_path / "inspect.png").exists()
+    assert cli("inspect", checkpoints["teacher"])[0] == 0
+    with Image.open(tmp_path / "inspect.png") as picture:
+        assert picture.size == (8 * 51 - 3, 48)
     code, out, _ = cli("convert", checkpoints["teacher"], "copy.safetensors")
     assert code == 0
     assert load_generator(tmp_path / "copy.safetensors").cfg == load_generator(checkpoints["teacher"]).cfg
@@ -182,7 +193,7 @@ def test_users_mistakes_end_with_two(cli, checkpoints, tmp_path):
         (("edit", teacher, "--directions", "bad.npy"), "bad.npy"),
         (("edit", teacher, "--beside", other), "beside: resolution: got 32; the generator has 16"),
         (("edit", teacher, "--codes", "0"), "codes: got 0"),
-        (("inspect", teacher, "--images", "0", "--out", "x.png"), "images: got 0"),
+        (("inspect", teacher, "--images", "-1", "--out", "x.png"), "images: got -1"),
         (("prune", teacher, "p.safetensors", "--remove_ratio", "1"), "remove_ratio"),
         (("convert", teacher, "x.pt"), ".safetensors"),
         (("export", teacher, "x.bin"), ".onnx or .pt2"),

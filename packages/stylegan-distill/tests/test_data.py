@@ -1,10 +1,16 @@
 """Sprites, archives, batches, and the two known sets."""
 
 import gzip
+import hashlib
+import io
 import json
 import os
 import pickle
+import shutil
+import sys
+import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +27,7 @@ from stylegan_distill.data import (
     sprites,
     to_float,
 )
-from tenfold._errors import UserInputError
+from tenfold._errors import MissingExtraError, UserInputError
 from tenfold.io import write_image
 from tenfold.testing import sample_data
 
@@ -191,3 +197,203 @@ def test_mnist_file_by_hand(tmp_path):
 def test_sample_sets():
     assert read_mnist(sample_data("mnist"), 100).shape == (100, 32, 32, 3)
     assert read_cifar10(sample_data("cifar10-jpeg.zip"), 3).shape == (30, 32, 32, 3)
+
+
+# ---- FFHQ's index, LMDB
+
+
+@pytest.fixture
+def ffhq(tmp_path):
+    """Six numbered images in the official layout, thumbnails and pictures in the wild beside them."""
+    root = tmp_path / "ffhq"
+    index = {}
+    for number in (10, 0, 1, 2, 3, 4):
+        name = f"{number:05d}.png"
+        entry = {"category": "validation" if number > 3 else "training"}
+        for kind, place, side in (
+            ("image", "images1024x1024/00000", 16),
+            ("thumbnail", "thumbnails128x128/00000", 8),
+            ("in_the_wild", "in-the-wild-images/00000", 20),
+        ):
+            (root / place).mkdir(parents=True, exist_ok=True)
+            write_image(root / place / name, np.full((side, side, 3), number + side, np.uint8))
+            entry[kind] = {"file_path": f"{place}/{name}"}
+        index[str(number)] = entry
+    (root / "ffhq-dataset-v2.json").write_text(json.dumps(index))
+    return root
+
+
+def _values(path):
+    source = open_images(path)
+    return [int(source.pixels(k)[0, 0, 0]) for k in range(len(source))]
+
+
+def test_ffhq_is_read_by_its_index(ffhq, tmp_path):
+    """The aligned images alone, by their numbers; a part of them; thumbnails where there is nothing larger."""
+    out = tmp_path / "set.zip"
+    assert prepare_images(ffhq, out, 8, "box") == 6
+    assert _values(out) == [16, 17, 18, 19, 20, 26]
+    assert open_images(out).facts == {"filter": "box", "resolution": 8, "source": "ffhq", "count": 6}
+    assert prepare_images(ffhq, out, 16, split="validation") == 2
+    assert _values(out) == [20, 26]
+    assert open_images(out).facts["split"] == "validation"
+    assert open_images(out).facts["filter"] == "none"  # of 16 pixels already
+    (ffhq / "images1024x1024/00000/00002.png").unlink()
+    with pytest.raises(UserInputError, match=r"00002\.png: source: is listed"):
+        prepare_images(ffhq, out, 8)
+    shutil.rmtree(ffhq / "images1024x1024")
+    assert prepare_images(ffhq, out, 4, split="training") == 4
+    assert _values(out) == [8, 9, 10, 11]
+    shutil.rmtree(ffhq / "thumbnails128x128")
+    with pytest.raises(UserInputError, match=r"images1024x1024/00000/00000\.png: source"):
+        prepare_images(ffhq, out, 8)
+
+
+def test_unfit_indexes_and_splits(ffhq, folder, tmp_path):
+    out = tmp_path / "set.zip"
+    with pytest.raises(UserInputError, match="split: got 'test'"):
+        prepare_images(ffhq, out, 8, split="test")
+    with pytest.raises(UserInputError, match=r"expected all, or a folder with ffhq-dataset-v2\.json"):
+        prepare_images(folder, out, 8, split="training")
+    table = ffhq / "ffhq-dataset-v2.json"
+    inside = {"category": "training", "thumbnail": {"file_path": "x"}}
+    outside = {**inside, "image": {"file_path": "../photos/a.png"}}
+    for text, said in (
+        ("{", "expected numbers"),
+        ("[1]", "expected numbers"),
+        (json.dumps({"0": inside}), "expected numbers"),
+        (json.dumps({"a": outside}), "expected numbers"),
+        (json.dumps({"0": outside}), "leads out"),
+        (json.dumps({}), "no images of 'all'"),
+    ):
+        table.write_text(text)
+        with pytest.raises(UserInputError, match=said):
+            prepare_images(ffhq, out, 8)
+    assert not out.exists()
+
+
+def _packed(pixels, kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def _flat(value, side):
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def _lsun():
+    return {
+        hashlib.sha1(bytes([k])).hexdigest().encode(): _packed(np.full((12, 20, 3), 40 * k, np.uint8), "WEBP")
+        for k in range(5)
+    }
+
+
+def _rosinality(sizes=(8, 16), count=3):
+    found = {f"{s}-{k:05d}".encode(): _packed(_flat(10 * k + s, s)) for s in sizes for k in range(count)}
+    return {**found, b"length": str(count).encode()}
+
+
+@pytest.fixture(params=["stand-in", "lmdb"])
+def environment(request, tmp_path, monkeypatch):
+    """Makes an LMDB folder of a dictionary: with the package, or with a stand-in of its documented interface."""
+    folder = tmp_path / "some_lmdb"
+    if request.param == "lmdb":
+        lmdb = pytest.importorskip("lmdb", reason="needs the package lmdb")
+
+        def write(content):
+            shutil.rmtree(folder, ignore_errors=True)
+            with lmdb.open(str(folder), map_size=1 << 24) as place, place.begin(write=True) as txn:
+                for key, value in content.items():
+                    txn.put(key, value)
+            return folder
+
+        return write
+
+    class Place:
+        def __init__(self, path, readonly=False, lock=True, readahead=True):
+            assert (readonly, lock) == (True, False)
+            file = Path(path, "data.mdb").read_bytes()
+            if not file.startswith(b"\x80"):
+                raise package.Error("invalid file")
+            self.content = pickle.loads(file)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def begin(self, write=False):
+            assert not write
+            return self
+
+        def get(self, key, default=None):
+            return self.content.get(key, default)
+
+        def cursor(self):
+            return self
+
+        def iternext(self, keys=True, values=True):
+            assert (keys, values) == (True, False)
+            return iter(sorted(self.content))
+
+    package = types.ModuleType("lmdb")
+    package.open, package.Error = Place, type("Error", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "lmdb", package)
+
+    def write(content):
+        folder.mkdir(exist_ok=True)
+        (folder / "data.mdb").write_bytes(pickle.dumps(content))
+        return folder
+
+    return write
+
+
+def test_lsun_is_read_from_lmdb(environment, tmp_path):
+    content = _lsun()
+    out = tmp_path / "church.zip"
+    assert prepare_images(environment(content), out, 8, "box") == 5
+    assert open_images(out).facts == {"filter": "box", "resolution": 8, "source": "some_lmdb", "count": 5}
+    wanted = [
+        int(np.asarray(Image.open(io.BytesIO(content[k])).convert("RGB"))[0, 0, 0]) for k in sorted(content)
+    ]
+    np.testing.assert_allclose(_values(out), wanted, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "values", "filter"),
+    [
+        (16, [16, 26, 36], "none"),
+        (8, [8, 18, 28], "none"),
+        (4, [8, 18, 28], "box"),
+        (32, [16, 26, 36], "box"),
+    ],
+)
+def test_rosinalitys_packing_is_read_at_the_best_size(environment, tmp_path, resolution, values, filter):
+    out = tmp_path / "set.zip"
+    assert prepare_images(environment(_rosinality()), out, resolution, "box") == 3
+    assert _values(out) == values
+    assert open_images(out).facts["filter"] == filter
+
+
+def test_unfit_lmdb(environment, tmp_path, monkeypatch):
+    out = tmp_path / "set.zip"
+    for content, said in (
+        ({b"a": b"no image"}, "some_lmdb: a: is no sound image"),
+        ({}, "holds no images"),
+        ({b"length": b"2", b"b": b""}, "expected the keys length"),
+        ({**_rosinality(), b"length": b"4"}, "16-00003: is missing"),
+    ):
+        folder = environment(content)
+        with pytest.raises(UserInputError, match=said):
+            prepare_images(folder, out, 16)
+    with pytest.raises(UserInputError, match="split: got 'training'"):
+        prepare_images(environment(_rosinality()), out, 16, split="training")
+    (folder / "data.mdb").write_bytes(b"damaged")
+    with pytest.raises(UserInputError, match="cannot be read as LMDB"):
+        prepare_images(folder, out, 16)
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(MissingExtraError, match=r"\[lmdb\]"):
+        prepare_images(folder, out, 16)
+    assert not out.exists()

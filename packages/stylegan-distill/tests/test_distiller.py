@@ -164,6 +164,29 @@ def test_teacher_and_student_get_the_same_codes(monkeypatch):
     assert len(crossing) == 1
 
 
+def test_runs_of_other_terms_see_the_same_codes(monkeypatch):
+    """With and without moved codes, iteration for iteration, and from whatever iteration a run goes on."""
+
+    def codes(d, steps):
+        found = []
+        own = d.draw_codes
+        monkeypatch.setattr(d, "draw_codes", lambda *a, **k: (found.append(own(*a, **k)), found[-1])[1])
+        for i in steps:
+            d.step(batch(i))
+        return [(c.z, c.second, c.crossover) for c in found]
+
+    with_moved, without = (codes(make(ld=ld, path_weight=0.0), range(3)) for ld in (30.0, 0.0))
+    later = make(ld=0.0, path_weight=0.0)
+    later.iteration = 2
+    assert len(with_moved) == 6  # of D and of G, three times
+    assert_bit_equal(with_moved, without, "codes")
+    assert_bit_equal(codes(later, [2]), without[4:], "codes")
+    assert not torch.equal(without[0][0], without[2][0])
+    other = make(seed=1, ld=0.0, path_weight=0.0)
+    other.config = sd.DistillConfig(**{**QUICK, "ld": 0.0, "path_weight": 0.0, "seed": 1})
+    assert not torch.equal(codes(other, [0])[0][0], without[0][0])
+
+
 @pytest.mark.parametrize("noise", ["independent", "shared"])
 def test_noise(noise):
     """Independent: other maps in each pass and for each image. Shared: the same four times."""

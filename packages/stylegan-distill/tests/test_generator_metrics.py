@@ -126,6 +126,10 @@ def test_discrepancy_of_identical_unrelated_and_noisy_pairs(net2, tiny2):
     assert output_discrepancy(net2, other, metric, count=256)["ratio"] == pytest.approx(1, abs=0.05)
     with pytest.raises(ValueError, match="count"):
         output_discrepancy(net2, net2, metric, count=1)
+    # Control: with the codes of other images the matched value is the mismatched one; nothing leaks past the codes.
+    shifted = copy.deepcopy(net2)
+    shifted.mapping.forward = lambda z, *more: net2.mapping(z.roll(1, 0), *more)
+    assert output_discrepancy(net2, shifted, metric, count=64)["l1"] == same["mismatched_l1"]
     # A student whose mapping alone is foreign is found out by the swap.
     foreign = copy.deepcopy(net2)
     foreign.mapping.load_state_dict(other.mapping.state_dict())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         StyleGAN2Config,
         StyleGAN3Config,
     )
-    from stylegan_distill.cost import Cost, count_cost
+    from stylegan_distill.cost import Cost, RunCost, count_cost, measure_run
     from stylegan_distill.directions import latent_directions, sample_offsets
     from stylegan_distill.distiller import DistillConfig, Distiller
     from stylegan_distill.evaluation import Networks, evaluate_generator
@@ -92,6 +92,7 @@ __all__ = [
     "Networks",
     "PathLengthRegularizer",
     "RGBLoss",
+    "RunCost",
     "StyleGAN2Config",
     "StyleGAN2Generator",
     "StyleGAN3Config",
@@ -119,6 +120,7 @@ __all__ = [
     "make_discriminator",
     "make_student",
     "mapping_swap",
+    "measure_run",
     "mixing_consistency",
     "noise_lpips",
     "output_discrepancy",
@@ -148,7 +150,7 @@ __getattr__, __dir__ = lazy_names(
             "StyleGAN2Config",
             "StyleGAN3Config",
         ],
-        ".cost": ["Cost", "count_cost"],
+        ".cost": ["Cost", "RunCost", "count_cost", "measure_run"],
         ".directions": ["latent_directions", "sample_offsets"],
         ".distiller": ["DistillConfig", "Distiller"],
         ".evaluation": ["Networks", "evaluate_generator"],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegan_distill.checkpoints import Checkpoint, load_checkpoint, load_generator, save_checkpoint
 from stylegan_distill.config import DiscriminatorConfig, config_to_dict
-from stylegan_distill.cost import count_cost
+from stylegan_distill.cost import count_cost, measure_run
 from stylegan_distill.data import ImageSource, open_images, prepare_images, read_cifar10, read_mnist, to_float
 from stylegan_distill.data.batches import Pixels
 from stylegan_distill.grids import image_grid, labelled_rows, require_av, to_pixels, write_video
@@ -114,6 +114,7 @@ def prepare(
     out: Path,
     resolution: int = 256,
     filter: Literal["box", "lanczos", "bilinear"] = "lanczos",
+    split: Literal["all", "training", "validation"] = "all",
 ) -> None:
     """Write a folder of images, walked recursively, into a zip archive of square ones; the filter is recorded in it.
 
@@ -121,12 +122,15 @@ def prepare(
     FFHQ-256 networks were trained on box-filtered images.
 
     Args:
-        source: Folder of images.
+        source: Folder of images, of FFHQ with its ffhq-dataset-v2.json, or of LMDB (LSUN's, or rosinality's packing).
         out: Archive to write, .zip.
         resolution: Side, a power of two, pixels.
         filter: How images are resized, after a centre crop.
+        split: Part of FFHQ; generators are usually trained and measured on all of it.
     """
-    count = prepare_images(source, out, resolution, filter, lambda k, n: _tell("images", n, 500)(k - 1))
+    count = prepare_images(
+        source, out, resolution, filter, lambda k, n: _tell("images", n, 500)(k - 1), split=split
+    )
     print(f"{count} images of {resolution} x {resolution}, {filter} filter -> {out}")
 
 
@@ -147,14 +151,16 @@ def convert(checkpoint: Path, out: Path) -> None:
     print(f"{checkpoint} ({found.source_format}): {names} -> {out}")
 
 
-def inspect(checkpoint: Path, images: int = 8, out: Path | None = None) -> None:
-    """Print what a checkpoint holds and what its generator costs; nothing in the file is executed.
+def inspect(checkpoint: Path, images: int = 8, out: Path = Path("inspect.png")) -> None:
+    """Print what a checkpoint holds and what its generator costs, and draw samples; nothing in the file is executed.
 
     Args:
         checkpoint: File to read.
-        images: Samples in the picture.
-        out: Picture to write; none without it.
+        images: Samples in the picture; 0 writes none, and neither runs nor times the network.
+        out: Picture to write.
     """
+    if images < 0:
+        raise UserInputError(f"images: got {images}; expected a number from 0 on")
     found = load_checkpoint(checkpoint)
     print(f"format: {found.source_format}")
     for name, net in found.networks().items():
@@ -171,7 +177,12 @@ def inspect(checkpoint: Path, images: int = 8, out: Path | None = None) -> None:
     cost = count_cost(generator)
     filters = f", filters {cost.filter_macs / 1e9:.3f}" if cost.filter_macs else ""
     print(f"  parameters: {cost.params:,}; multiply-accumulates an image: {cost.macs / 1e9:.3f} G{filters}")
-    if out is not None:
+    if images:
+        run = measure_run(generator)
+        print(
+            f"  one image here: {run.activation_bytes / 1e6:,.1f} MB of activations at most, "
+            f"{run.milliseconds:,.0f} ms ({run.device}, {run.threads} threads)"
+        )
         z, c = _codes(generator, images, 0, "images")
         write_image(out, image_grid(_draw(generator.eval(), generator.mapping(z, c)), images))
         print(f"{images} samples -> {out}")
@@ -346,7 +357,7 @@ def evaluate(
     data: str | None = None,
     inception: Path | None = None,
     vgg: Path | None = None,
-    lpips: Path | None = None,
+    lpips: str | None = None,
     preset: str = "fid50k_full",
     directions: Path | None = None,
     count: int = 50_000,
@@ -361,13 +372,14 @@ def evaluate(
 
     Args:
         checkpoint: Generator.
-        metrics: Some of cost, discrepancy, editing, mixing, swap, fid, kid, pr, ppl, noise_lpips, equivariance; by
-            default cost and, with a teacher, discrepancy and editing, and with data, fid.
+        metrics: Some of cost, discrepancy, editing, mixing, swap, fid, kid, pr, fidelity (FID, KID, precision and
+            recall through the package torch-fidelity), ppl, noise_lpips, equivariance; by default cost and, with a
+            teacher, discrepancy and editing, and with data, fid.
         teacher: Its teacher.
         data: Real images, as for `train-gan`; never mirrored.
         inception: Inception of 2015 (pt_inception-2015-12-05), for fid and kid.
         vgg: torchvision's VGG16, for pr, and for LPIPS.
-        lpips: Linear heads of LPIPS for VGG16.
+        lpips: Linear heads of LPIPS for VGG16, or package: those of the installed package lpips.
         preset: Of FID: fid50k_full (NVIDIA) or fid_cagan (StyleKD and its baselines).
         directions: Edits of "editing" (.npy); by default some that training does not see.
         count: Generated images, or pairs.
@@ -566,7 +578,7 @@ def project(
     iterations: int = 800,
     optimizer: Literal["adam", "lbfgs"] = "lbfgs",
     vgg: Path | None = None,
-    lpips: Path | None = None,
+    lpips: str | None = None,
     parser: Path | None = None,
     seed: int = 0,
 ) -> None:
@@ -579,7 +591,7 @@ def project(
         iterations: Of the optimiser.
         optimizer: Which.
         vgg: torchvision's VGG16 for LPIPS; the tiny network stands in without it.
-        lpips: Linear heads of LPIPS for VGG16.
+        lpips: Linear heads of LPIPS for VGG16, or package: those of the installed package lpips.
         parser: Face parser (79999_iter.pth) for the content-aware values.
         seed: Of the start.
     """

@@ -1,16 +1,25 @@
-"""What a generator costs: parameters and multiply-accumulates by a closed formula."""
+"""What a generator costs: parameters and multiply-accumulates by a closed formula, memory and time by running it."""
 
 from __future__ import annotations
 
+import time
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import median
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from stylegan_distill.config import GeneratorConfig, StyleGAN2Config, StyleGAN3Config
 from stylegan_distill.networks.generator import Generator
 
-__all__ = ["Cost", "count_cost", "count_macs", "filter_macs"]
+__all__ = ["Cost", "RunCost", "count_cost", "count_macs", "filter_macs", "measure_run", "peak_bytes"]
 
 
 @dataclass(frozen=True)
@@ -119,3 +128,122 @@ def count_cost(generator: Generator) -> Cost:
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """Cost of one run on this machine.
+
+    Args:
+        activation_bytes: tensors alive at the highest moment, parameters and buffers not counted; what operators use
+            inside is seen on a GPU alone.
+        milliseconds: wall time, median after a first run.
+        device: where.
+        threads: of the processor.
+    """
+
+    activation_bytes: int
+    milliseconds: float
+    device: str
+    threads: int
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of storages that operators make, from when they are made to when nothing refers to them."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known: Any = WeakIdKeyDictionary()
+        for tensor in known:
+            self._known[tensor.untyped_storage()] = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: Any) -> None:
+        if storage in self._known:  # a view, or something that was there before
+            return
+        size = storage.nbytes()
+        self._known[storage] = size
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, size).atexit = False
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+def peak_bytes(call: Callable[[], Any], known: Iterable[Tensor] = ()) -> int:
+    """Bytes of tensors alive at the highest moment of a call on the processor.
+
+    Args:
+        call: what is run.
+        known: tensors that do not count, such as parameters and inputs.
+
+    Example:
+        >>> x = torch.zeros(1000)
+        >>> peak_bytes(lambda: (x + 1) * 2, [x])
+        8000
+    """
+    alive = _Alive(known)
+    with alive:
+        result = call()
+    del result
+    return alive.peak
+
+
+@torch.no_grad()
+def measure_run(generator: Generator, *, batch: int = 1, repeats: int = 3) -> RunCost:
+    """Memory and time of images with stored noise.
+
+    Args:
+        generator: any; run in evaluation mode, where it is.
+        batch: images of a run.
+        repeats: timed runs.
+
+    Raises:
+        ValueError: numbers below 1.
+
+    Example:
+        >>> from stylegan_distill import StyleGAN2Config, StyleGAN2Generator
+        >>> net = StyleGAN2Generator(StyleGAN2Config(8, z_dim=8, w_dim=8, widths=(4, 4)))
+        >>> measure_run(net).activation_bytes > 3 * 8 * 8 * 4
+        True
+    """
+    if batch < 1 or repeats < 1:
+        raise ValueError(f"measure_run: batch, repeats: got {batch}, {repeats}; expected numbers from 1 on")
+    like = next(generator.parameters())
+    z = torch.zeros(batch, generator.cfg.z_dim, device=like.device, dtype=like.dtype)
+    c = like.new_zeros(batch, generator.cfg.c_dim) if generator.cfg.c_dim else None
+    trained = generator.training
+    generator.eval()
+
+    def call() -> Any:
+        return generator(z, c, noise="const")
+
+    try:
+        if like.device.type == "cuda":
+            before = torch.cuda.memory_allocated(like.device)
+            torch.cuda.reset_peak_memory_stats(like.device)
+            call()
+            peak = torch.cuda.max_memory_allocated(like.device) - before
+        else:
+            there = [*generator.parameters(), *generator.buffers(), z, *([] if c is None else [c])]
+            peak = peak_bytes(call, there)
+        seconds = [_seconds(call, like.device) for _ in range(repeats)]
+    finally:
+        generator.train(trained)
+    return RunCost(peak, 1000 * median(seconds), str(like.device), torch.get_num_threads())
+
+
+def _seconds(call: Callable[[], Any], device: torch.device) -> float:
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -240,6 +241,15 @@ class Distiller(GanTrainer):
             self.directions = self.directions.to(device)
         super().to(device)
         return self
+
+    def step(self, real: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+        """As `GanTrainer.step`; the random numbers of an iteration follow from its number and the seed alone.
+
+        So runs that differ in their terms, which draw differently, still see the same codes in every iteration.
+        """
+        words = np.random.SeedSequence((self.config.seed, self.iteration)).generate_state(1)
+        self.rng.manual_seed(int(words[0]))
+        return super().step(real, labels)
 
     def on_step(self, batch: int) -> None:
         """Nothing may have put the teacher into training mode."""

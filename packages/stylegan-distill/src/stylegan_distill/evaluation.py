@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_distill.cost import count_cost
+from stylegan_distill.cost import count_cost, measure_run
 from stylegan_distill.data import ImageBatches, ImageSource
 from stylegan_distill.data.batches import Pixels
 from stylegan_distill.directions import latent_directions
@@ -19,12 +19,14 @@ from stylegan_distill.lpips import LPIPS
 from stylegan_distill.metrics import (
     PRESETS,
     Measured,
+    PackageLPIPS,
     compute_fid,
     compute_kid,
     compute_ppl,
     compute_pr,
     editing_consistency,
     equivariance,
+    fidelity_metrics,
     generated_images,
     image_features,
     mapping_swap,
@@ -45,13 +47,13 @@ class Networks:
     Attributes:
         inception: file of the Inception of 2015 (keys of ``pt_inception-2015-12-05``), for FID and KID.
         vgg: torchvision's VGG16, for precision and recall, and below LPIPS.
-        lpips: the linear heads of LPIPS; needs ``vgg``.
+        lpips: the linear heads of LPIPS, or "package": those of the installed package lpips; needs ``vgg``.
         preset: of FID.
     """
 
     inception: Path | None = None
     vgg: Path | None = None
-    lpips: Path | None = None
+    lpips: Path | str | None = None
     preset: str = "fid50k_full"
 
     def distribution(self) -> FeatureNet:
@@ -65,8 +67,18 @@ class Networks:
         """Features of precision and recall."""
         return TinyFeatures() if self.vgg is None else VGG16Features(self.vgg)
 
-    def perceptual(self) -> LPIPS:
-        """The distance of LPIPS."""
+    def perceptual(self) -> LPIPS | PackageLPIPS:
+        """The distance of LPIPS.
+
+        Raises:
+            UserInputError: a missing or unfit file.
+            MissingExtraError: the package lpips is asked for and not installed.
+        """
+        if self.lpips is not None and self.vgg is None:
+            raise UserInputError("vgg: missing; LPIPS needs the file of VGG16 beside its heads")
+        if self.lpips is not None and str(self.lpips) == "package":
+            assert self.vgg is not None
+            return PackageLPIPS(self.vgg)
         return LPIPS("tiny") if self.lpips is None else LPIPS(self.lpips, self.vgg)
 
 
@@ -124,6 +136,14 @@ def _pr(s: _Setting) -> Measured:
     return Measured({f"precision{end}": precision, f"recall{end}": recall}, facts)
 
 
+def _fidelity(s: _Setting) -> Measured:
+    net = s.networks
+    found = fidelity_metrics(
+        s.reals(), s.fakes(), inception=net.inception, vgg=net.vgg, batch=s.batch, seed=s.seed
+    )
+    return Measured(found.values, {**found.facts, **s.facts()})
+
+
 def _ppl(s: _Setting) -> Measured:
     return compute_ppl(s.generator, s.networks.perceptual(), pairs=s.count, batch=s.batch, seed=s.seed)
 
@@ -162,8 +182,10 @@ def _equivariance(s: _Setting) -> Measured:
 
 def _cost(s: _Setting) -> Measured:
     cost = count_cost(s.generator)
+    run = measure_run(s.generator)
     values = {"params": float(cost.params), "macs": float(cost.macs), "filter_macs": float(cost.filter_macs)}
-    return Measured(values)
+    values |= {"activation_bytes": float(run.activation_bytes), "milliseconds": run.milliseconds}
+    return Measured(values, {"device": run.device, "threads": run.threads})
 
 
 #: Name -> how it is computed.
@@ -176,6 +198,7 @@ METRICS: dict[str, Callable[[_Setting], Measured]] = {
     "fid": _fid,
     "kid": _kid,
     "pr": _pr,
+    "fidelity": _fidelity,
     "ppl": _ppl,
     "noise_lpips": _noise,
     "equivariance": _equivariance,

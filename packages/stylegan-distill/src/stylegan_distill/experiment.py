@@ -100,6 +100,7 @@ class Arm:
         offset: strength of its moved codes; None: `Scale.offset`.
         freeze: the mapping network is not trained.
         kernel: of the second convolutions.
+        noise: of teacher and student, see `DistillConfig`.
         steps: of training.
     """
 
@@ -111,6 +112,7 @@ class Arm:
     offset: float | None = None
     freeze: bool = False
     kernel: int = 3
+    noise: Literal["independent", "shared"] = "independent"
     steps: int = 300
 
 
@@ -129,6 +131,8 @@ _MORE = {
     "kd_mapping+ld-weight3": Arm("KD, copied mapping, LD of weight 3", ld=3.0),
     "kd_mapping+ld-weight100": Arm("KD, copied mapping, LD of weight 100", ld=100.0),
     "ld_only": Arm("copied mapping, LD without image terms", kd=0.0, ld=30.0),
+    "kd_mapping-shared": Arm("KD, copied mapping, shared noise", noise="shared"),
+    "kd_mapping+ld-shared": Arm("KD, copied mapping, LD, shared noise", ld=30.0, noise="shared"),
     "kd_frozen": Arm("KD, copied mapping that is not trained", freeze=True),
     "kd_heter": Arm("KD, copied mapping, 1x1 second convolutions", kernel=1),
     "inherit": Arm("KD, copied mapping, inherited channels", "inherit"),
@@ -279,6 +283,7 @@ def run_arm(
         ld=arm.ld,
         offset_weight=scale.offset if arm.offset is None else arm.offset,
         mimic_blocks=_blocks(teacher),
+        noise=arm.noise,
     )
     distiller = Distiller(teacher, student, judge, config, perceptual=LPIPS("tiny"))
     history = distiller.fit(ImageBatches(images, _BATCH, seed=seed), steps or arm.steps, tell)
@@ -312,15 +317,19 @@ def evaluate(
     Returns:
         ``l1``, ``mismatched_l1``, ``ratio``, ``perceptual`` between teacher and student on fixed codes without noise;
         ``fd_data`` and ``fd_teacher`` on the tiny features; ``edit_cosine`` and ``edit_perceptual`` on held-out
-        directions at strength 3; ``ld`` on held-out codes and directions.
+        directions at strength 3; ``edit_cosine_unmoved``: the same with the teacher's own directions in a student whose
+        W has another order, which is a control; ``ld`` on held-out codes and directions.
     """
     lpips, tiny = LPIPS("tiny"), TinyFeatures()
     gap = output_discrepancy(teacher, student, lpips, count=codes, seed=1)
     held_out = latent_directions(teacher, start=5)
-    edits = editing_consistency(
-        teacher, student, held_out, lpips, student_directions=student_directions, count=codes // 2, seed=2
-    )
     own = held_out if student_directions is None else student_directions
+    edits, unmoved = (
+        editing_consistency(
+            teacher, student, held_out, lpips, student_directions=rows, count=codes // 2, seed=2
+        )
+        for rows in (own, held_out)
+    )
     fakes, wanted = FeatureStats(), FeatureStats()
     for stats, net in ((fakes, student), (wanted, teacher)):
         for batch in generated_images(net, samples, batch=64, seed=3):
@@ -334,6 +343,7 @@ def evaluate(
         "fd_data": compute_fid(real, fakes, tiny)["fd_tiny"],
         "fd_teacher": compute_fid(wanted, fakes, tiny)["fd_tiny"],
         "edit_cosine": edits["edit_cosine"],
+        "edit_cosine_unmoved": unmoved["edit_cosine"],
         "edit_perceptual": edits[f"edit_{lpips.name}"],
         "rank_agreement": edits["rank_agreement"],
         "ld": ld_value(teacher, student, held_out, own, scale.offset),

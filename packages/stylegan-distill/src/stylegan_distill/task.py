@@ -26,6 +26,7 @@ from stylegan_distill.losses import ContentMask
 from stylegan_distill.lpips import LPIPS
 from stylegan_distill.metrics.discrepancy import output_discrepancy
 from stylegan_distill.metrics.fid import FeatureStats, compute_fid
+from stylegan_distill.metrics.packages import PackageLPIPS
 from stylegan_distill.metrics.sampling import draw_codes, generated_images
 from stylegan_distill.networks import Generator
 from stylegan_distill.pruning import ScoreMethod, channel_scores
@@ -341,7 +342,7 @@ class DistillTask(_Task):
         discriminator: random, or teacher: the discriminator of the teacher's file.
         discriminator_widths: Channels of a random one, one number a resolution from 4 on.
         recipe: Weights, learning rates, regularisers, average.
-        lpips: File of LPIPS's linear heads, or tiny: a fixed small network instead.
+        lpips: File of LPIPS's linear heads, package: those of the package lpips, or tiny: a fixed small network.
         vgg: File of torchvision's VGG16, for LPIPS.
         parser: File of the face parser for the content mask; without, everything is content.
         augment: Adapt augmentation to how well the discriminator knows the images; for small sets.
@@ -384,7 +385,7 @@ class DistillTask(_Task):
         pupil = self._student(source, mask, recipe.seed)
         # "gcc" compares features in the teacher's own discriminator, which stays as it is.
         judge = self._judge(found.D, source, recipe.seed)
-        perceptual = LPIPS(lpips, vgg, resize=256) if recipe.lpips > 0 else None
+        perceptual = _perceptual(lpips, vgg) if recipe.lpips > 0 else None
         self._take(
             Distiller(
                 source, pupil, judge, recipe,
@@ -467,6 +468,14 @@ def _teacher_path(given: str) -> str | Path:
     from stylegan_distill.experiment import TEACHER
 
     return TEACHER
+
+
+def _perceptual(heads: str, vgg: str | None) -> LPIPS | PackageLPIPS:
+    if heads != "package":
+        return LPIPS(heads, vgg, resize=256)
+    if vgg is None:
+        raise UserInputError("model.vgg: missing; LPIPS needs the file of VGG16 beside its heads")
+    return PackageLPIPS(Path(vgg), resize=256)
 
 
 def _parser(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Folders of images of any size to an archive of square ones, with the filter that made them on record.
+"""Images of any size to an archive of square ones, with the filter that made them on record.
 
 The filter matters: the same network has an FID of 4.3 or 5.3 depending on whether the real images went through a box
 or a Lanczos filter.
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stylegan_distill.data.sources import FFHQ_INDEX, SPLITS, ffhq_files, is_lmdb, read_lmdb
 from tenfold._errors import UserInputError
 from tenfold.io import atomic_write, read_image
 
@@ -75,24 +76,30 @@ def prepare_images(
     resolution: int,
     filter: str = "lanczos",
     tell: Callable[[int, int], None] | None = None,
+    *,
+    split: str = "all",
 ) -> int:
     """Write all images below a folder into an uncompressed zip file of square PNGs.
 
     The layout is NVIDIA's: ``00000/img00000000.png`` and ``dataset.json``, whose key ``"prepared"`` records filter,
-    resolution and count. Where the source has a ``dataset.json`` with labels they are carried over.
+    resolution and count. The filter is "none" where every image has the size already. Where the source has a
+    ``dataset.json`` with labels they are carried over.
 
     Args:
-        source: folder, walked recursively.
+        source: folder, walked recursively; one with ``ffhq-dataset-v2.json`` is read by that index, one with
+            ``data.mdb`` as LMDB (LSUN's, or as rosinality's tool packs it).
         out: zip file to write; it appears whole or not at all.
         resolution: side, a power of two.
         filter: one of `FILTERS`.
         tell: called with (done, all) after every image.
+        split: of FFHQ: all, training or validation.
 
     Returns:
         The number of images.
 
     Raises:
-        UserInputError: an unknown filter, a side that is no power of two, no or damaged images.
+        UserInputError: an unknown filter, a side that is no power of two, no or damaged images, a split without index.
+        MissingExtraError: an LMDB folder without the package lmdb.
     """
     if filter not in FILTERS:
         raise UserInputError(f"filter: got {filter!r}; expected one of {', '.join(FILTERS)}")
@@ -100,17 +107,38 @@ def prepare_images(
         raise UserInputError(f"resolution: got {resolution}; expected a power of two from 4 on")
     if out.suffix != ".zip":
         raise UserInputError(f"{out}: out: got the ending {out.suffix!r}; expected .zip")
-    files = list_images(source)
+    count, found, labels = _source(source, resolution, split)
+    prepared = {"filter": "none", "resolution": resolution, "source": source.name}
+    if split != "all":
+        prepared["split"] = split
 
     def images() -> Iterator[Pixels]:
-        for number, path in enumerate(files, 1):
-            yield fit_square(read_image(path), resolution, filter)
+        for number, image in enumerate(found, 1):
+            if min(image.shape[:2]) != resolution:
+                prepared["filter"] = filter  # read once all images are written
+            yield fit_square(image, resolution, filter)
             if tell is not None:
-                tell(number, len(files))
+                tell(number, count)
 
-    labels = _labels(source, files)
-    write_archive(out, images(), {"filter": filter, "resolution": resolution, "source": source.name}, labels)
-    return len(files)
+    write_archive(out, images(), prepared, labels)
+    return count
+
+
+def _source(source: Path, resolution: int, split: str) -> tuple[int, Iterator[Pixels], list[Any] | None]:
+    """Number of images, the images, their labels."""
+    if is_lmdb(source):
+        count, images = read_lmdb(source, resolution)
+        labels = None
+    else:
+        indexed = (source / FFHQ_INDEX).is_file()
+        files = ffhq_files(source, split) if indexed else list_images(source)
+        count, images, labels = len(files), map(read_image, files), _labels(source, files)
+        if indexed:
+            return count, images, labels
+    if split != "all":
+        wanted = f"all, or a folder with {FFHQ_INDEX}" if split in SPLITS else f"one of {', '.join(SPLITS)}"
+        raise UserInputError(f"split: got {split!r}; expected {wanted}")
+    return count, images, labels
 
 
 def _labels(source: Path, files: Sequence[Path]) -> list[Any] | None:

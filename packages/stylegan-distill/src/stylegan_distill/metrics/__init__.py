@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         image_features,
     )
     from stylegan_distill.metrics.kid import compute_kid
+    from stylegan_distill.metrics.packages import PackageLPIPS, fidelity_metrics
     from stylegan_distill.metrics.pixels import psnr
     from stylegan_distill.metrics.ppl import compute_ppl, noise_lpips
     from stylegan_distill.metrics.pr import compute_pr
@@ -31,6 +32,7 @@ __all__ = [
     "PRESETS",
     "FeatureStats",
     "Measured",
+    "PackageLPIPS",
     "Projection",
     "append_jsonl",
     "compute_fid",
@@ -41,6 +43,7 @@ __all__ = [
     "draw_noise",
     "editing_consistency",
     "equivariance",
+    "fidelity_metrics",
     "frechet_distance",
     "generated_images",
     "image_features",
@@ -61,6 +64,7 @@ __getattr__, __dir__ = lazy_names(
         ".editing": ["editing_consistency", "mixing_consistency", "rank_agreement"],
         ".fid": ["PRESETS", "FeatureStats", "compute_fid", "frechet_distance", "image_features"],
         ".kid": ["compute_kid"],
+        ".packages": ["PackageLPIPS", "fidelity_metrics"],
         ".pixels": ["psnr"],
         ".ppl": ["compute_ppl", "noise_lpips"],
         ".pr": ["compute_pr"],

@@ -10,9 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from stylegan_distill.lpips import LPIPS
 from stylegan_distill.metrics.pixels import psnr
-from stylegan_distill.metrics.sampling import draw_codes, draw_noise
+from stylegan_distill.metrics.sampling import Distance, draw_codes, draw_noise
 from stylegan_distill.networks import Generator
 
 __all__ = ["Projection", "project_image"]
@@ -44,7 +43,7 @@ class Projection:
 def project_image(
     generator: Generator,
     target: Tensor,
-    metric: LPIPS,
+    metric: Distance,
     *,
     iterations: int = 800,
     optimizer: Literal["adam", "lbfgs"] = "lbfgs",
@@ -121,7 +120,7 @@ def _ramp(t: float) -> float:
     return (0.5 - 0.5 * math.cos(down * math.pi)) * min(1.0, t / 0.05)
 
 
-def _values(image: Tensor, target: Tensor, metric: LPIPS, mask: Tensor | None) -> dict[str, float]:
+def _values(image: Tensor, target: Tensor, metric: Distance, mask: Tensor | None) -> dict[str, float]:
     clamped = image.clamp(-1, 1)
     values = {
         "psnr": min(psnr(image, target), _EQUAL),
