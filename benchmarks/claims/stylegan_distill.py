@@ -9,7 +9,7 @@ import torch
 
 from claims.gates import Gate, judge
 from claims.model import Claim
-from kernels.frames import REPOSITORY
+from kernels.frames import REPOSITORY, sample_folder
 from stylegan_distill.checkpoints import load_generator, save_checkpoint
 from stylegan_distill.data import read_mnist, to_float
 from stylegan_distill.data.batches import Pixels
@@ -25,8 +25,6 @@ from stylegan_distill.experiment import (
 from stylegan_distill.features import TinyFeatures
 from stylegan_distill.metrics import compute_fid, generated_images
 from stylegan_distill.networks import Generator
-from tenfold._errors import UserInputError
-from tenfold.testing import sample_data
 from tenfold.train.claims import source_hash
 
 #: The bounds below come from a pilot of one seed. Once three seeds are recorded, re-fix them and set this to False.
@@ -117,11 +115,7 @@ def _fd(net: Generator, images: Pixels, tiny: TinyFeatures) -> float:
 
 @cache
 def _digits() -> Pixels:
-    try:
-        folder = sample_data("mnist")
-    except BaseException as error:  # outside pytest a skip is an error of the user's
-        raise UserInputError(f"mnist: the sample data is missing ({error})") from error
-    return read_mnist(folder, _REAL_IMAGES)
+    return read_mnist(sample_folder("mnist"), _REAL_IMAGES)
 
 
 def _digit_teacher() -> Generator:
