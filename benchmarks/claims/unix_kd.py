@@ -202,6 +202,12 @@ def gates() -> list[Gate]:
     """The claim in numbers."""
     rows: tuple[GateRow, ...] = (
         ("unix48 − kd at least −0.6 points", difference("unix48", "kd"), -0.6, "pilot"),
+        (
+            "unix48 − kd at least −1.2 points: a tie, by one deviation of the differences of these five seeds",
+            difference("unix48", "kd"),
+            -1.2,
+            "gates",
+        ),
         ("unix48 − reversed48 at least +1.5 points", difference("unix48", "reversed48"), 1.5, "gates"),
         ("unix32 − random32 at least +0.3 points", difference("unix32", "random32"), 0.3, "pilot"),
         ("unix48 − random48", difference("unix48", "random48"), 0.0, "reported"),
