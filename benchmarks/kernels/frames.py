@@ -1,6 +1,7 @@
 """Point clouds: real frames where the sample data are present, simulated ones elsewhere."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,10 +36,7 @@ def sample_folder(name: str) -> Path:
     Raises:
         UserInputError: it is not on this machine.
     """
-    folder = data_root() / name
-    if not folder.is_dir():
-        raise UserInputError(f"{folder}: sample data: is no folder (set TENFOLD_TEST_DATA)")
-    return folder
+    return _present(name, Path.is_dir, "folder")
 
 
 def sample_file(name: str) -> Path:
@@ -47,9 +45,13 @@ def sample_file(name: str) -> Path:
     Raises:
         UserInputError: it is not on this machine.
     """
+    return _present(name, Path.is_file, "file")
+
+
+def _present(name: str, is_kind: Callable[[Path], bool], kind: str) -> Path:
     path = data_root() / name
-    if not path.is_file():
-        raise UserInputError(f"{path}: sample data: is no file (set TENFOLD_TEST_DATA)")
+    if not is_kind(path):
+        raise UserInputError(f"{path}: sample data: is no {kind} (set TENFOLD_TEST_DATA)")
     return path
 
 
